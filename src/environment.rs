@@ -1,0 +1,27 @@
+//! The effects that a simulation replaces: clock, randomness, sleeping and spawning.
+//!
+//! Only the traits are here; the real ones live in `cli`, seeded ones in the tests.
+
+use std::{sync::Arc, time::Duration};
+
+/// What code above the pure layers may ask of the world.
+pub trait Environment: Send + Sync {
+    /// Nanoseconds since 1970-01-01 UTC. A label for people, never a safety rule.
+    fn now_ns(&self) -> i64;
+    /// Fills `bytes` from a cryptographic random source.
+    fn fill_random(&self, bytes: &mut [u8]);
+    /// Waits.
+    fn sleep(&self, duration: Duration);
+    /// Runs `work` beside the caller.
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>);
+}
+
+/// An environment that is shared between threads.
+pub type SharedEnvironment = Arc<dyn Environment>;
+
+/// Returns `N` random bytes.
+pub fn random<const N: usize>(environment: &dyn Environment) -> [u8; N] {
+    let mut bytes = [0; N];
+    environment.fill_random(&mut bytes);
+    bytes
+}

@@ -1,0 +1,110 @@
+//! The public error: what kind it is (what the caller should do), and a message for a person.
+
+use std::fmt;
+
+/// What a caller can do about an error. Each kind is one documented exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It did not work; the message says why. Nothing was lost.
+    Failed,
+    /// The request makes no sense as it was put.
+    Usage,
+    /// Done, but some source files could not be read.
+    Partial,
+    /// No repository at that place.
+    NoRepository,
+    /// The key opens nothing here.
+    WrongKey,
+    /// No such tenant, or none that this key opens.
+    TenantUnknown,
+    /// Stored data is missing or not what was written.
+    Damaged,
+    /// A write may or may not have happened.
+    Unknown,
+    /// The store does not answer.
+    Unreachable,
+    /// Written by a newer program.
+    NewerFormat,
+    /// A hold, lock, quota or role forbids it.
+    Refused,
+    /// No key was given.
+    NoKey,
+    /// The store takes no writes: read-only, full or not permitted.
+    NotWritable,
+    /// Stopped on request.
+    Interrupted,
+}
+
+impl Kind {
+    /// Returns the process exit code of this kind.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Partial => 3,
+            Self::NoRepository => 10,
+            Self::WrongKey => 11,
+            Self::TenantUnknown => 12,
+            Self::Damaged => 13,
+            Self::Unknown => 14,
+            Self::Unreachable => 15,
+            Self::NewerFormat => 16,
+            Self::Refused => 17,
+            Self::NoKey => 18,
+            Self::NotWritable => 19,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// An error with its kind, a message that names the object, and its cause.
+#[derive(Debug)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of everything above the pure layers.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Makes an error of a kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+    /// Adds the cause.
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+    /// Puts what was being done in front of the message.
+    pub fn while_doing(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+}
+
+/// Makes an error that says that the request failed without harm.
+pub fn failed(message: impl Into<String>) -> Error {
+    Error::new(Kind::Failed, message)
+}
+/// Makes an error that says that stored data is damaged.
+pub fn damaged(message: impl Into<String>) -> Error {
+    Error::new(Kind::Damaged, message)
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,21 @@
+//! Every stored byte, one file per chapter of `format-spec/`.
+//!
+//! Pure: knows no cipher, compressor, store or clock. Everything that is read here is hostile
+//! until it has been bounds-checked.
+
+pub mod catalogue;
+pub mod entry;
+pub mod key;
+pub mod names;
+pub mod pack;
+pub mod recipe;
+pub mod record;
+pub mod sealed;
+pub mod segment;
+pub mod segment_set;
+pub mod snapshot;
+
+pub use record::{Blob, Malformed, Unknown, decode, encode};
+
+/// The format version that this program writes, and the newest that it reads.
+pub const VERSION: u8 = 1;

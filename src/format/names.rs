@@ -1,0 +1,80 @@
+//! Object names below the repository's prefix. Chapter: `format-spec/object-names.md`.
+
+use crate::id::{Hash, PackId, ScopeId};
+
+/// The repository's description, the only object in plain.
+pub const CONFIG: &str = "config";
+/// The prefix of everything that wraps keys.
+pub const KEYS: &str = "keys";
+
+/// What a pack holds: content of streams, or catalogues and long recipes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PackKind {
+    Data = 0,
+    Meta = 1,
+}
+
+impl PackKind {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+/// The prefix of everything that a tenant stores, but for its keys.
+pub fn scope(scope: ScopeId) -> String {
+    format!("t/{scope}")
+}
+/// The prefix of a ledger.
+pub fn ledger(scope: ScopeId) -> String {
+    format!("t/{scope}/ledger")
+}
+/// Entry `number` of a ledger.
+pub fn entry(scope: ScopeId, number: u64) -> String {
+    format!("t/{scope}/ledger/{number:016x}")
+}
+/// The large facts of an entry, named by the hash of their stored bytes.
+pub fn annex(scope: ScopeId, hash: Hash) -> String {
+    format!("t/{scope}/annex/{hash}")
+}
+/// A pack.
+pub fn pack(scope: ScopeId, kind: PackKind, pack: PackId) -> String {
+    format!("t/{scope}/{}/{pack}", kind.folder())
+}
+/// The prefix of the checkpoints of a ledger.
+pub fn checkpoints(scope: ScopeId) -> String {
+    format!("t/{scope}/checkpoint")
+}
+/// A checkpoint: folded up to and including entry `number`.
+pub fn checkpoint(scope: ScopeId, number: u64, hash: Hash) -> String {
+    format!("t/{scope}/checkpoint/{number:016x}-{hash}")
+}
+/// The keys of one epoch, wrapped by the root.
+pub fn ring(scope: ScopeId, epoch: u32) -> String {
+    format!("keys/ring/{scope}/{epoch:08x}")
+}
+/// The prefix of the slots that an identity with this tag opens.
+pub fn slots_of(tag: &str) -> String {
+    format!("keys/slot/{tag}")
+}
+/// A slot: an age file that wraps a root or the keys of a circle.
+pub fn slot(tag: &str, scope: ScopeId, slot: crate::id::Nonce) -> String {
+    format!("keys/slot/{tag}/{scope}-{slot}")
+}
+
+/// Reads the scope out of the name of a slot.
+pub fn scope_of_slot(name: &str) -> Option<ScopeId> {
+    name.rsplit('/').next()?.split('-').next()?.parse().ok()
+}
+/// Reads number and hash out of the name of a checkpoint.
+pub fn number_of_checkpoint(name: &str) -> Option<(u64, Hash)> {
+    let (number, hash) = name.rsplit('/').next()?.split_once('-')?;
+    Some((u64::from_str_radix(number, 16).ok()?, hash.parse().ok()?))
+}
+/// Reads the number out of the name of an entry.
+pub fn number_of_entry(name: &str) -> Option<u64> {
+    let number = name.rsplit('/').next()?;
+    (number.len() == 16).then(|| u64::from_str_radix(number, 16).ok())?
+}

@@ -1,0 +1,74 @@
+//! Snapshots. Chapter: `format-spec/snapshot.md`.
+
+use super::{
+    record::{Blob, record},
+    recipe::Stream,
+};
+use crate::id::SnapshotId;
+use std::collections::BTreeMap;
+
+record! {
+    /// What a steward may know of a snapshot.
+    Snapshot {
+        0 id: SnapshotId,
+        1 source: String,
+        /// `full`, `incremental`, `continuous` or `on-demand`: a label.
+        2 kind: String,
+        3 tags: BTreeMap<String, String>,
+        /// Nanoseconds since 1970 by the writer's clock.
+        4 started_ns: i64,
+        5 finished_ns: i64,
+        6 host: String,
+        /// The snapshot whose reach this one's is a difference from.
+        7 parent: Option<SnapshotId>,
+        8 stats: Stats,
+        /// A sealed `SnapshotContent`.
+        9 content: Blob,
+    }
+
+    /// What only the tenant may know of a snapshot.
+    SnapshotContent {
+        /// The paths that were asked for, as bytes.
+        0 paths: Vec<Blob>,
+        1 catalogue: Stream,
+        /// The catalogue's sparse index of paths.
+        2 path_index: Stream,
+        3 command: Vec<String>,
+    }
+
+    /// Counts and bytes of one backup.
+    Stats {
+        0 files: u64,
+        1 directories: u64,
+        2 others: u64,
+        /// Files that could not be read.
+        3 unreadable: u64,
+        /// Files whose content was taken from the snapshot before.
+        4 unchanged: u64,
+        /// Bytes of all streams.
+        5 logical_bytes: u64,
+        /// Bytes of chunks that the tenant did not have.
+        6 new_bytes: u64,
+        /// Sealed bytes of new data.
+        7 stored_bytes: u64,
+        /// Sealed bytes of new catalogues and recipes.
+        8 metadata_bytes: u64,
+    }
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            files: 0,
+            directories: 0,
+            others: 0,
+            unreadable: 0,
+            unchanged: 0,
+            logical_bytes: 0,
+            new_bytes: 0,
+            stored_bytes: 0,
+            metadata_bytes: 0,
+            unknown: Default::default(),
+        }
+    }
+}
