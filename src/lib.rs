@@ -1,1 +1,5 @@
-
+pub mod environment;
+pub mod error;
+pub mod format;
+pub mod id;
+pub mod pipeline;

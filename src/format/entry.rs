@@ -1,0 +1,317 @@
+//! Ledger entries: the envelope that every entry has, and the body of each kind.
+//! Chapter: `format-spec/ledger.md`.
+
+use super::{
+    key::Commitments,
+    pack::{PackFact, SegmentRow},
+    record::{Blob, record},
+    segment_set::SegmentSet,
+    snapshot::Snapshot,
+};
+use crate::id::{ActorId, Hash, Nonce, PackId, ScopeId, SnapshotId};
+use std::collections::BTreeMap;
+
+/// The rules of the fold that this program knows.
+pub const RULES: u8 = 1;
+/// The largest stored entry; a reader refuses more.
+pub const ENTRY_BYTES_MAX: u64 = 1 << 20;
+/// The largest annex that stands inside its entry.
+pub const INLINE_ANNEX_BYTES_MAX: usize = 4 << 10;
+
+/// What an entry's signature is over: this, the ledger's id, then the entry's encoding.
+pub const SIGNATURE_CONTEXT: &[u8] = b"strongroom ledger entry v1";
+
+macro_rules! kinds {
+    ($($name:ident = $number:literal $text:literal,)*) => {
+        /// The kinds of entries.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EntryKind { $($name = $number,)* }
+        impl EntryKind {
+            /// Every kind of this version.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+            /// Returns the kind's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    Create = 1 "CREATE",
+    Grant = 2 "GRANT",
+    Revoke = 3 "REVOKE",
+    Session = 4 "SESSION",
+    Publish = 5 "PUBLISH",
+    Commit = 6 "COMMIT",
+    Renew = 7 "RENEW",
+    Abort = 8 "ABORT",
+    Retire = 9 "RETIRE",
+    Undelete = 10 "UNDELETE",
+    Hold = 11 "HOLD",
+    Release = 12 "RELEASE",
+    Lock = 13 "LOCK",
+    Condemn = 14 "CONDEMN",
+    Rescue = 15 "RESCUE",
+    Dead = 16 "DEAD",
+    Repack = 17 "REPACK",
+    Drop = 18 "DROP",
+    Rewrite = 19 "REWRITE",
+    Damaged = 20 "DAMAGED",
+    Heal = 21 "HEAL",
+    Move = 22 "MOVE",
+    Epoch = 23 "EPOCH",
+    Policy = 24 "POLICY",
+    Fence = 25 "FENCE",
+    Observed = 26 "OBSERVED",
+    Shred = 27 "SHRED",
+    Generation = 28 "GENERATION",
+    Access = 29 "ACCESS",
+    Tenant = 30 "TENANT",
+}
+
+impl EntryKind {
+    /// Reads the number of a kind.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| *kind as u8 == number)
+    }
+    /// What a backup agent's key may write: it can add, and nothing else.
+    pub const BACKUP_ROLE: &[Self] = &[Self::Session, Self::Publish, Self::Commit, Self::Abort];
+    /// What a steward's key may write.
+    pub const STEWARD_ROLE: &[Self] = &[
+        Self::Session,
+        Self::Renew,
+        Self::Abort,
+        Self::Retire,
+        Self::Undelete,
+        Self::Condemn,
+        Self::Rescue,
+        Self::Dead,
+        Self::Repack,
+        Self::Drop,
+        Self::Damaged,
+        Self::Move,
+        Self::Fence,
+        Self::Observed,
+        Self::Access,
+    ];
+}
+
+record! {
+    /// What every entry says, whatever its kind.
+    Entry {
+        0 number: u64,
+        /// BLAKE3 of the stored bytes of the entry before; zeros in entry 0.
+        1 previous: Hash,
+        /// Tells a writer whether the entry in a slot is its own.
+        2 nonce: [u8; 16],
+        3 actor: ActorId,
+        4 claims: Claims,
+        5 kind: u8,
+        /// The version of the rules that the body follows.
+        6 rules: u8,
+        7 body: Blob,
+        /// Names the object in the slot before as unauthentic junk.
+        8 previous_is_junk: bool,
+        /// The annex, if small.
+        9 annex: Blob,
+        /// The annex's stored hash, if it is an object of its own.
+        10 annex_hash: Option<Hash>,
+    }
+
+    /// What the actor says of itself; nothing is decided by it.
+    Claims {
+        0 who: String,
+        1 why: String,
+        2 from: String,
+        /// Nanoseconds since 1970.
+        3 clock_ns: i64,
+    }
+
+    /// The facts of an entry that can be large.
+    Annex {
+        /// Segments that the entry adds or moves.
+        0 rows: Vec<SegmentRow>,
+        /// A snapshot's reach, less its parent's.
+        1 reach_added: SegmentSet,
+        /// The parent's reach, less the snapshot's.
+        2 reach_removed: SegmentSet,
+        /// The segments that the entry names.
+        3 segments: SegmentSet,
+    }
+
+    /// CREATE: entry 0 of every ledger.
+    Create {
+        0 owner: ScopeId,
+        /// `repository` or `tenant`.
+        1 ledger: String,
+        2 name: String,
+        /// The cipher suite of what is sealed.
+        3 suite: u8,
+        4 commitments: Commitments,
+        /// Keys and the kinds that they may write, from the start.
+        5 grants: Vec<Grant>,
+        6 policy: Policy,
+    }
+
+    /// GRANT: a key may write these kinds from now on, instead of what it could before.
+    Grant {
+        0 actor: ActorId,
+        1 name: String,
+        2 kinds: Vec<u8>,
+        /// The age recipient of the same identity.
+        3 recipient: Option<String>,
+    }
+
+    /// REVOKE: a key may write nothing any more.
+    Revoke {
+        0 actor: ActorId,
+        1 reason: String,
+    }
+
+    /// SESSION: its entry number begins the names of all that it stores.
+    Session {
+        0 nonce: Nonce,
+    }
+
+    /// PUBLISH: packs of a session can be used by everyone. Annex: their rows.
+    Publish {
+        0 session: u64,
+        1 packs: Vec<PackFact>,
+    }
+
+    /// COMMIT: a snapshot. Annex: the rows of the packs, and its reach.
+    Commit {
+        0 session: u64,
+        1 packs: Vec<PackFact>,
+        2 snapshot: Snapshot,
+        /// The session writes nothing more.
+        3 close: bool,
+    }
+
+    /// RENEW, ABORT, FENCE: about a session.
+    About {
+        0 session: u64,
+        1 reason: String,
+        /// FENCE: the newest entry of the session that was seen; void if there is a newer one.
+        2 seen: u64,
+    }
+
+    /// RETIRE, UNDELETE: snapshots leave or return.
+    Snapshots {
+        0 snapshots: Vec<SnapshotId>,
+        1 reason: String,
+    }
+
+    /// HOLD: snapshots, or all of a source, stay until RELEASE.
+    Hold {
+        0 case: String,
+        1 reason: String,
+        2 snapshots: Vec<SnapshotId>,
+        3 source: Option<String>,
+    }
+
+    /// RELEASE: ends the hold of an earlier entry.
+    Release {
+        0 hold: u64,
+        1 reason: String,
+    }
+
+    /// LOCK: a snapshot stays until a time, as OBSERVED entries tell it.
+    Lock {
+        0 snapshots: Vec<SnapshotId>,
+        1 until_ns: i64,
+        /// Nobody can shorten it. Without, a later LOCK can, with its reason on record.
+        2 compliance: bool,
+        3 reason: String,
+    }
+
+    /// CONDEMN, RESCUE, DEAD, DAMAGED: segments. Annex: which.
+    Segments {
+        /// DEAD: the number of its CONDEMN.
+        0 condemn: Option<u64>,
+        1 reason: String,
+    }
+
+    /// DROP, MOVE: packs.
+    Packs {
+        0 packs: Vec<PackId>,
+        /// MOVE: the tier that they are in from now on.
+        1 tier: Option<u8>,
+    }
+
+    /// REWRITE: a snapshot takes the place of another. Annex as in COMMIT.
+    Rewrite {
+        0 session: u64,
+        1 packs: Vec<PackFact>,
+        2 snapshot: Snapshot,
+        3 replaces: SnapshotId,
+        4 reason: String,
+    }
+
+    /// EPOCH: new keys.
+    Epoch {
+        0 epoch: u32,
+        1 commitments: Commitments,
+    }
+
+    /// POLICY, and the policy of CREATE.
+    Policy {
+        /// Average chunk in bytes, a power of two; or the exact length with `fixed`.
+        0 chunk_bytes: u32,
+        1 fixed: bool,
+        /// Sources that differ.
+        2 sources: BTreeMap<String, Blob>,
+    }
+
+    /// OBSERVED: when the store says that entries were written, in nanoseconds since 1970.
+    Observed {
+        0 first: u64,
+        1 times_ns: Vec<i64>,
+    }
+
+    /// SHRED: keys are destroyed; of the epochs named, or of all.
+    Shred {
+        0 epochs: Vec<u32>,
+        1 reason: String,
+    }
+
+    /// GENERATION: a replica was promoted.
+    Generation {
+        0 generation: u32,
+        1 reason: String,
+    }
+
+    /// ACCESS: a read that must be on record.
+    Access {
+        0 action: String,
+        1 snapshot: Option<SnapshotId>,
+        2 detail: String,
+    }
+
+    /// TENANT, in the repository's ledger: a tenant and the hash of its entry 0.
+    Tenant {
+        0 tenant: ScopeId,
+        1 name: String,
+        2 genesis: Hash,
+        /// The owner's age recipient.
+        3 owner: Option<String>,
+    }
+}
+
+impl Annex {
+    /// An annex that says nothing.
+    pub fn empty() -> Self {
+        Self {
+            rows: Vec::new(),
+            reach_added: SegmentSet::default(),
+            reach_removed: SegmentSet::default(),
+            segments: SegmentSet::default(),
+            unknown: Default::default(),
+        }
+    }
+    /// Says whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::empty()
+    }
+}

@@ -1,0 +1,64 @@
+//! Chunk ids and stream digests: BLAKE3 keyed with the tenant's id key.
+
+use crate::id::{ChunkId, Hash};
+
+/// Names chunks of one tenant.
+#[derive(Clone)]
+pub struct ChunkHasher(blake3::Hasher);
+
+impl ChunkHasher {
+    pub fn new(id_key: &[u8; 32]) -> Self {
+        Self(blake3::Hasher::new_keyed(id_key))
+    }
+    /// Returns the id of a chunk: the first 16 bytes of its keyed hash.
+    pub fn id(&self, chunk: &[u8]) -> ChunkId {
+        let hash = self.0.clone().update(chunk).finalize();
+        let mut id = ChunkId::default();
+        id.0.copy_from_slice(&hash.as_bytes()[..16]);
+        id
+    }
+    /// Starts the digest of a stream.
+    pub fn stream(&self) -> StreamDigest {
+        let mut hasher = self.0.clone();
+        hasher.update(b"strongroom stream digest v1");
+        StreamDigest { hasher, zeros: 0 }
+    }
+}
+
+/// The digest of a stream: over the ids and lengths of its chunks and its runs of zeros, so that
+/// it can be told without its bytes.
+pub struct StreamDigest {
+    hasher: blake3::Hasher,
+    zeros: u64,
+}
+
+impl StreamDigest {
+    pub fn chunk(&mut self, id: ChunkId, bytes: u32) {
+        self.end_zeros();
+        self.hasher.update(&id.0).update(&u64::from(bytes).to_le_bytes());
+    }
+    /// Adds zeros; runs of them that touch count as one.
+    pub fn zeros(&mut self, bytes: u64) {
+        self.zeros += bytes;
+    }
+    fn end_zeros(&mut self) {
+        if self.zeros > 0 {
+            self.hasher.update(&[0; 16]).update(&self.zeros.to_le_bytes());
+            self.zeros = 0;
+        }
+    }
+    pub fn finish(mut self) -> [u8; 32] {
+        self.end_zeros();
+        *self.hasher.finalize().as_bytes()
+    }
+}
+
+/// Returns the plain BLAKE3 hash of stored bytes.
+pub fn hash(bytes: &[u8]) -> Hash {
+    Hash(*blake3::hash(bytes).as_bytes())
+}
+
+/// Returns what is published of a key so that a candidate can be recognised before it is used.
+pub fn commitment(key: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key("strongroom v1 key commitment", key)
+}

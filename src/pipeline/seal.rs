@@ -1,0 +1,135 @@
+//! Seals and opens: XAES-256-GCM (C2SP, <https://c2sp.org/XAES-256-GCM>, AES by AWS-LC) and
+//! XChaCha20-Poly1305, both with 256-bit keys and random 192-bit nonces.
+
+use crate::{
+    format::{
+        Malformed,
+        sealed::{Header, Kind, OVERHEAD, Suite, associated_data},
+    },
+    id::{ScopeId, SegmentId},
+};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    cipher::{AES_256, EncryptingKey, UnboundCipherKey},
+};
+use chacha20poly1305::{AeadInPlace, KeyInit, XChaCha20Poly1305};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// A secret key; wiped when dropped, never printed.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Key(pub [u8; 32]);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// Why something does not open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("not authentic: changed since it was sealed, or sealed as something else")]
+    NotAuthentic,
+    #[error("the key of epoch {0} is not at hand")]
+    NoKey(u32),
+    #[error("does not decompress: {0}")]
+    Compression(String),
+    #[error("chunk {0} does not have the content that its id says")]
+    WrongChunk(usize),
+}
+
+/// What a sealed thing is bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Binding {
+    pub kind: Kind,
+    pub owner: ScopeId,
+    pub segment: Option<SegmentId>,
+}
+
+/// Seals `plain`.
+pub fn seal(suite: Suite, key: &Key, epoch: u32, nonce: [u8; 24], binding: Binding, plain: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(plain.len() + OVERHEAD);
+    Header { suite, epoch, nonce }.write(&mut out);
+    let start = out.len();
+    out.extend_from_slice(plain);
+    let data = associated_data(binding.kind, epoch, binding.owner, binding.segment);
+    let tag = encrypt(suite, key, &nonce, &data, &mut out[start..]);
+    out.extend_from_slice(&tag);
+    out
+}
+
+/// Opens what `seal` made; `key_of` finds the key of an epoch.
+pub fn open(sealed: &[u8], binding: Binding, key_of: impl FnOnce(u32) -> Option<Key>) -> Result<Vec<u8>, OpenError> {
+    let (header, ciphertext) = Header::read(sealed)?;
+    let key = key_of(header.epoch).ok_or(OpenError::NoKey(header.epoch))?;
+    let data = associated_data(binding.kind, header.epoch, binding.owner, binding.segment);
+    let mut plain = ciphertext.to_vec();
+    let length = decrypt(header.suite, &key, &header.nonce, &data, &mut plain)?;
+    plain.truncate(length);
+    Ok(plain)
+}
+
+fn encrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &mut [u8]) -> [u8; 16] {
+    let mut tag = [0; 16];
+    match suite {
+        Suite::Xaes256Gcm => {
+            let (key, nonce) = xaes(key, nonce);
+            #[expect(clippy::expect_used, reason = "fails only for inputs beyond 64 GiB; segments are a few MiB")]
+            let sealed = key.seal_in_place_separate_tag(nonce, Aad::from(data), in_out).expect("AES-GCM seals");
+            tag.copy_from_slice(sealed.as_ref());
+        }
+        Suite::XChaCha20Poly1305 => {
+            #[expect(clippy::expect_used, reason = "fails only for inputs beyond 256 GiB")]
+            let sealed =
+                XChaCha20Poly1305::new(&key.0.into()).encrypt_in_place_detached(nonce.into(), data, in_out).expect("ChaCha seals");
+            tag.copy_from_slice(&sealed);
+        }
+    }
+    tag
+}
+
+fn decrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &mut Vec<u8>) -> Result<usize, OpenError> {
+    match suite {
+        Suite::Xaes256Gcm => {
+            let (key, nonce) = xaes(key, nonce);
+            let plain = key.open_in_place(nonce, Aad::from(data), in_out).map_err(|_| OpenError::NotAuthentic)?;
+            Ok(plain.len())
+        }
+        Suite::XChaCha20Poly1305 => {
+            XChaCha20Poly1305::new(&key.0.into())
+                .decrypt_in_place(nonce.into(), data, in_out)
+                .map_err(|_| OpenError::NotAuthentic)?;
+            Ok(in_out.len())
+        }
+    }
+}
+
+/// Derives the AES-256-GCM key and nonce of one message: CMAC-based, NIST SP 800-108r1 in counter
+/// mode, as the C2SP specification writes it out.
+fn xaes(key: &Key, nonce: &[u8; 24]) -> (LessSafeKey, Nonce) {
+    let block = |mut bytes: [u8; 16]| {
+        #[expect(clippy::expect_used, reason = "the key has 32 bytes and the input is one block")]
+        {
+            let cipher = UnboundCipherKey::new(&AES_256, &key.0).and_then(EncryptingKey::ecb).expect("an AES-256 key");
+            cipher.encrypt(&mut bytes).expect("one block");
+        }
+        bytes
+    };
+    // K1 of CMAC: L doubled in GF(2^128).
+    let l = u128::from_be_bytes(block([0; 16]));
+    let k1 = ((l << 1) ^ if l >> 127 == 1 { 0x87 } else { 0 }).to_be_bytes();
+    let mut derived = Zeroizing::new([0u8; 32]);
+    for (counter, half) in derived.chunks_exact_mut(16).enumerate() {
+        let mut message = [0, counter as u8 + 1, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        message[4..].copy_from_slice(&nonce[..12]);
+        message.iter_mut().zip(k1).for_each(|(byte, k)| *byte ^= k);
+        half.copy_from_slice(&block(message));
+    }
+    #[expect(clippy::expect_used, reason = "the derived key has 32 bytes")]
+    let unbound = UnboundKey::new(&AES_256_GCM, &*derived).expect("an AES-256 key");
+    let mut rest = [0; 12];
+    rest.copy_from_slice(&nonce[12..]);
+    (LessSafeKey::new(unbound), Nonce::assume_unique_for_key(rest))
+}

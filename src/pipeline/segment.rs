@@ -1,0 +1,190 @@
+//! Segments: chunks that follow each other become one compressed, sealed thing; and back.
+
+use super::{
+    digest::ChunkHasher,
+    seal::{Binding, Key, OpenError, open, seal},
+};
+use crate::{
+    format::{
+        decode, encode,
+        record::malformed,
+        sealed::{Kind, Suite},
+        segment::{BASE_RUNS_MAX, BaseRun, ChunkList, Codec, PLAIN_BYTES_MAX, SegmentHead},
+    },
+    id::{ChunkId, ScopeId, SegmentId},
+};
+
+/// The zstd level of data and of metadata.
+pub const LEVEL: i32 = 3;
+
+/// Chunks that wait to be sealed together.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentBuilder {
+    pub chunks: ChunkList,
+    pub bytes: Vec<u8>,
+}
+
+impl SegmentBuilder {
+    /// Appends a chunk and returns its number.
+    pub fn push(&mut self, id: ChunkId, chunk: &[u8]) -> u32 {
+        let number = self.chunks.len() as u32;
+        self.chunks.push(id, chunk.len() as u32);
+        self.bytes.extend_from_slice(chunk);
+        number
+    }
+}
+
+/// What is needed to seal a tenant's segments.
+#[derive(Clone)]
+pub struct Sealer {
+    pub suite: Suite,
+    pub owner: ScopeId,
+    pub epoch: u32,
+    pub key: Key,
+}
+
+impl Sealer {
+    /// Compresses and seals a plain segment.
+    pub fn seal(&self, segment: SegmentId, built: &SegmentBuilder, nonce: [u8; 24]) -> Vec<u8> {
+        let compressed = compress(&built.bytes);
+        let codec = if compressed.is_some() { Codec::Zstd } else { Codec::Plain };
+        let payload = compressed.as_deref().unwrap_or(&built.bytes);
+        let head = SegmentHead { codec: codec as u8, chunks: built.chunks.clone(), bases: Vec::new(), unknown: Default::default() };
+        let plain = plain_form(&head, payload);
+        seal(self.suite, &self.key, self.epoch, nonce, self.binding(segment), &plain)
+    }
+
+    fn binding(&self, segment: SegmentId) -> Binding {
+        Binding { kind: Kind::Segment, owner: self.owner, segment: Some(segment) }
+    }
+}
+
+fn plain_form(head: &SegmentHead, payload: &[u8]) -> Vec<u8> {
+    let head = encode(head);
+    let mut plain = Vec::with_capacity(4 + head.len() + payload.len());
+    plain.extend_from_slice(&(head.len() as u32).to_le_bytes());
+    plain.extend_from_slice(&head);
+    plain.extend_from_slice(payload);
+    plain
+}
+
+/// Compresses, unless a probe or the result says that it does not pay.
+fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+    const SAMPLE: usize = 16 << 10;
+    // A sample from three places, at the fastest level, tells incompressible data cheaply.
+    let pays = |sample: &[u8]| zstd::bulk::compress(sample, 1).is_ok_and(|c| c.len() * 100 < sample.len() * 98);
+    if bytes.len() > 8 * SAMPLE {
+        let places = [0, bytes.len() / 2, bytes.len() - SAMPLE];
+        if !places.iter().any(|at| pays(&bytes[*at..*at + SAMPLE])) {
+            return None;
+        }
+    }
+    zstd::bulk::compress(bytes, LEVEL).ok().filter(|compressed| compressed.len() < bytes.len())
+}
+
+/// A segment, opened: chunks whose ids were recomputed.
+#[derive(Debug, Clone)]
+pub struct OpenSegment {
+    pub chunks: ChunkList,
+    bytes: Vec<u8>,
+    starts: Vec<u32>,
+}
+
+impl OpenSegment {
+    /// Returns the bytes of `count` chunks from `first` on.
+    pub fn slice(&self, first: u32, count: u32) -> Option<&[u8]> {
+        let end = first.checked_add(count)? as usize;
+        self.bytes.get(*self.starts.get(first as usize)? as usize..*self.starts.get(end)? as usize)
+    }
+    /// Returns how many plain bytes the segment holds.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+/// A segment after decryption: its head was read, its bytes still need what `bases` names.
+pub struct SealedOff {
+    pub head: SegmentHead,
+    payload: Vec<u8>,
+    plain_bytes: usize,
+}
+
+/// Decrypts a segment and reads its head.
+pub fn unseal(
+    sealed: &[u8],
+    owner: ScopeId,
+    segment: SegmentId,
+    key_of: impl FnOnce(u32) -> Option<Key>,
+) -> Result<SealedOff, OpenError> {
+    let binding = Binding { kind: Kind::Segment, owner, segment: Some(segment) };
+    let mut plain = open(sealed, binding, key_of)?;
+    let length = plain.get(..4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
+    let head_bytes = length.and_then(|length| plain.get(4..4usize.checked_add(length)?));
+    let head_bytes = head_bytes.ok_or_else(|| malformed("segment", "no head"))?;
+    let head: SegmentHead = decode(head_bytes)?;
+    let plain_bytes = head.chunks.plain_bytes()?;
+    if head.bases.len() > BASE_RUNS_MAX {
+        return Err(malformed("segment", "too many base runs").into());
+    }
+    let payload = plain.split_off(4 + head_bytes.len());
+    Ok(SealedOff { head, payload, plain_bytes })
+}
+
+impl SealedOff {
+    /// Returns the segments and chunks that `finish` needs, in order.
+    pub fn bases(&self) -> &[BaseRun] {
+        &self.head.bases
+    }
+
+    /// Decompresses with the bases' bytes as prefix, and recomputes every chunk's id.
+    pub fn finish(self, prefix: &[u8], hasher: &ChunkHasher) -> Result<OpenSegment, OpenError> {
+        if prefix.len() > BASE_RUNS_MAX * PLAIN_BYTES_MAX || (prefix.is_empty() != self.head.bases.is_empty()) {
+            return Err(malformed("segment", "bases do not match the head").into());
+        }
+        let bytes = match self.head.codec {
+            0 if self.head.bases.is_empty() => self.payload,
+            1 => decompress(&self.payload, prefix, self.plain_bytes)?,
+            other => return Err(malformed("segment", format!("codec {other} is not known to this version")).into()),
+        };
+        if bytes.len() != self.plain_bytes {
+            return Err(malformed("segment", "not as long as its chunks").into());
+        }
+        let mut starts = Vec::with_capacity(self.head.chunks.len() + 1);
+        let mut at = 0usize;
+        for (number, (id, length)) in self.head.chunks.iter().enumerate() {
+            starts.push(at as u32);
+            let end = at + length as usize;
+            if hasher.id(&bytes[at..end]) != id {
+                return Err(OpenError::WrongChunk(number));
+            }
+            at = end;
+        }
+        starts.push(at as u32);
+        Ok(OpenSegment { chunks: self.head.chunks, bytes, starts })
+    }
+}
+
+fn decompress(payload: &[u8], prefix: &[u8], plain_bytes: usize) -> Result<Vec<u8>, OpenError> {
+    let failed = |error: std::io::Error| OpenError::Compression(error.to_string());
+    if prefix.is_empty() {
+        return zstd::bulk::decompress(payload, plain_bytes).map_err(failed);
+    }
+    let mut bytes = Vec::with_capacity(plain_bytes);
+    let decoder = zstd::stream::read::Decoder::with_ref_prefix(payload, prefix).map_err(failed)?;
+    // One byte more than expected, so that a longer stream is seen and not silently cut.
+    std::io::Read::read_to_end(&mut std::io::Read::take(decoder, plain_bytes as u64 + 1), &mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Opens a sealed segment as a reader would, and compares it with what was to be sealed: memory
+/// that flips bits and compressors with bugs are found before anything is uploaded.
+pub fn verify(sealed: &[u8], sealer: &Sealer, segment: SegmentId, built: &SegmentBuilder, hasher: &ChunkHasher) -> Result<(), OpenError> {
+    let opened = unseal(sealed, sealer.owner, segment, |_| Some(sealer.key.clone()))?.finish(&[], hasher)?;
+    match opened.chunks == built.chunks && opened.bytes == built.bytes {
+        true => Ok(()),
+        false => Err(OpenError::NotAuthentic),
+    }
+}
