@@ -2,4 +2,5 @@ pub mod environment;
 pub mod error;
 pub mod format;
 pub mod id;
+pub mod ledger;
 pub mod pipeline;

@@ -1,0 +1,654 @@
+//! The rules: one function per kind of entry. Each checks everything before it changes anything.
+
+use super::{
+    state::{Head, OpenSession, SnapshotState, State, TenantState, commit_of},
+    tables::{PackState, SegmentState, SegmentStatus, Tables, TablesError},
+};
+use crate::{
+    format::{
+        entry::*,
+        pack::PackFact,
+        record::{Field, decode},
+        segment::DEPTH_MAX,
+        segment_set::SegmentSet,
+    },
+    id::{ActorId, Hash, PackId, SegmentId, SnapshotId},
+};
+use std::collections::BTreeMap;
+
+/// An entry whose signature, chain and annex were checked.
+#[derive(Clone, Copy)]
+pub struct Proven<'a> {
+    pub entry: &'a Entry,
+    pub annex: &'a Annex,
+    /// BLAKE3 of the entry as stored.
+    pub hash: Hash,
+}
+
+/// What the fold says of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Valid,
+    Void(Void),
+}
+
+/// Why an entry counts for nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("void: {0}")]
+pub struct Void(pub String);
+
+enum Stop {
+    Void(Void),
+    Tables(TablesError),
+}
+impl From<TablesError> for Stop {
+    fn from(error: TablesError) -> Self {
+        Self::Tables(error)
+    }
+}
+impl From<crate::format::Malformed> for Stop {
+    fn from(error: crate::format::Malformed) -> Self {
+        void(error)
+    }
+}
+fn void(why: impl ToString) -> Stop {
+    Stop::Void(Void(why.to_string()))
+}
+fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), Stop> {
+    if holds { Ok(()) } else { Err(void(why())) }
+}
+type Rule = Result<(), Stop>;
+
+fn body<T: Field>(proven: Proven<'_>) -> Result<T, Stop> {
+    Ok(decode(&proven.entry.body.0)?)
+}
+
+impl State {
+    /// Begins a state with entry 0, which must be a CREATE.
+    pub fn begin(proven: Proven<'_>) -> Result<Self, Void> {
+        let fail = |why: &str| Void(why.to_owned());
+        let entry = proven.entry;
+        if entry.number != 0 || entry.kind != EntryKind::Create as u8 || entry.rules != RULES {
+            return Err(fail("entry 0 is not a CREATE that this version understands"));
+        }
+        let create: Create = decode(&entry.body.0).map_err(|error| Void(error.to_string()))?;
+        let grants: BTreeMap<_, _> = create.grants.iter().map(|grant| (grant.actor, grant.clone())).collect();
+        if !grants.get(&entry.actor).is_some_and(|grant| grant.kinds.contains(&(EntryKind::Grant as u8))) {
+            return Err(fail("whoever wrote entry 0 is not among those it grants"));
+        }
+        Ok(Self {
+            head: Head { number: 0, hash: proven.hash, unknown: Default::default() },
+            grants,
+            sessions: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            epoch: 0,
+            commitments: BTreeMap::from([(0, create.commitments.clone())]),
+            policy: create.policy.clone(),
+            generation: 0,
+            observed_ns: 0,
+            observed_next: 0,
+            shredded: false,
+            tenants: BTreeMap::new(),
+            not_understood: None,
+            unknown: Default::default(),
+            create,
+        })
+    }
+
+    /// Moves past junk: an object in the next slot that nobody signed.
+    pub fn skip_junk(&mut self, hash: Hash) {
+        self.head = Head { number: self.head.number + 1, hash, unknown: Default::default() };
+    }
+
+    /// Folds the next entry. The head moves whatever the verdict.
+    pub fn apply(&mut self, tables: &mut dyn Tables, proven: Proven<'_>) -> Result<Verdict, TablesError> {
+        let verdict = match self.judge(tables, proven) {
+            Ok(()) => Verdict::Valid,
+            Err(Stop::Void(why)) => Verdict::Void(why),
+            Err(Stop::Tables(error)) => return Err(error),
+        };
+        self.head = Head { number: proven.entry.number, hash: proven.hash, unknown: Default::default() };
+        Ok(verdict)
+    }
+
+    fn judge(&mut self, tables: &mut dyn Tables, proven: Proven<'_>) -> Rule {
+        let entry = proven.entry;
+        require(entry.number == self.head.number + 1, || format!("number {} after {}", entry.number, self.head.number))?;
+        require(entry.previous == self.head.hash, || "does not follow the entry before it".into())?;
+        let kind = EntryKind::from_number(entry.kind).filter(|_| entry.rules == RULES);
+        let Some(kind) = kind else {
+            let what = format!("entry {} of kind {} under rules {}", entry.number, entry.kind, entry.rules);
+            self.not_understood.get_or_insert(what.clone());
+            return Err(void(format!("{what} is not known to this version")));
+        };
+        let granted = self.grants.get(&entry.actor).is_some_and(|grant| grant.kinds.contains(&entry.kind));
+        require(granted, || format!("{} has no grant to write {}", entry.actor, kind.name()))?;
+        require(!self.shredded || kind == EntryKind::Access, || "the keys were destroyed".into())?;
+        match kind {
+            EntryKind::Create => Err(void("CREATE is entry 0 alone")),
+            EntryKind::Grant => self.grant(entry.actor, body(proven)?),
+            EntryKind::Revoke => self.revoke(body(proven)?),
+            EntryKind::Session => self.session(entry, body(proven)?),
+            EntryKind::Publish => self.publish(tables, proven, body(proven)?),
+            EntryKind::Commit => self.commit(tables, proven, body(proven)?),
+            EntryKind::Renew => self.renew(entry, body(proven)?),
+            EntryKind::Abort => self.abort(entry, body(proven)?),
+            EntryKind::Retire => self.retire(entry.number, body(proven)?),
+            EntryKind::Undelete => self.undelete(tables, body(proven)?),
+            EntryKind::Hold => self.hold(entry.number, body(proven)?),
+            EntryKind::Release => self.release(body(proven)?),
+            EntryKind::Lock => self.lock(body(proven)?),
+            EntryKind::Condemn => self.condemn(tables, entry.number, &proven.annex.segments),
+            EntryKind::Rescue => rescue(tables, &proven.annex.segments),
+            EntryKind::Dead => self.dead(tables, body(proven)?, &proven.annex.segments),
+            EntryKind::Repack => self.repack(tables, proven, body(proven)?),
+            EntryKind::Drop => drop_packs(tables, body(proven)?),
+            EntryKind::Rewrite => self.rewrite(tables, proven, body(proven)?),
+            EntryKind::Damaged => mark_damaged(tables, &proven.annex.segments),
+            EntryKind::Heal => self.heal(tables, proven, body(proven)?),
+            EntryKind::Move => move_packs(tables, body(proven)?),
+            EntryKind::Epoch => self.new_epoch(body(proven)?),
+            EntryKind::Policy => {
+                self.policy = body(proven)?;
+                Ok(())
+            }
+            EntryKind::Fence => self.fence(body(proven)?),
+            EntryKind::Observed => self.observed(entry.number, body(proven)?),
+            EntryKind::Shred => self.shred(body(proven)?),
+            EntryKind::Generation => self.promote(body(proven)?),
+            EntryKind::Access => body::<Access>(proven).map(drop),
+            EntryKind::Tenant => self.tenant(body(proven)?),
+        }
+    }
+
+    fn grant(&mut self, granter: ActorId, grant: Grant) -> Rule {
+        let own = self.grants.get(&granter).map(|grant| grant.kinds.as_slice()).unwrap_or_default();
+        require(grant.kinds.iter().all(|kind| own.contains(kind)), || "nobody can grant what they may not write".into())?;
+        self.grants.insert(grant.actor, grant);
+        Ok(())
+    }
+
+    fn revoke(&mut self, revoke: Revoke) -> Rule {
+        let may_grant = |grant: &Grant| grant.kinds.contains(&(EntryKind::Grant as u8));
+        let others = self.grants.values().any(|grant| grant.actor != revoke.actor && may_grant(grant));
+        require(self.grants.contains_key(&revoke.actor), || "that key has no grant".into())?;
+        require(others, || "the last key that can grant cannot be revoked".into())?;
+        self.grants.remove(&revoke.actor);
+        Ok(())
+    }
+
+    fn session(&mut self, entry: &Entry, session: Session) -> Rule {
+        let open = OpenSession {
+            actor: entry.actor,
+            nonce: session.nonce,
+            next_segment: 0,
+            next_pack: 0,
+            seen: entry.number,
+            unknown: Default::default(),
+        };
+        self.sessions.insert(entry.number, open);
+        Ok(())
+    }
+
+    /// A session belongs to the key that opened it, until it is closed, aborted or fenced.
+    fn open_session(&self, number: u64, actor: ActorId) -> Result<&OpenSession, Stop> {
+        let session = self.sessions.get(&number).ok_or_else(|| void(format!("session {number} is not open")))?;
+        require(session.actor == actor, || format!("session {number} belongs to another key"))?;
+        Ok(session)
+    }
+
+    fn see(&mut self, session: u64, entry: u64) {
+        if let Some(open) = self.sessions.get_mut(&session) {
+            open.seen = entry;
+        }
+    }
+
+    fn renew(&mut self, entry: &Entry, about: About) -> Rule {
+        self.open_session(about.session, entry.actor)?;
+        self.see(about.session, entry.number);
+        Ok(())
+    }
+
+    fn abort(&mut self, entry: &Entry, about: About) -> Rule {
+        self.open_session(about.session, entry.actor)?;
+        self.sessions.remove(&about.session);
+        Ok(())
+    }
+
+    fn fence(&mut self, about: About) -> Rule {
+        let session = self.sessions.get(&about.session).ok_or_else(|| void("the session is not open"))?;
+        require(session.seen <= about.seen, || "the session has written since".into())?;
+        self.sessions.remove(&about.session);
+        Ok(())
+    }
+
+    /// Checks packs and the names in them: a session's own, and never used before.
+    fn new_packs(&self, session: u64, actor: ActorId, packs: &[PackFact]) -> Result<u32, Stop> {
+        let open = self.open_session(session, actor)?;
+        let mut next = open.next_pack;
+        for fact in packs {
+            let own = fact.pack.session == session && fact.pack.nonce == open.nonce;
+            require(own && fact.pack.ordinal >= next, || format!("pack {} is not a new name of this session", fact.pack))?;
+            require(fact.kind <= 1, || "unknown kind of pack".into())?;
+            next = fact.pack.ordinal.checked_add(1).ok_or_else(|| void("too many packs"))?;
+        }
+        Ok(next)
+    }
+
+    /// Checks the rows of new segments; returns them with their bases' states counted up.
+    fn new_segments(&self, tables: &dyn Tables, proven: Proven<'_>, session: u64, packs: &[PackFact]) -> Result<Added, Stop> {
+        let open = self.open_session(session, proven.entry.actor)?;
+        let mut added = Added { next_segment: open.next_segment, ..Added::default() };
+        for row in &proven.annex.rows {
+            let id = row.segment;
+            require(id.session == session && id.ordinal >= added.next_segment, || format!("segment {id} is not a new name of this session"))?;
+            let pack = located(row, packs)?;
+            let mut depth_below = 0;
+            for base in &row.bases {
+                let state = added.get(tables, *base)?.ok_or_else(|| void(format!("base {base} is unknown")))?;
+                require(state.status != SegmentStatus::Dead, || format!("base {base} is dead"))?;
+                depth_below = depth_below.max(state.depth + 1);
+            }
+            require(row.depth >= depth_below && row.depth <= DEPTH_MAX, || format!("segment {id} has a wrong depth"))?;
+            require(row.bases.is_empty() == (row.depth == 0), || format!("segment {id} has a depth without a base"))?;
+            for base in &row.bases {
+                if let Some(mut state) = added.get(tables, *base)? {
+                    state.dependants = state.dependants.saturating_add(1);
+                    added.segments.insert(*base, state);
+                }
+            }
+            added.next_segment = id.ordinal.checked_add(1).ok_or_else(|| void("too many segments"))?;
+            *added.in_pack.entry(pack).or_default() += 1;
+            let state = SegmentState {
+                pack,
+                offset: row.offset,
+                length: row.length,
+                depth: row.depth,
+                bases: row.bases.clone(),
+                status: SegmentStatus::Live,
+                condemned_by: 0,
+                damaged: false,
+                dependants: 0,
+                unknown: Default::default(),
+            };
+            added.segments.insert(id, state);
+        }
+        Ok(added)
+    }
+
+    fn add(&mut self, tables: &mut dyn Tables, session: u64, number: u64, packs: &[PackFact], next_pack: u32, added: Added) -> Rule {
+        for fact in packs {
+            let state = PackState {
+                kind: fact.kind,
+                length: fact.length,
+                hash: fact.hash,
+                live_segments: added.in_pack.get(&fact.pack).copied().unwrap_or(0),
+                tier: 0,
+                segment_table: fact.segment_table,
+                chunk_table: fact.chunk_table,
+                dropped: false,
+                unknown: Default::default(),
+            };
+            tables.put_pack(fact.pack, state)?;
+        }
+        for (id, state) in added.segments {
+            tables.put_segment(id, state)?;
+        }
+        if let Some(open) = self.sessions.get_mut(&session) {
+            open.next_pack = next_pack;
+            open.next_segment = open.next_segment.max(added.next_segment);
+            open.seen = number;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, publish: Publish) -> Rule {
+        let next_pack = self.new_packs(publish.session, proven.entry.actor, &publish.packs)?;
+        let added = self.new_segments(tables, proven, publish.session, &publish.packs)?;
+        self.add(tables, publish.session, proven.entry.number, &publish.packs, next_pack, added)
+    }
+
+    fn commit(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, commit: Commit) -> Rule {
+        let entry = proven.entry;
+        let next_pack = self.new_packs(commit.session, entry.actor, &commit.packs)?;
+        let added = self.new_segments(tables, proven, commit.session, &commit.packs)?;
+        let id = commit.snapshot.id;
+        require(!self.snapshots.contains_key(&id), || format!("snapshot {id} exists"))?;
+        self.reach_is_closed(tables, &added, commit.snapshot.parent, proven.annex)?;
+        self.add(tables, commit.session, entry.number, &commit.packs, next_pack, added)?;
+        if commit.close {
+            self.sessions.remove(&commit.session);
+        }
+        let (reach_added, reach_removed) = (proven.annex.reach_added.clone(), proven.annex.reach_removed.clone());
+        let state = SnapshotState::new(entry.number, entry.actor, commit.snapshot, reach_added, reach_removed);
+        self.snapshots.insert(id, state);
+        Ok(())
+    }
+
+    /// The reach meets no segment that is dead or unknown, and holds the bases of all it holds.
+    /// What it shares with a live parent was checked when that was committed.
+    fn reach_is_closed(&self, tables: &dyn Tables, added: &Added, parent: Option<SnapshotId>, annex: &Annex) -> Rule {
+        let inherited = match parent {
+            Some(parent) => {
+                let live = self.snapshots.get(&parent).is_some_and(SnapshotState::is_live);
+                require(live, || format!("parent {parent} is not a live snapshot"))?;
+                self.reach(parent)
+            }
+            None => SegmentSet::default(),
+        };
+        require(annex.reach_removed.0.is_subset(&inherited.0), || "removes what the parent does not reach".into())?;
+        require(annex.reach_added.is_disjoint(&inherited), || "adds what the parent reaches".into())?;
+        let mut reach = inherited;
+        reach.0 -= &annex.reach_removed.0;
+        reach.0 |= &annex.reach_added.0;
+        let mut check_all = false;
+        for id in annex.reach_removed.iter() {
+            check_all |= added.get(tables, id)?.is_some_and(|state| state.dependants > 0);
+        }
+        let check = if check_all { &reach } else { &annex.reach_added };
+        for id in check.iter() {
+            let state = added.get(tables, id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
+            require(state.status != SegmentStatus::Dead, || format!("segment {id} is dead"))?;
+            let closed = state.bases.iter().all(|base| reach.contains(*base));
+            require(closed, || format!("a base of segment {id} is missing from the reach"))?;
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, rewrite: Rewrite) -> Rule {
+        let replaced = self.live_snapshot(rewrite.replaces)?;
+        require(!self.is_protected(replaced), || format!("snapshot {} is held or locked", rewrite.replaces))?;
+        require(replaced.snapshot.source == rewrite.snapshot.source, || "a rewrite keeps the source".into())?;
+        self.commit(tables, proven, commit_of(&rewrite))?;
+        if let Some(replaced) = self.snapshots.get_mut(&rewrite.replaces) {
+            replaced.retired_by = Some(proven.entry.number);
+        }
+        Ok(())
+    }
+
+    fn live_snapshot(&self, id: SnapshotId) -> Result<&SnapshotState, Stop> {
+        self.snapshots.get(&id).filter(|snapshot| snapshot.is_live()).ok_or_else(|| void(format!("snapshot {id} is not live")))
+    }
+
+    fn retire(&mut self, number: u64, retire: Snapshots) -> Rule {
+        for id in &retire.snapshots {
+            let snapshot = self.live_snapshot(*id)?;
+            require(!self.is_protected(snapshot), || format!("snapshot {id} is held or locked"))?;
+        }
+        for id in &retire.snapshots {
+            if let Some(snapshot) = self.snapshots.get_mut(id) {
+                snapshot.retired_by = Some(number);
+            }
+        }
+        Ok(())
+    }
+
+    fn undelete(&mut self, tables: &dyn Tables, undelete: Snapshots) -> Rule {
+        for id in &undelete.snapshots {
+            let retired = self.snapshots.get(id).is_some_and(|snapshot| !snapshot.is_live());
+            require(retired, || format!("snapshot {id} was not retired"))?;
+            for segment in self.reach(*id).iter() {
+                let usable = tables.segment(segment)?.is_some_and(|state| state.status != SegmentStatus::Dead);
+                require(usable, || format!("segment {segment} of snapshot {id} is dead"))?;
+            }
+        }
+        for id in &undelete.snapshots {
+            if let Some(snapshot) = self.snapshots.get_mut(id) {
+                snapshot.retired_by = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, number: u64, hold: Hold) -> Rule {
+        for id in &hold.snapshots {
+            self.live_snapshot(*id)?;
+        }
+        self.holds.insert(number, hold);
+        Ok(())
+    }
+
+    fn release(&mut self, release: Release) -> Rule {
+        self.holds.remove(&release.hold).map(drop).ok_or_else(|| void(format!("entry {} is no standing hold", release.hold)))
+    }
+
+    fn lock(&mut self, lock: Lock) -> Rule {
+        for id in &lock.snapshots {
+            let snapshot = self.live_snapshot(*id)?;
+            let shortens = snapshot.locked_until_ns.is_some_and(|until| lock.until_ns < until) || (snapshot.compliance && !lock.compliance);
+            let unlocked = snapshot.locked_until_ns.is_none_or(|until| until <= self.observed_ns);
+            require(!shortens || unlocked || !snapshot.compliance, || format!("the compliance lock of snapshot {id} cannot be shortened"))?;
+            require(!shortens || !lock.reason.is_empty(), || "a lock is shortened only with a reason".into())?;
+        }
+        for id in &lock.snapshots {
+            if let Some(snapshot) = self.snapshots.get_mut(id) {
+                (snapshot.locked_until_ns, snapshot.compliance) = (Some(lock.until_ns), lock.compliance);
+            }
+        }
+        Ok(())
+    }
+
+    /// What CONDEMN and DEAD both need: nothing named is of use to anyone at this position.
+    fn nobody_needs(&self, tables: &dyn Tables, segments: &SegmentSet) -> Result<Vec<(SegmentId, SegmentState)>, Stop> {
+        require(self.live_reach().is_disjoint(segments), || "a live snapshot reaches a named segment".into())?;
+        let mut states = Vec::new();
+        let mut dependants: BTreeMap<SegmentId, u32> = BTreeMap::new();
+        for id in segments.iter() {
+            let state = tables.segment(id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
+            require(state.status != SegmentStatus::Dead, || format!("segment {id} is dead already"))?;
+            require(!self.sessions.contains_key(&id.session), || format!("the session of segment {id} is open"))?;
+            state.bases.iter().for_each(|base| *dependants.entry(*base).or_default() += 1);
+            states.push((id, state));
+        }
+        for (id, state) in &states {
+            let named = dependants.get(id).copied().unwrap_or(0);
+            require(named == state.dependants, || format!("segment {id} is a base of one that stays"))?;
+        }
+        Ok(states)
+    }
+
+    fn condemn(&mut self, tables: &mut dyn Tables, number: u64, segments: &SegmentSet) -> Rule {
+        for (id, mut state) in self.nobody_needs(tables, segments)? {
+            (state.status, state.condemned_by) = (SegmentStatus::Condemned, number);
+            tables.put_segment(id, state)?;
+        }
+        Ok(())
+    }
+
+    fn dead(&mut self, tables: &mut dyn Tables, dead: Segments, segments: &SegmentSet) -> Rule {
+        let condemn = dead.condemn.ok_or_else(|| void("DEAD must cite its CONDEMN"))?;
+        let older = self.sessions.keys().next().is_some_and(|session| *session < condemn);
+        require(!older, || format!("a session older than CONDEMN {condemn} is open"))?;
+        let states = self.nobody_needs(tables, segments)?;
+        for (id, state) in &states {
+            let cited = state.status == SegmentStatus::Condemned && state.condemned_by == condemn;
+            require(cited, || format!("segment {id} was not condemned by {condemn}, or was rescued since"))?;
+        }
+        for (id, _) in states {
+            // Read again: an earlier one of this entry may have been its dependant.
+            let Some(mut state) = tables.segment(id)? else { continue };
+            state.status = SegmentStatus::Dead;
+            count_pack(tables, state.pack, -1)?;
+            for base in std::mem::take(&mut state.bases) {
+                if let Some(mut below) = tables.segment(base)? {
+                    below.dependants = below.dependants.saturating_sub(1);
+                    tables.put_segment(base, below)?;
+                }
+            }
+            tables.put_segment(id, state)?;
+        }
+        Ok(())
+    }
+
+    /// Checks rows that say where known segments are from now on.
+    fn relocated(&self, tables: &dyn Tables, proven: Proven<'_>, publish: &Publish) -> Result<Vec<(SegmentId, SegmentState)>, Stop> {
+        let mut moved: BTreeMap<SegmentId, SegmentState> = BTreeMap::new();
+        for row in &proven.annex.rows {
+            let id = row.segment;
+            let mut state = tables.segment(id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
+            require(state.status != SegmentStatus::Dead, || format!("segment {id} is dead"))?;
+            require(row.moved_from == Some(state.pack), || format!("segment {id} has moved since"))?;
+            (state.pack, state.offset, state.length) = (located(row, &publish.packs)?, row.offset, row.length);
+            require(moved.insert(id, state).is_none(), || format!("segment {id} is named twice"))?;
+        }
+        Ok(moved.into_iter().collect())
+    }
+
+    fn relocate(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, publish: &Publish, moved: Vec<(SegmentId, SegmentState)>) -> Rule {
+        let next_pack = self.new_packs(publish.session, proven.entry.actor, &publish.packs)?;
+        self.add(tables, publish.session, proven.entry.number, &publish.packs, next_pack, Added::default())?;
+        for (id, state) in moved {
+            if let Some(before) = tables.segment(id)? {
+                count_pack(tables, before.pack, -1)?;
+            }
+            count_pack(tables, state.pack, 1)?;
+            tables.put_segment(id, state)?;
+        }
+        Ok(())
+    }
+
+    fn repack(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, repack: Publish) -> Rule {
+        let moved = self.relocated(tables, proven, &repack)?;
+        require(moved.iter().all(|(_, state)| !state.damaged), || "a damaged segment cannot be copied".into())?;
+        self.relocate(tables, proven, &repack, moved)
+    }
+
+    fn heal(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, heal: Publish) -> Rule {
+        let mut moved = self.relocated(tables, proven, &heal)?;
+        for (id, state) in &mut moved {
+            require(state.damaged, || format!("segment {id} is not damaged"))?;
+            state.damaged = false;
+        }
+        self.relocate(tables, proven, &heal, moved)
+    }
+
+    fn new_epoch(&mut self, epoch: Epoch) -> Rule {
+        require(Some(epoch.epoch) == self.epoch.checked_add(1), || format!("epoch {} after {}", epoch.epoch, self.epoch))?;
+        self.epoch = epoch.epoch;
+        self.commitments.insert(epoch.epoch, epoch.commitments);
+        Ok(())
+    }
+
+    fn observed(&mut self, number: u64, observed: Observed) -> Rule {
+        let end = observed.first.checked_add(observed.times_ns.len() as u64).ok_or_else(|| void("out of range"))?;
+        require(observed.first == self.observed_next && end <= number, || "does not go on where the last one ended".into())?;
+        for snapshot in self.snapshots.values_mut() {
+            let at = snapshot.number.checked_sub(observed.first).and_then(|at| observed.times_ns.get(at as usize));
+            snapshot.observed_ns = at.copied().or(snapshot.observed_ns);
+        }
+        self.observed_ns = observed.times_ns.iter().copied().fold(self.observed_ns, i64::max);
+        self.observed_next = end;
+        Ok(())
+    }
+
+    fn shred(&mut self, shred: Shred) -> Rule {
+        require(!self.has_protected(), || "something is held or locked".into())?;
+        require(shred.epochs.iter().all(|epoch| *epoch < self.epoch), || "the epoch in use can go only with all".into())?;
+        self.shredded |= shred.epochs.is_empty();
+        Ok(())
+    }
+
+    fn promote(&mut self, generation: Generation) -> Rule {
+        require(Some(generation.generation) == self.generation.checked_add(1), || "not the next generation".into())?;
+        self.generation = generation.generation;
+        Ok(())
+    }
+
+    fn tenant(&mut self, tenant: Tenant) -> Rule {
+        require(self.create.ledger == "repository", || "only the repository's ledger names tenants".into())?;
+        let known = self.tenants.values().any(|known| known.tenant == tenant.tenant);
+        require(!known && !self.tenants.contains_key(&tenant.name), || format!("tenant {} exists", tenant.name))?;
+        let state = TenantState { tenant: tenant.tenant, genesis: tenant.genesis, owner: tenant.owner, unknown: Default::default() };
+        self.tenants.insert(tenant.name, state);
+        Ok(())
+    }
+}
+
+/// Segments that an entry adds, and the bases that it changes, before they are in the tables.
+#[derive(Default)]
+struct Added {
+    segments: BTreeMap<SegmentId, SegmentState>,
+    in_pack: BTreeMap<PackId, u32>,
+    next_segment: u32,
+}
+
+impl Added {
+    fn get(&self, tables: &dyn Tables, id: SegmentId) -> Result<Option<SegmentState>, TablesError> {
+        match self.segments.get(&id) {
+            Some(state) => Ok(Some(state.clone())),
+            None => tables.segment(id),
+        }
+    }
+}
+
+/// Returns the pack that a row names, and checks that the segment lies in it.
+fn located(row: &crate::format::pack::SegmentRow, packs: &[PackFact]) -> Result<PackId, Stop> {
+    let fact = packs.get(row.pack as usize).ok_or_else(|| void("a row names no pack of its entry"))?;
+    let end = row.offset.checked_add(u64::from(row.length));
+    require(end.is_some_and(|end| end <= fact.length), || format!("segment {} lies outside its pack", row.segment))?;
+    Ok(fact.pack)
+}
+
+fn count_pack(tables: &mut dyn Tables, id: PackId, difference: i32) -> Result<(), TablesError> {
+    if let Some(mut pack) = tables.pack(id)? {
+        pack.live_segments = pack.live_segments.saturating_add_signed(difference);
+        tables.put_pack(id, pack)?;
+    }
+    Ok(())
+}
+
+fn rescue(tables: &mut dyn Tables, segments: &SegmentSet) -> Rule {
+    for id in segments.iter() {
+        let usable = tables.segment(id)?.is_some_and(|state| state.status != SegmentStatus::Dead);
+        require(usable, || format!("segment {id} is dead or unknown"))?;
+    }
+    for id in segments.iter() {
+        if let Some(mut state) = tables.segment(id)? {
+            state.status = SegmentStatus::Live;
+            tables.put_segment(id, state)?;
+        }
+    }
+    Ok(())
+}
+
+fn mark_damaged(tables: &mut dyn Tables, segments: &SegmentSet) -> Rule {
+    for id in segments.iter() {
+        require(tables.segment(id)?.is_some(), || format!("segment {id} is unknown"))?;
+    }
+    for id in segments.iter() {
+        if let Some(mut state) = tables.segment(id)? {
+            state.damaged = true;
+            tables.put_segment(id, state)?;
+        }
+    }
+    Ok(())
+}
+
+fn drop_packs(tables: &mut dyn Tables, drop: Packs) -> Rule {
+    for id in &drop.packs {
+        let pack = tables.pack(*id)?.ok_or_else(|| void(format!("pack {id} is unknown")))?;
+        require(pack.live_segments == 0, || format!("pack {id} holds a segment that is not dead"))?;
+    }
+    for id in drop.packs {
+        if let Some(mut pack) = tables.pack(id)? {
+            pack.dropped = true;
+            tables.put_pack(id, pack)?;
+        }
+    }
+    Ok(())
+}
+
+fn move_packs(tables: &mut dyn Tables, packs: Packs) -> Rule {
+    let tier = packs.tier.ok_or_else(|| void("MOVE must name a tier"))?;
+    for id in &packs.packs {
+        require(tables.pack(*id)?.is_some_and(|pack| !pack.dropped), || format!("pack {id} is unknown or dropped"))?;
+    }
+    for id in packs.packs {
+        if let Some(mut pack) = tables.pack(id)? {
+            pack.tier = tier;
+            tables.put_pack(id, pack)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Entries become state: the rules of `format-spec/ledger.md`, as a pure, total, replayable fold.
+//!
+//! Nothing else decides whether an entry is valid. The fold has no clock: the only time it knows
+//! is what OBSERVED entries say. An entry that breaks a rule is void for everyone.
+
+mod fold;
+mod state;
+mod tables;
+
+pub use fold::{Proven, Verdict, Void};
+pub use state::{Head, OpenSession, SnapshotState, State};
+pub use tables::{MemoryTables, PackState, SegmentState, SegmentStatus, Tables, TablesError};
