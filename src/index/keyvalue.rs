@@ -1,0 +1,139 @@
+//! Sorted bytes: RocksDB on disk, a tree in memory.
+
+use crate::error::{Error, Kind, Result, failed};
+use rocksdb::{BlockBasedOptions, Cache, DB, Direction, IteratorMode, Options, WriteBatch};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// Puts and deletes that become visible together.
+#[derive(Debug, Default)]
+pub struct Batch(pub Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl Batch {
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.0.push((key, Some(value)));
+    }
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.0.push((key, None));
+    }
+}
+
+/// A sorted map of bytes.
+pub trait KeyValue: Send + Sync {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn write(&self, batch: Batch) -> Result<()>;
+    /// Calls `visit` with each pair at or after `from` whose key starts with `prefix`, in order,
+    /// until it says stop (`false`).
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()>;
+}
+
+/// In memory.
+#[derive(Default)]
+pub struct MemoryKeyValue(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
+
+impl KeyValue for MemoryKeyValue {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+    fn write(&self, batch: Batch) -> Result<()> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in batch.0 {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+        Ok(())
+    }
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (key, value) in map.range(from.max(prefix).to_vec()..) {
+            if !key.starts_with(prefix) || !visit(key, value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// On disk.
+pub struct RocksKeyValue(DB);
+
+impl RocksKeyValue {
+    /// Opens or makes a database. Its caches are bounded: 16 MiB of blocks, two write buffers of 8 MiB.
+    fn open(folder: &Path) -> Result<Self, rocksdb::Error> {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&Cache::new_lru_cache(16 << 20));
+        blocks.set_bloom_filter(10.0, false);
+        blocks.set_cache_index_and_filter_blocks(true);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&blocks);
+        options.set_write_buffer_size(8 << 20);
+        options.set_max_write_buffer_number(2);
+        options.set_max_open_files(64);
+        options.set_keep_log_file_num(1);
+        options.set_max_background_jobs(2);
+        DB::open(&options, folder).map(Self)
+    }
+}
+
+fn unreadable(error: rocksdb::Error) -> Error {
+    failed("the local index cannot be read; it holds nothing that is not in the repository, so delete the cache folder and repeat").because(error)
+}
+
+impl KeyValue for RocksKeyValue {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.0.get(key).map_err(unreadable)
+    }
+    fn write(&self, batch: Batch) -> Result<()> {
+        let mut writes = WriteBatch::default();
+        for (key, value) in batch.0 {
+            match value {
+                Some(value) => writes.put(key, value),
+                None => writes.delete(key),
+            }
+        }
+        self.0.write(&writes).map_err(unreadable)
+    }
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+        for pair in self.0.iterator(IteratorMode::From(from.max(prefix), Direction::Forward)) {
+            let (key, value) = pair.map_err(unreadable)?;
+            if !key.starts_with(prefix) || !visit(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the first index of a tenant that no other process has open: each process has one to
+/// itself, and the next process finds it filled. A damaged one is thrown away.
+pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
+    const SLOTS: u32 = 256;
+    let cannot = |path: &Path, error: std::io::Error| {
+        Error::new(Kind::Failed, format!("cannot make the cache {}; --cache-dir names another place", path.display())).because(error)
+    };
+    std::fs::create_dir_all(folder).map_err(|error| cannot(folder, error))?;
+    for slot in 0..SLOTS {
+        let path: PathBuf = folder.join(format!("index-{slot}"));
+        let lock_path = folder.join(format!("index-{slot}.lock"));
+        let lock = std::fs::OpenOptions::new().create(true).append(true).open(&lock_path).map_err(|error| cannot(&lock_path, error))?;
+        if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        // Held until the process ends: RocksDB's own lock then never meets another process.
+        std::mem::forget(lock);
+        return match RocksKeyValue::open(&path) {
+            Ok(database) => Ok(database),
+            Err(_) => {
+                std::fs::remove_dir_all(&path).map_err(|error| cannot(&path, error))?;
+                RocksKeyValue::open(&path).map_err(unreadable)
+            }
+        };
+    }
+    Err(failed(format!("{SLOTS} processes use the cache {} already; --cache-dir names another place", folder.display())))
+}

@@ -1,0 +1,254 @@
+//! Stores around stores: retry, meter, record, rate limit, faults.
+
+use super::{Listed, Objects, Put, SharedObjects, StoreError, StoreErrorKind};
+use crate::environment::SharedEnvironment;
+use bytes::Bytes;
+use std::{
+    ops::Range,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// What was asked of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Put,
+    Get,
+    List,
+    Delete,
+}
+
+/// Asks again, with growing waits, where that can help and cannot harm: after a lost answer a put
+/// is repeated, and `Put::Exists` then means "read it to find out", as it always does.
+pub struct Retried {
+    pub inner: SharedObjects,
+    pub environment: SharedEnvironment,
+    pub attempts: u32,
+}
+
+impl Retried {
+    fn run<T>(&self, call: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut attempt = 1;
+        loop {
+            match call() {
+                Err(error) if attempt < self.attempts && matches!(error.kind, StoreErrorKind::Unknown | StoreErrorKind::Unreachable) => {
+                    self.environment.sleep(Duration::from_millis(50 << attempt.min(8)));
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Objects for Retried {
+    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
+        self.run(|| self.inner.put_if_absent(name, parts.clone()))
+    }
+    fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        self.run(|| self.inner.get(name, range.clone()))
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.run(|| self.inner.list(prefix))
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.run(|| self.inner.delete(name))
+    }
+}
+
+/// Requests and bytes, counted.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub requests: AtomicU64,
+    pub bytes_up: AtomicU64,
+    pub bytes_down: AtomicU64,
+}
+
+/// Counts.
+pub struct Metered {
+    pub inner: SharedObjects,
+    pub traffic: std::sync::Arc<Traffic>,
+}
+
+fn size(parts: &[Bytes]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
+}
+
+impl Objects for Metered {
+    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
+        self.traffic.requests.fetch_add(1, Relaxed);
+        self.traffic.bytes_up.fetch_add(size(&parts), Relaxed);
+        self.inner.put_if_absent(name, parts)
+    }
+    fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        self.traffic.requests.fetch_add(1, Relaxed);
+        let bytes = self.inner.get(name, range)?;
+        self.traffic.bytes_down.fetch_add(bytes.len() as u64, Relaxed);
+        Ok(bytes)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.traffic.requests.fetch_add(1, Relaxed);
+        self.inner.list(prefix)
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.traffic.requests.fetch_add(1, Relaxed);
+        self.inner.delete(name)
+    }
+}
+
+/// Writes down every call, so that tests can count them and stop between any two.
+pub struct Recorded {
+    pub inner: SharedObjects,
+    pub calls: Mutex<Vec<(Verb, String)>>,
+}
+
+impl Recorded {
+    pub fn new(inner: SharedObjects) -> Self {
+        Self { inner, calls: Mutex::default() }
+    }
+    fn note(&self, verb: Verb, name: &str) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push((verb, name.to_owned()));
+    }
+}
+
+impl Objects for Recorded {
+    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
+        self.note(Verb::Put, name);
+        self.inner.put_if_absent(name, parts)
+    }
+    fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        self.note(Verb::Get, name);
+        self.inner.get(name, range)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.note(Verb::List, prefix);
+        self.inner.list(prefix)
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.note(Verb::Delete, name);
+        self.inner.delete(name)
+    }
+}
+
+/// Keeps uploads and downloads below a rate, each counted from its first byte.
+pub struct Limited {
+    pub inner: SharedObjects,
+    pub environment: SharedEnvironment,
+    pub up_bytes_per_second: Option<u64>,
+    pub down_bytes_per_second: Option<u64>,
+    up_free_at_ns: AtomicI64,
+    down_free_at_ns: AtomicI64,
+}
+
+impl Limited {
+    pub fn new(inner: SharedObjects, environment: SharedEnvironment, up: Option<u64>, down: Option<u64>) -> Self {
+        let free = || AtomicI64::new(0);
+        Self { inner, environment, up_bytes_per_second: up, down_bytes_per_second: down, up_free_at_ns: free(), down_free_at_ns: free() }
+    }
+    fn wait(&self, bytes: u64, rate: Option<u64>, free_at_ns: &AtomicI64) {
+        let Some(rate) = rate.filter(|rate| *rate > 0) else { return };
+        let cost_ns = i64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate)).unwrap_or(i64::MAX / 4);
+        let now_ns = self.environment.now_ns();
+        let book = |free: i64| Some(free.max(now_ns).saturating_add(cost_ns));
+        let before = free_at_ns.fetch_update(Relaxed, Relaxed, book).unwrap_or_else(|free| free);
+        let wait_ns = before.max(now_ns) + cost_ns - now_ns;
+        self.environment.sleep(Duration::from_nanos(wait_ns.max(0) as u64));
+    }
+}
+
+impl Objects for Limited {
+    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
+        self.wait(size(&parts), self.up_bytes_per_second, &self.up_free_at_ns);
+        self.inner.put_if_absent(name, parts)
+    }
+    fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        let bytes = self.inner.get(name, range)?;
+        self.wait(bytes.len() as u64, self.down_bytes_per_second, &self.down_free_at_ns);
+        Ok(bytes)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(prefix)
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+}
+
+/// What goes wrong with one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing happens, and the caller is told so.
+    Refused,
+    /// It happens, and the caller is told that nobody knows.
+    LostAnswer,
+    /// A conflict answer (S3's 409): nothing is written, yet the name is said to be taken.
+    Conflict,
+    /// The device is full.
+    Full,
+    /// A get returns a flipped bit.
+    FlippedBit,
+    /// The process stops here: this call and all after it fail.
+    Crash,
+}
+
+/// Chooses the fault of a call from its running number, verb and name.
+pub type FaultPlan = dyn Fn(u64, Verb, &str) -> Option<Fault> + Send + Sync;
+
+/// Goes wrong as planned.
+pub struct Faulty {
+    pub inner: SharedObjects,
+    plan: Box<FaultPlan>,
+    calls: AtomicU64,
+    crashed: std::sync::atomic::AtomicBool,
+}
+
+impl Faulty {
+    pub fn new(inner: SharedObjects, plan: impl Fn(u64, Verb, &str) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        Self { inner, plan: Box::new(plan), calls: AtomicU64::new(0), crashed: false.into() }
+    }
+    fn run<T>(&self, verb: Verb, name: &str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<(T, Option<Fault>), StoreError> {
+        let fault = (self.plan)(self.calls.fetch_add(1, Relaxed), verb, name);
+        if fault == Some(Fault::Crash) {
+            self.crashed.store(true, Relaxed);
+        }
+        if self.crashed.load(Relaxed) {
+            return Err(StoreError::new(StoreErrorKind::Other, name, "injected crash"));
+        }
+        match fault {
+            Some(Fault::Refused) => Err(StoreError::new(StoreErrorKind::Unreachable, name, "injected refusal")),
+            Some(Fault::Full) if verb == Verb::Put => Err(StoreError::new(StoreErrorKind::NotWritable, name, "injected full disk")),
+            Some(Fault::LostAnswer) => call().and(Err(StoreError::new(StoreErrorKind::Unknown, name, "injected lost answer"))),
+            other => call().map(|value| (value, other)),
+        }
+    }
+}
+
+impl Objects for Faulty {
+    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
+        let fault = (self.plan)(self.calls.load(Relaxed), Verb::Put, name);
+        if fault == Some(Fault::Conflict) {
+            self.calls.fetch_add(1, Relaxed);
+            return Ok(Put::Exists);
+        }
+        self.run(Verb::Put, name, || self.inner.put_if_absent(name, parts)).map(|(put, _)| put)
+    }
+    fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        let (bytes, fault) = self.run(Verb::Get, name, || self.inner.get(name, range))?;
+        if fault != Some(Fault::FlippedBit) || bytes.is_empty() {
+            return Ok(bytes);
+        }
+        let mut flipped = bytes.to_vec();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 1;
+        Ok(flipped.into())
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.run(Verb::List, prefix, || self.inner.list(prefix)).map(|(listed, _)| listed)
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.run(Verb::Delete, name, || self.inner.delete(name)).map(|((), _)| ())
+    }
+}
