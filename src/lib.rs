@@ -5,4 +5,5 @@ pub mod id;
 pub mod index;
 pub mod ledger;
 pub mod pipeline;
+pub mod repository;
 pub mod store;

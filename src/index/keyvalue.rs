@@ -97,7 +97,7 @@ impl KeyValue for RocksKeyValue {
                 None => writes.delete(key),
             }
         }
-        self.0.write(&writes).map_err(unreadable)
+        self.0.write(writes).map_err(unreadable)
     }
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
         for pair in self.0.iterator(IteratorMode::From(from.max(prefix), Direction::Forward)) {

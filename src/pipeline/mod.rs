@@ -7,3 +7,4 @@ pub mod digest;
 pub mod pack;
 pub mod seal;
 pub mod segment;
+pub mod sign;

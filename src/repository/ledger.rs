@@ -1,0 +1,167 @@
+//! A ledger in the store: reads and appends entries. Whether they count, the fold says.
+
+use super::keyring::Keys;
+use crate::{
+    environment::{Environment, random},
+    error::{Error, Kind as ErrorKind, Result, damaged},
+    format::{
+        Blob, decode, encode,
+        entry::{Annex, Claims, ENTRY_BYTES_MAX, Entry, EntryKind, INLINE_ANNEX_BYTES_MAX, RULES, SIGNATURE_CONTEXT},
+        names,
+        sealed::{Kind, NEWER, Suite, magic, strip_magic},
+    },
+    id::{Hash, ScopeId},
+    ledger::Head,
+    pipeline::{
+        digest::hash,
+        sign::{SIGNATURE, Signer, verify},
+    },
+    store::{Objects, Put, get_if_present},
+};
+use bytes::Bytes;
+
+/// What is found in a slot of a ledger.
+pub(super) enum Slot {
+    Absent,
+    /// Nobody who holds the keys wrote this, or it is damaged.
+    Unauthentic { hash: Hash, why: String },
+    Entry(Box<StoredEntry>),
+}
+
+/// An entry that was signed by its actor, with its annex.
+pub(super) struct StoredEntry {
+    pub entry: Entry,
+    pub annex: Annex,
+    pub hash: Hash,
+}
+
+/// Reads entry `number`.
+pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Slot> {
+    let Some(bytes) = get_if_present(objects, &names::entry(keys.owner, number))? else { return Ok(Slot::Absent) };
+    let stored_hash = hash(&bytes);
+    let entry = match authentic(keys, number, &bytes) {
+        Ok(entry) => entry,
+        Err(why) if why.contains(NEWER) => return Err(Error::new(ErrorKind::NewerFormat, format!("ledger entry {number} was {why}: use a newer strongroom; nothing was changed"))),
+        Err(why) => return Ok(Slot::Unauthentic { hash: stored_hash, why }),
+    };
+    let annex = read_annex(objects, keys, &entry)?;
+    Ok(Slot::Entry(Box::new(StoredEntry { entry, annex, hash: stored_hash })))
+}
+
+fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<Entry, String> {
+    if bytes.len() as u64 > ENTRY_BYTES_MAX {
+        return Err("larger than an entry may be".into());
+    }
+    let sealed = strip_magic("entry", b'e', bytes).map_err(|error| error.to_string())?;
+    let plain = keys.open(Kind::Entry, sealed).map_err(|error| error.to_string())?;
+    let (encoded, signature) = plain.split_at_checked(plain.len().saturating_sub(SIGNATURE)).ok_or("no signature")?;
+    let entry: Entry = decode(encoded).map_err(|error| error.to_string())?;
+    if entry.number != number {
+        return Err(format!("it is entry {}, copied", entry.number));
+    }
+    match verify(entry.actor, &signed_message(keys.owner, encoded), signature) {
+        true => Ok(entry),
+        false => Err("the signature is not its actor's".into()),
+    }
+}
+
+fn signed_message(owner: ScopeId, encoded: &[u8]) -> Vec<u8> {
+    [SIGNATURE_CONTEXT, &owner.0, encoded].concat()
+}
+
+fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<Annex> {
+    let bad = |error: &dyn std::fmt::Display| {
+        damaged(format!("the annex of ledger entry {} is damaged ({error}): what that entry says cannot be known; restore the object from a copy of the bucket", entry.number))
+    };
+    let plain = match entry.annex_hash {
+        None if entry.annex.0.is_empty() => return Ok(Annex::empty()),
+        None => entry.annex.0.clone(),
+        Some(expected) => {
+            let stored = get_if_present(objects, &names::annex(keys.owner, expected))?.ok_or_else(|| bad(&"missing"))?;
+            if hash(&stored) != expected {
+                return Err(bad(&"not what was stored"));
+            }
+            let sealed = strip_magic("annex", b'a', &stored).map_err(|error| bad(&error))?;
+            keys.open(Kind::Annex, sealed).map_err(|error| bad(&error))?
+        }
+    };
+    decode(&plain).map_err(|error| bad(&error))
+}
+
+/// An entry to be written.
+pub(super) struct Draft {
+    pub kind: EntryKind,
+    pub body: Vec<u8>,
+    pub annex: Annex,
+}
+
+/// What an attempt to write an entry came to.
+pub(super) enum Attempt {
+    Written(Box<StoredEntry>),
+    /// Another entry, or nothing yet, stands in that slot: fold and try again.
+    Lost,
+}
+
+/// What seals and signs.
+pub(super) struct Pen<'a> {
+    pub keys: &'a Keys,
+    pub signer: &'a Signer,
+    pub suite: Suite,
+    pub epoch: u32,
+    pub environment: &'a dyn Environment,
+}
+
+impl Pen<'_> {
+    /// Tries to write the entry after `head`. Ambiguous answers are settled by reading the slot.
+    pub(super) fn try_append(&self, objects: &dyn Objects, head: Option<&Head>, previous_is_junk: bool, claims: Claims, draft: &Draft) -> Result<Attempt> {
+        let annex_plain = if draft.annex.is_empty() { Vec::new() } else { encode(&draft.annex) };
+        let mut annex_hash = None;
+        if annex_plain.len() > INLINE_ANNEX_BYTES_MAX {
+            let sealed = self.keys.seal(Kind::Annex, self.suite, self.epoch, &annex_plain, self.environment)?;
+            let bytes = Bytes::from([&magic(b'a')[..], &sealed].concat());
+            let stored_hash = hash(&bytes);
+            objects.put_if_absent(&names::annex(self.keys.owner, stored_hash), vec![bytes])?;
+            annex_hash = Some(stored_hash);
+        }
+        let entry = Entry {
+            number: head.map_or(0, |head| head.number + 1),
+            previous: head.map_or(Hash::default(), |head| head.hash),
+            nonce: random(self.environment),
+            actor: self.signer.actor(),
+            claims,
+            kind: draft.kind as u8,
+            rules: RULES,
+            body: Blob(draft.body.clone()),
+            previous_is_junk,
+            annex: Blob(if annex_hash.is_none() { annex_plain } else { Vec::new() }),
+            annex_hash,
+            unknown: Default::default(),
+        };
+        let mut plain = encode(&entry);
+        let signature = self.signer.sign(&signed_message(self.keys.owner, &plain));
+        plain.extend_from_slice(&signature);
+        let sealed = self.keys.seal(Kind::Entry, self.suite, self.epoch, &plain, self.environment)?;
+        let bytes = Bytes::from([&magic(b'e')[..], &sealed].concat());
+        if bytes.len() as u64 > ENTRY_BYTES_MAX {
+            return Err(crate::error::failed("a ledger entry would be larger than 1 MiB; fewer things must be named at once"));
+        }
+        let written = StoredEntry { hash: hash(&bytes), annex: draft.annex.clone(), entry };
+        match objects.put_if_absent(&names::entry(self.keys.owner, written.entry.number), vec![bytes]) {
+            Ok(Put::Created) => Ok(Attempt::Written(Box::new(written))),
+            Ok(Put::Exists) => self.settle(objects, written),
+            Err(error) => match self.settle(objects, written) {
+                // Nothing there, or another's: this write did not happen.
+                Ok(Attempt::Lost) if error.kind != crate::store::StoreErrorKind::Unknown => Err(error.into()),
+                Ok(attempt) => Ok(attempt),
+                Err(_) => Err(error.into()),
+            },
+        }
+    }
+
+    fn settle(&self, objects: &dyn Objects, written: StoredEntry) -> Result<Attempt> {
+        match read(objects, self.keys, written.entry.number)? {
+            Slot::Entry(found) if found.entry.nonce == written.entry.nonce => Ok(Attempt::Written(Box::new(written))),
+            _ => Ok(Attempt::Lost),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! One repository, and one tenant of it, opened: keys, ledger, index, sessions, segments.
+//!
+//! Introduces the store to the index. Knows no use case.
+
+mod identity;
+mod keyring;
+mod ledger;
+mod open;
+mod segments;
+mod session;
+mod stream;
+mod tenant;
+
+pub use identity::{Identity, PublicIdentity};
+pub use keyring::Keys;
+pub use open::{NewTenant, Repository};
+pub use segments::{SegmentPool, Segments};
+pub use session::{Lane, PUBLISH_BYTES, SEGMENT_BYTES, Session};
+pub use stream::{Piece, RunReader, StreamBuilder, StreamReader};
+pub use tenant::Tenant;

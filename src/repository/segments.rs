@@ -1,0 +1,194 @@
+//! Segments out of the store: fetched, opened, checked; several at once, in bounded memory.
+
+use super::{keyring::Keys, tenant::pack_kind};
+use crate::{
+    error::{Error, Kind, Result, damaged, failed},
+    format::{names, sealed::KeyScope, segment::DEPTH_MAX},
+    id::SegmentId,
+    index::Index,
+    ledger::{SegmentState, Tables},
+    pipeline::{
+        digest::ChunkHasher,
+        segment::{OpenSegment, unseal},
+    },
+    store::{SharedObjects, StoreErrorKind},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+/// The most bytes of bases that one delta segment may be decoded with.
+const PREFIX_BYTES_MAX: usize = 16 << 20;
+
+/// Reads one segment at a time.
+pub struct Segments {
+    objects: SharedObjects,
+    keys: Arc<Keys>,
+    index: Index,
+    hasher: ChunkHasher,
+}
+
+impl Segments {
+    pub(super) fn new(objects: SharedObjects, keys: Arc<Keys>, index: Index, hasher: ChunkHasher) -> Self {
+        Self { objects, keys, index, hasher }
+    }
+
+    pub fn hasher(&self) -> &ChunkHasher {
+        &self.hasher
+    }
+
+    /// Returns where a segment is.
+    pub fn locate(&self, id: SegmentId) -> Result<SegmentState> {
+        let state = self.index.segment(id).map_err(|error| failed(error.to_string()))?;
+        state.ok_or_else(|| damaged(format!("segment {id} is not in the ledger's tables")))
+    }
+
+    /// Fetches and opens a segment; every chunk's id is recomputed.
+    pub fn read(&self, id: SegmentId) -> Result<OpenSegment> {
+        self.read_below(id, DEPTH_MAX)
+    }
+
+    fn read_below(&self, id: SegmentId, depth_max: u8) -> Result<OpenSegment> {
+        let state = self.locate(id)?;
+        let name = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
+        let bad = |error: &dyn std::fmt::Display| {
+            damaged(format!("segment {id} in {name} is damaged ({error}): what needs it cannot be restored whole; `strongroom check --read-data` names the snapshots"))
+        };
+        if state.depth > depth_max {
+            return Err(bad(&"its bases are too deep"));
+        }
+        let range = state.offset..state.offset + u64::from(state.length);
+        let sealed = match self.objects.get(&name, Some(range)) {
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => return Err(bad(&error)),
+            Err(error) => return Err(error.into()),
+        };
+        let unsealed = unseal(&sealed, self.keys.owner, id, |epoch| self.keys.key(KeyScope::Content, epoch)).map_err(|error| bad(&error))?;
+        let mut prefix = Vec::new();
+        for run in unsealed.bases() {
+            if !state.bases.contains(&run.segment) {
+                return Err(bad(&"it names a base that the ledger does not"));
+            }
+            let below = state.depth.checked_sub(1).ok_or_else(|| bad(&"a base below depth 0"))?;
+            let base = self.read_below(run.segment, below)?;
+            prefix.extend_from_slice(base.slice(run.first, run.count).ok_or_else(|| bad(&"it names chunks that its base does not have"))?);
+            if prefix.len() > PREFIX_BYTES_MAX {
+                return Err(bad(&"its bases are too large"));
+            }
+        }
+        unsealed.finish(&prefix, &self.hasher).map_err(|error| bad(&error))
+    }
+}
+
+impl SegmentState {
+    fn kind(&self, index: &Index) -> Result<u8> {
+        let pack = index.pack(self.pack).map_err(|error| failed(error.to_string()))?;
+        pack.map(|pack| pack.kind).ok_or_else(|| damaged(format!("pack {} is not in the ledger's tables", self.pack)))
+    }
+}
+
+enum Cached {
+    Pending,
+    Ready(Arc<OpenSegment>, u64),
+    Failed(Kind, String),
+}
+
+#[derive(Default)]
+struct PoolState {
+    cached: HashMap<SegmentId, Cached>,
+    bytes: usize,
+    clock: u64,
+}
+
+struct Pool {
+    segments: Segments,
+    state: Mutex<PoolState>,
+    changed: Condvar,
+    bytes_max: usize,
+}
+
+/// Segments that were asked for ahead of time, and those used last.
+#[derive(Clone)]
+pub struct SegmentPool(Arc<Pool>);
+
+impl SegmentPool {
+    /// Keeps at most `bytes_max` bytes of opened segments, besides those being opened.
+    pub fn new(segments: Segments, bytes_max: usize) -> Self {
+        Self(Arc::new(Pool { segments, state: Mutex::default(), changed: Condvar::new(), bytes_max }))
+    }
+
+    pub fn segments(&self) -> &Segments {
+        &self.0.segments
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts to read a segment, unless it is there or on its way.
+    pub fn prefetch(&self, id: SegmentId) {
+        let mut state = self.lock();
+        if state.cached.contains_key(&id) {
+            return;
+        }
+        state.cached.insert(id, Cached::Pending);
+        drop(state);
+        let pool = self.clone();
+        rayon::spawn(move || pool.fill(id));
+    }
+
+    fn fill(&self, id: SegmentId) {
+        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.0.segments.read(id)));
+        let read = read.unwrap_or_else(|_| Err(failed("a program error while a segment was opened")));
+        let mut state = self.lock();
+        state.clock += 1;
+        let cached = match read {
+            Ok(segment) => {
+                state.bytes += segment.len();
+                Cached::Ready(Arc::new(segment), state.clock)
+            }
+            Err(error) => Cached::Failed(error.kind, error.to_string()),
+        };
+        state.cached.insert(id, cached);
+        while state.bytes > self.0.bytes_max {
+            let ready = state.cached.iter().filter_map(|(id, cached)| match cached {
+                Cached::Ready(segment, used) => Some((*used, *id, segment.len())),
+                _ => None,
+            });
+            let Some((_, oldest, bytes)) = ready.min() else { break };
+            state.cached.remove(&oldest);
+            state.bytes -= bytes;
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Returns a segment, reading it now if nobody asked before.
+    pub fn get(&self, id: SegmentId) -> Result<Arc<OpenSegment>> {
+        loop {
+            let mut state = self.lock();
+            state.clock += 1;
+            let now = state.clock;
+            match state.cached.get_mut(&id) {
+                Some(Cached::Ready(segment, used)) => {
+                    *used = now;
+                    return Ok(segment.clone());
+                }
+                Some(Cached::Failed(kind, message)) => {
+                    let error = Error::new(*kind, message.clone());
+                    state.cached.remove(&id);
+                    return Err(error);
+                }
+                Some(Cached::Pending) => {
+                    drop(self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                }
+                None => {
+                    state.cached.insert(id, Cached::Pending);
+                    drop(state);
+                    self.fill(id);
+                }
+            }
+        }
+    }
+}

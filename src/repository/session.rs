@@ -1,0 +1,421 @@
+//! A writing session: chunks go in, packs go to the store, COMMIT makes a snapshot of them.
+
+use super::tenant::Tenant;
+use crate::{
+    environment::random,
+    error::{Error, Kind, Result, damaged, failed},
+    format::{
+        Blob, encode,
+        entry::{About, Annex, Commit, EntryKind, Publish, Session as SessionBody},
+        names::{self, PackKind},
+        pack::{ChunkRow, PackFact, SegmentRow},
+        recipe::Stream,
+        sealed::{KeyScope, Kind as SealedKind},
+        segment::ChunkList,
+        segment_set::SegmentSet,
+        snapshot::{Snapshot, SnapshotContent},
+    },
+    id::{ChunkId, Nonce, PackId, SegmentId, SnapshotId},
+    index::ChunkPlace,
+    ledger::{SegmentStatus, Tables},
+    pipeline::{
+        chunk::{ChunkSize, Chunker},
+        digest::ChunkHasher,
+        pack::{FinishedPack, PackBuilder, TableSealer},
+        segment::{Sealer, SegmentBuilder, verify},
+    },
+    store::{Put, SharedObjects},
+};
+use bytes::Bytes;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
+};
+
+/// A segment is sealed when its chunks reach this many bytes.
+pub const SEGMENT_BYTES: usize = 1 << 20;
+/// A pack is uploaded when it reaches this many bytes.
+const PACK_BYTES: u64 = 16 << 20;
+/// PUBLISH comes at least after this many new bytes, and ...
+pub const PUBLISH_BYTES: u64 = 256 << 20;
+/// ... this many nanoseconds.
+const PUBLISH_NS: i64 = 60_000_000_000;
+/// Segments being compressed and packs being uploaded at one time: what bounds memory.
+const SEALING_MAX: usize = 6;
+const UPLOADS_MAX: usize = 2;
+
+/// Which packs something goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    Data,
+    Meta,
+}
+
+struct SealedSegment {
+    id: SegmentId,
+    chunks: ChunkList,
+    bytes: Vec<u8>,
+}
+
+struct LaneState {
+    kind: PackKind,
+    open: Option<(SegmentId, SegmentBuilder)>,
+    sealing: VecDeque<Receiver<Result<SealedSegment>>>,
+    pack: PackBuilder,
+    stored_bytes: u64,
+}
+
+impl LaneState {
+    fn new(kind: PackKind) -> Self {
+        Self { kind, open: None, sealing: VecDeque::new(), pack: PackBuilder::new(kind), stored_bytes: 0 }
+    }
+}
+
+/// Packs that are in the store, and in no entry yet.
+#[derive(Default)]
+struct Unpublished {
+    packs: Vec<PackFact>,
+    rows: Vec<SegmentRow>,
+    chunks: Vec<(PackId, Vec<ChunkRow>)>,
+}
+
+/// A session of one tenant.
+pub struct Session<'a> {
+    pub tenant: &'a mut Tenant,
+    number: u64,
+    nonce: Nonce,
+    sealer: Arc<Sealer>,
+    tables: TableSealer,
+    hasher: ChunkHasher,
+    chunkers: [Arc<Chunker>; 2],
+    lanes: [LaneState; 2],
+    next_segment: u32,
+    next_pack: u32,
+    uploads: VecDeque<Receiver<Result<FinishedPack>>>,
+    unpublished: Unpublished,
+    /// Chunks of this session that the index does not have yet.
+    fresh: HashMap<ChunkId, ChunkPlace>,
+    cursor: Option<(SegmentId, ChunkList, u32)>,
+    reach: SegmentSet,
+    published_at_ns: i64,
+    unpublished_bytes: u64,
+    verify: bool,
+    pub new_bytes: u64,
+}
+
+impl<'a> Session<'a> {
+    /// Writes SESSION: from then on its names are taken.
+    pub fn begin(tenant: &'a mut Tenant, why: &str, chunk_size: ChunkSize, verify: bool) -> Result<Self> {
+        let missing = |tenant: &Tenant| tenant.keys.missing("backing up");
+        let epoch = tenant.state.epoch;
+        let key = |tenant: &Tenant, scope| tenant.keys.key(scope, epoch).ok_or_else(|| missing(tenant));
+        let suite = tenant.suite()?;
+        let owner = tenant.keys.owner;
+        let sealer = Arc::new(Sealer { suite, owner, epoch, key: key(tenant, KeyScope::Content)? });
+        let tables = TableSealer { suite, owner, epoch, segment_table: key(tenant, KeyScope::SegmentTable)?, chunk_table: key(tenant, KeyScope::ChunkTable)? };
+        let gear = tenant.keys.gear.clone().ok_or_else(|| missing(tenant))?;
+        let hasher = tenant.hasher()?;
+        tenant.read_chunk_tables()?;
+        let nonce = Nonce(random(tenant.environment.as_ref()));
+        let number = tenant.append(why, |_, _| {
+            Ok((EntryKind::Session, encode(&SessionBody { nonce, unknown: Default::default() }), Annex::empty()))
+        })?;
+        let published_at_ns = tenant.environment.now_ns();
+        Ok(Self {
+            tenant,
+            number,
+            nonce,
+            sealer,
+            tables,
+            hasher,
+            // Catalogues and recipes change in few places: small chunks keep what did not.
+            chunkers: [Arc::new(Chunker::new(&gear.0, chunk_size)), Arc::new(Chunker::new(&gear.0, ChunkSize::Average(4 << 10)))],
+            lanes: [LaneState::new(PackKind::Data), LaneState::new(PackKind::Meta)],
+            next_segment: 0,
+            next_pack: 0,
+            uploads: VecDeque::new(),
+            unpublished: Unpublished::default(),
+            fresh: HashMap::new(),
+            cursor: None,
+            reach: SegmentSet::default(),
+            published_at_ns,
+            unpublished_bytes: 0,
+            verify,
+            new_bytes: 0,
+        })
+    }
+
+    pub fn hasher(&self) -> &ChunkHasher {
+        &self.hasher
+    }
+    pub fn chunker(&self, lane: Lane) -> Arc<Chunker> {
+        self.chunkers[lane as usize].clone()
+    }
+    /// Returns sealed bytes of data and of metadata so far; exact after `commit`.
+    pub fn stored_bytes(&self) -> [u64; 2] {
+        [self.lanes[0].stored_bytes, self.lanes[1].stored_bytes]
+    }
+
+    /// Returns where a chunk is, after storing it if the tenant does not have it.
+    pub fn place(&mut self, lane: Lane, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
+        if let Some(place) = self.find(id)? {
+            return Ok(place);
+        }
+        let segment = match &self.lanes[lane as usize].open {
+            Some((segment, _)) => *segment,
+            None => {
+                let segment = SegmentId { session: self.number, ordinal: self.next_segment };
+                self.next_segment += 1;
+                self.lanes[lane as usize].open = Some((segment, SegmentBuilder::default()));
+                self.reach.insert(segment);
+                segment
+            }
+        };
+        let mut full = false;
+        let mut number = 0;
+        if let Some((_, builder)) = &mut self.lanes[lane as usize].open {
+            number = builder.push(id, bytes);
+            full = builder.bytes.len() >= SEGMENT_BYTES;
+        }
+        let place = ChunkPlace { segment, number };
+        self.fresh.insert(id, place);
+        self.new_bytes += bytes.len() as u64;
+        self.unpublished_bytes += bytes.len() as u64;
+        if full {
+            self.seal_open(lane)?;
+            let now_ns = self.tenant.environment.now_ns();
+            if self.unpublished_bytes >= PUBLISH_BYTES || now_ns - self.published_at_ns >= PUBLISH_NS {
+                self.publish()?;
+            }
+        }
+        Ok(place)
+    }
+
+    /// Looks a chunk up: first the one that follows the last hit, then this session's, then the index.
+    fn find(&mut self, id: ChunkId) -> Result<Option<ChunkPlace>> {
+        if let Some((segment, chunks, next)) = &mut self.cursor
+            && chunks.id(*next as usize) == Some(id)
+        {
+            let place = ChunkPlace { segment: *segment, number: *next };
+            *next += 1;
+            return Ok(Some(place));
+        }
+        if let Some(place) = self.fresh.get(&id) {
+            return Ok(Some(*place));
+        }
+        let Some(place) = self.tenant.index.chunk(id)? else { return Ok(None) };
+        if !self.rely_on(place.segment)? {
+            return Ok(None);
+        }
+        if let Some(chunks) = self.tenant.index.chunks_of(place.segment)? {
+            self.cursor = Some((place.segment, chunks, place.number + 1));
+        }
+        Ok(Some(place))
+    }
+
+    /// Adds a segment and its bases to the reach, unless one of them is condemned, dead or damaged.
+    fn rely_on(&mut self, segment: SegmentId) -> Result<bool> {
+        if self.reach.contains(segment) {
+            return Ok(true);
+        }
+        let Some(state) = self.tenant.index.segment(segment).map_err(|error| failed(error.to_string()))? else { return Ok(false) };
+        if state.status != SegmentStatus::Live || state.damaged {
+            return Ok(false);
+        }
+        for base in state.bases {
+            if !self.rely_on(base)? {
+                return Ok(false);
+            }
+        }
+        self.reach.insert(segment);
+        Ok(true)
+    }
+
+    /// Takes a stream of an earlier snapshot as it is. Says `false` if it cannot be relied on.
+    pub fn reuse(&mut self, pool: &super::SegmentPool, stream: &Stream) -> Result<bool> {
+        let mut level = Some(stream.clone());
+        while let Some(stream) = level {
+            let mut runs = super::RunReader::new(pool, &stream)?;
+            while let Some(run) = runs.next()? {
+                if let crate::format::recipe::Run::Chunks { segment, .. } = run
+                    && !self.rely_on(segment)?
+                {
+                    return Ok(false);
+                }
+            }
+            // The segments that hold a long recipe are needed as well.
+            level = stream.levels.checked_sub(1).map(|levels| Stream { levels, ..stream });
+        }
+        Ok(true)
+    }
+
+    fn seal_open(&mut self, lane: Lane) -> Result<()> {
+        let Some((id, builder)) = self.lanes[lane as usize].open.take() else { return Ok(()) };
+        let (sender, receiver) = channel();
+        let (sealer, hasher, check) = (self.sealer.clone(), self.hasher.clone(), self.verify);
+        let nonce = random(self.tenant.environment.as_ref());
+        rayon::spawn(move || {
+            let bytes = sealer.seal(id, &builder, nonce);
+            let sealed = match check.then(|| verify(&bytes, &sealer, id, &builder, &hasher)) {
+                Some(Err(error)) => Err(damaged(format!("segment {id} did not read back as it was written ({error}), before it was uploaded: this machine's memory or processor makes mistakes; nothing was lost"))),
+                _ => Ok(SealedSegment { id, chunks: builder.chunks, bytes }),
+            };
+            drop(sender.send(sealed));
+        });
+        self.lanes[lane as usize].sealing.push_back(receiver);
+        while self.lanes.iter().map(|lane| lane.sealing.len()).sum::<usize>() > SEALING_MAX {
+            let lane = if self.lanes[0].sealing.is_empty() { Lane::Meta } else { Lane::Data };
+            self.pack_next(lane)?;
+        }
+        Ok(())
+    }
+
+    fn pack_next(&mut self, lane: Lane) -> Result<()> {
+        let state = &mut self.lanes[lane as usize];
+        let Some(receiver) = state.sealing.pop_front() else { return Ok(()) };
+        let sealed = receiver.recv().map_err(|_| failed("a program error while a segment was sealed"))??;
+        state.stored_bytes += sealed.bytes.len() as u64;
+        state.pack.add(sealed.id, sealed.chunks, sealed.bytes);
+        if state.pack.length() >= PACK_BYTES {
+            self.upload(lane)?;
+        }
+        Ok(())
+    }
+
+    fn upload(&mut self, lane: Lane) -> Result<()> {
+        let state = &mut self.lanes[lane as usize];
+        if state.pack.is_empty() {
+            return Ok(());
+        }
+        let builder = std::mem::replace(&mut state.pack, PackBuilder::new(state.kind));
+        let id = PackId { session: self.number, nonce: self.nonce, ordinal: self.next_pack };
+        self.next_pack += 1;
+        let environment = self.tenant.environment.clone();
+        let nonces = [random(environment.as_ref()), random(environment.as_ref())];
+        let (objects, tables, owner) = (self.tenant.objects.clone(), self.tables.clone(), self.tenant.keys.owner);
+        while self.uploads.len() >= UPLOADS_MAX {
+            self.uploaded()?;
+        }
+        let (sender, receiver) = channel();
+        let work = move || drop(sender.send(put_pack(&objects, owner, builder.finish(id, &tables, nonces))));
+        environment.spawn("upload", Box::new(work));
+        self.uploads.push_back(receiver);
+        Ok(())
+    }
+
+    fn uploaded(&mut self) -> Result<()> {
+        let Some(receiver) = self.uploads.pop_front() else { return Ok(()) };
+        let pack = receiver.recv().map_err(|_| failed("a program error while a pack was uploaded"))??;
+        let number = self.unpublished.packs.len() as u32;
+        self.unpublished.packs.push(pack.fact.clone());
+        self.unpublished.rows.extend(pack.rows.into_iter().map(|row| SegmentRow { pack: number, ..row }));
+        self.unpublished.chunks.push((pack.fact.pack, pack.chunks));
+        Ok(())
+    }
+
+    /// Brings all that is new into the store.
+    fn flush(&mut self) -> Result<()> {
+        for lane in [Lane::Data, Lane::Meta] {
+            self.seal_open(lane)?;
+            while !self.lanes[lane as usize].sealing.is_empty() {
+                self.pack_next(lane)?;
+            }
+            self.upload(lane)?;
+        }
+        while !self.uploads.is_empty() {
+            self.uploaded()?;
+        }
+        self.unpublished.rows.sort_by_key(|row| row.segment);
+        Ok(())
+    }
+
+    fn remember_published(&mut self, published: Unpublished) -> Result<()> {
+        for (pack, rows) in &published.chunks {
+            self.tenant.index.put_chunks(*pack, rows)?;
+        }
+        self.fresh.clear();
+        self.unpublished_bytes = 0;
+        self.published_at_ns = self.tenant.environment.now_ns();
+        Ok(())
+    }
+
+    /// Makes what is new usable by everyone: it is not stored again, even if this session dies.
+    pub fn publish(&mut self) -> Result<()> {
+        self.flush()?;
+        let published = std::mem::take(&mut self.unpublished);
+        if published.packs.is_empty() {
+            return Ok(());
+        }
+        let body = encode(&Publish { session: self.number, packs: published.packs.clone(), unknown: Default::default() });
+        let annex = Annex { rows: published.rows.clone(), ..Annex::empty() };
+        self.tenant.append("backup", |_, _| Ok((EntryKind::Publish, body.clone(), annex.clone())))?;
+        self.remember_published(published)
+    }
+
+    /// Makes the snapshot, and ends the session. `snapshot.parent`, `content` and the byte counts
+    /// of `stats` are filled in here.
+    pub fn commit(mut self, mut snapshot: Snapshot, content: &SnapshotContent) -> Result<Snapshot> {
+        self.flush()?;
+        let published = std::mem::take(&mut self.unpublished);
+        let plain = encode(content);
+        let tenant = &*self.tenant;
+        let sealed = tenant.keys.seal(SealedKind::SnapshotContent, tenant.suite()?, tenant.state.epoch, &plain, tenant.environment.as_ref())?;
+        snapshot.content = Blob(sealed);
+        snapshot.stats.new_bytes = self.new_bytes;
+        [snapshot.stats.stored_bytes, snapshot.stats.metadata_bytes] = self.stored_bytes();
+        let (number, reach) = (self.number, std::mem::take(&mut self.reach));
+        self.tenant.append("backup", |state, index| {
+            for id in reach.iter() {
+                let known = published.rows.binary_search_by_key(&id, |row| row.segment).is_ok();
+                let dead = index.segment(id).map_err(|error| failed(error.to_string()))?.is_none_or(|state| state.status == SegmentStatus::Dead);
+                if !known && dead {
+                    return Err(Error::new(Kind::Failed, format!("segment {id}, which this backup relied on, was deleted while it ran; no snapshot was made: repeat the backup")));
+                }
+            }
+            let newest = state.live().into_iter().rev().find(|other| other.snapshot.source == snapshot.source);
+            snapshot.parent = newest.map(|other| other.snapshot.id);
+            let inherited: SegmentSet = newest.map(|other| state.reach(other.snapshot.id)).unwrap_or_default();
+            let commit = Commit { session: number, packs: published.packs.clone(), snapshot: snapshot.clone(), close: true, unknown: Default::default() };
+            let annex = Annex {
+                rows: published.rows.clone(),
+                reach_added: SegmentSet(&reach.0 - &inherited.0),
+                reach_removed: SegmentSet(&inherited.0 - &reach.0),
+                ..Annex::empty()
+            };
+            Ok((EntryKind::Commit, encode(&commit), annex))
+        })?;
+        self.remember_published(published)?;
+        Ok(snapshot)
+    }
+
+    /// Ends the session without a snapshot. What was published stays usable until it is pruned.
+    pub fn abort(self, reason: &str) -> Result<()> {
+        let body = encode(&About { session: self.number, reason: reason.into(), seen: 0, unknown: Default::default() });
+        self.tenant.append("backup", |_, _| Ok((EntryKind::Abort, body.clone(), Annex::empty()))).map(drop)
+    }
+
+    /// Draws the id of a new snapshot.
+    pub fn new_snapshot_id(&self) -> SnapshotId {
+        SnapshotId(random(self.tenant.environment.as_ref()))
+    }
+}
+
+fn put_pack(objects: &SharedObjects, owner: crate::id::ScopeId, mut pack: FinishedPack) -> Result<FinishedPack> {
+    let name = names::pack(owner, pack.kind, pack.fact.pack);
+    let parts: Vec<Bytes> = std::mem::take(&mut pack.parts).into_iter().map(Bytes::from).collect();
+    match objects.put_if_absent(&name, parts.clone())? {
+        Put::Created => Ok(pack),
+        // The answer to an earlier try was lost, or a conflict was reported: the store's bytes tell.
+        Put::Exists => match crate::store::get_if_present(objects.as_ref(), &name)? {
+            Some(bytes) if crate::pipeline::digest::hash(&bytes) == pack.fact.hash => Ok(pack),
+            Some(_) => Err(damaged(format!("{name} is taken by other bytes; nothing of this backup counts, repeat it"))),
+            None => match objects.put_if_absent(&name, parts)? {
+                Put::Created => Ok(pack),
+                Put::Exists => Err(Error::new(Kind::Unknown, format!("{name}: the store says that it exists, but shows nothing there"))),
+            },
+        },
+    }
+}

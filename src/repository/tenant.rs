@@ -1,0 +1,295 @@
+//! One owner's ledger, followed: the state, the index, and how entries are added.
+
+use super::{
+    keyring::Keys,
+    ledger::{Attempt, Draft, Pen, Slot, read},
+    segments::Segments,
+};
+use crate::{
+    environment::SharedEnvironment,
+    error::{Error, Kind, Result, damaged, failed},
+    format::{
+        decode,
+        entry::{Annex, Claims, EntryKind},
+        names,
+        pack::{ChunkTable, PackFact},
+        sealed::{KeyScope, Suite},
+    },
+    id::{Hash, PackId},
+    index::{Index, KeyValue},
+    ledger::{Head, PackState, Proven, State, Tables, Verdict},
+    pipeline::{digest::ChunkHasher, sign::Signer},
+    store::SharedObjects,
+};
+use std::sync::Arc;
+
+/// An opened tenant (or the repository's own ledger).
+pub struct Tenant {
+    pub objects: SharedObjects,
+    pub environment: SharedEnvironment,
+    pub keys: Arc<Keys>,
+    pub name: String,
+    pub state: State,
+    pub index: Index,
+    pub signer: Option<Arc<Signer>>,
+    pub who: String,
+    /// What was found wrong while the ledger was read: shown to people, forbids writing.
+    pub damage: Vec<String>,
+    pairs: Arc<dyn KeyValue>,
+    genesis: Hash,
+    tail_is_junk: Option<Hash>,
+    /// Entries that were void, with the reason, since the tenant was opened.
+    pub void: Vec<(u64, String)>,
+}
+
+/// What opening needs.
+pub(super) struct Opening {
+    pub objects: SharedObjects,
+    pub environment: SharedEnvironment,
+    pub keys: Keys,
+    pub name: String,
+    pub pairs: Arc<dyn KeyValue>,
+    pub signer: Option<Arc<Signer>>,
+    pub who: String,
+}
+
+impl Tenant {
+    /// Folds what is new since the index was saved, or everything.
+    pub(super) fn open(opening: Opening) -> Result<Self> {
+        let Opening { objects, environment, keys, name, pairs, signer, who } = opening;
+        let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
+            return Err(damaged(format!("the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket", names::entry(keys.owner, 0))));
+        };
+        let mut index = Index::new(pairs.clone());
+        let genesis = first.hash;
+        let (state, fresh) = match index.load(genesis)? {
+            Some(state) => (state, false),
+            None => {
+                let proven = Proven { entry: &first.entry, annex: &first.annex, hash: first.hash };
+                (State::begin(proven).map_err(|error| damaged(format!("{name}: {error}")))?, true)
+            }
+        };
+        let mut tenant = Self {
+            objects,
+            environment,
+            keys: Arc::new(keys),
+            name,
+            state,
+            index,
+            signer,
+            who,
+            damage: Vec::new(),
+            pairs,
+            genesis,
+            tail_is_junk: None,
+            void: Vec::new(),
+        };
+        tenant.check_commitments()?;
+        if !fresh {
+            tenant.check_remembered_head()?;
+        }
+        tenant.sync_from(fresh)?;
+        Ok(tenant)
+    }
+
+    /// The keys at hand are those that the ledger commits to.
+    fn check_commitments(&self) -> Result<()> {
+        let committed = &self.state.create.commitments;
+        match self.keys.commitments(0) {
+            Some(found) if found != *committed => Err(damaged(format!("the keys of {} are not those that its ledger was begun with", self.name))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a history that is shorter than, or different from, the one that was seen before.
+    fn check_remembered_head(&self) -> Result<()> {
+        let head = &self.state.head;
+        let found = crate::store::get_if_present(self.objects.as_ref(), &names::entry(self.keys.owner, head.number))?;
+        let found_hash = found.map(|bytes| crate::pipeline::digest::hash(&bytes));
+        if found_hash == Some(head.hash) {
+            return Ok(());
+        }
+        let how = if found_hash.is_none() { "is gone" } else { "is not the one that was there" };
+        Err(damaged(format!(
+            "the history of {} was cut or changed: ledger entry {}, which this machine has seen, {how}. Newer snapshots may be missing. Find out who changed the bucket and restore it from a copy; \
+             to go on with what is there, delete this tenant's folder in the cache",
+            self.name, head.number
+        )))
+    }
+
+    /// Folds to the ledger's tail.
+    pub fn sync(&mut self) -> Result<()> {
+        self.sync_from(false)
+    }
+
+    fn sync_from(&mut self, fresh: bool) -> Result<()> {
+        let before = self.state.head.number;
+        self.tail_is_junk = None;
+        loop {
+            let number = self.state.head.number + 1;
+            match read(self.objects.as_ref(), &self.keys, number)? {
+                Slot::Entry(found) => self.fold(&found.entry, &found.annex, found.hash)?,
+                Slot::Absent if fresh => match self.after_gap(number)? {
+                    Some(next) => self.skip_lost(number, "missing", next),
+                    None => break,
+                },
+                Slot::Absent => break,
+                Slot::Unauthentic { hash, why } => match read(self.objects.as_ref(), &self.keys, number + 1)? {
+                    Slot::Entry(next) if next.entry.previous_is_junk && next.entry.previous == hash => self.state.skip_junk(hash),
+                    Slot::Entry(next) => self.skip_lost(number, &why, next.entry.previous),
+                    _ => {
+                        self.damage.push(format!("ledger entry {number} cannot be read ({why}): it is junk that somebody put there, or a damaged newest entry; if a backup just ended, its snapshot may be the one that is missing"));
+                        self.tail_is_junk = Some(hash);
+                        break;
+                    }
+                },
+            }
+        }
+        if self.state.head.number != before || fresh {
+            self.index.save(self.genesis, &self.state)?;
+        }
+        Ok(())
+    }
+
+    fn after_gap(&self, number: u64) -> Result<Option<Hash>> {
+        match read(self.objects.as_ref(), &self.keys, number + 1)? {
+            Slot::Entry(next) => Ok(Some(next.entry.previous)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Goes on past an entry that is lost; what it said is unknown, so nothing may be written.
+    fn skip_lost(&mut self, number: u64, why: &str, previous: Hash) {
+        let message = format!("ledger entry {number} is lost ({why}): what it said is unknown, later snapshots can be restored as far as they do not need it, and nothing can be written. Restore `{}` from a copy of the bucket", names::entry(self.keys.owner, number));
+        self.state.not_understood.get_or_insert_with(|| format!("ledger entry {number} is lost"));
+        self.damage.push(message);
+        self.state.skip_junk(previous);
+    }
+
+    fn fold(&mut self, entry: &crate::format::entry::Entry, annex: &Annex, hash: Hash) -> Result<Verdict> {
+        let proven = Proven { entry, annex, hash };
+        let verdict = self.state.apply(&mut self.index, proven).map_err(|error| failed(error.to_string()))?;
+        if let Verdict::Void(why) = &verdict {
+            self.void.push((entry.number, why.to_string()));
+        }
+        Ok(verdict)
+    }
+
+    /// Appends an entry. `draft` is asked again whenever others wrote first, so that it sees what
+    /// they changed. Returns the entry's number, or the error that made it void.
+    pub fn append(&mut self, why: &str, mut draft: impl FnMut(&State, &Index) -> Result<(EntryKind, Vec<u8>, Annex)>) -> Result<u64> {
+        let signer = self.signer.clone().ok_or_else(|| Error::new(Kind::Refused, "this key can read, but has nothing to sign with"))?;
+        let mut conflicts = 0u32;
+        loop {
+            if let Some(what) = &self.state.not_understood {
+                let kind = if self.damage.is_empty() { Kind::NewerFormat } else { Kind::Damaged };
+                return Err(Error::new(kind, format!("nothing can be written to {}: {what}", self.name)));
+            }
+            let (kind, body, annex) = draft(&self.state, &self.index)?;
+            let granted = self.state.grants.get(&signer.actor()).is_some_and(|grant| grant.kinds.contains(&(kind as u8)));
+            if !granted {
+                return Err(Error::new(Kind::Refused, format!("this key may not write {} to the ledger of {}; its administrator can grant that", kind.name(), self.name)));
+            }
+            let claims = Claims {
+                who: self.who.clone(),
+                why: why.to_owned(),
+                from: String::new(),
+                clock_ns: self.environment.now_ns(),
+                unknown: Default::default(),
+            };
+            let head = match self.tail_is_junk {
+                Some(hash) => Head { number: self.state.head.number + 1, hash, unknown: Default::default() },
+                None => self.state.head.clone(),
+            };
+            let pen = Pen { keys: &self.keys, signer: &signer, suite: self.suite()?, epoch: self.state.epoch, environment: self.environment.as_ref() };
+            let draft = Draft { kind, body, annex };
+            match pen.try_append(self.objects.as_ref(), Some(&head), self.tail_is_junk.is_some(), claims, &draft)? {
+                Attempt::Written(written) => {
+                    if let Some(hash) = self.tail_is_junk.take() {
+                        self.state.skip_junk(hash);
+                    }
+                    let verdict = self.fold(&written.entry, &written.annex, written.hash)?;
+                    self.index.save(self.genesis, &self.state)?;
+                    return match verdict {
+                        Verdict::Valid => Ok(written.entry.number),
+                        Verdict::Void(why) => Err(failed(format!("{} (entry {}) does not count: {why}", kind.name(), written.entry.number))),
+                    };
+                }
+                Attempt::Lost => {
+                    conflicts += 1;
+                    if conflicts > 1000 {
+                        return Err(Error::new(Kind::Unknown, format!("ledger entry {} could not be written: the store answers that the name is taken, but shows nothing there", head.number + 1)));
+                    }
+                    let before = self.state.head.number;
+                    self.sync()?;
+                    if self.state.head.number == before {
+                        self.environment.sleep(std::time::Duration::from_millis(u64::from(conflicts.min(50))));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the suite that this tenant seals with.
+    pub fn suite(&self) -> Result<Suite> {
+        Suite::from_number(self.state.create.suite).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Returns what names chunks, if this circle has the id key.
+    pub fn hasher(&self) -> Result<ChunkHasher> {
+        Ok(ChunkHasher::new(&self.keys.id.as_ref().ok_or_else(|| self.keys.missing("reading content"))?.0))
+    }
+
+    /// Returns what reads segments.
+    pub fn segments(&self) -> Result<Segments> {
+        self.keys.key(KeyScope::Content, 0).ok_or_else(|| self.keys.missing("reading content"))?;
+        Ok(Segments::new(self.objects.clone(), self.keys.clone(), Index::new(self.pairs.clone()), self.hasher()?))
+    }
+
+    /// Reads the chunk tables of packs that others wrote, so that their chunks are not stored again.
+    pub fn read_chunk_tables(&mut self) -> Result<()> {
+        for pack in self.index.unread_packs()? {
+            let Some(state) = self.index.pack(pack).map_err(|error| failed(error.to_string()))? else { continue };
+            let table = if state.dropped { Ok(Vec::new()) } else { self.chunk_table(pack, &state) };
+            match table {
+                Ok(rows) => self.index.put_chunks(pack, &rows)?,
+                // Its chunks are stored again: a backup is whole without it.
+                Err(error) if error.kind == Kind::Damaged => self.damage.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a pack's chunk table.
+    pub fn chunk_table(&self, pack: PackId, state: &PackState) -> Result<Vec<crate::format::pack::ChunkRow>> {
+        let name = names::pack(self.keys.owner, pack_kind(state.kind), pack);
+        let bad = |error: &dyn std::fmt::Display| damaged(format!("the chunk table of pack {name} cannot be read ({error}); what it holds still restores, but is stored again if it is backed up again"));
+        let range = fact_of(pack, state).chunk_table_range().ok_or_else(|| bad(&"wrong lengths"))?;
+        let bytes = match self.objects.get(&name, Some(range)) {
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind, crate::store::StoreErrorKind::NotFound | crate::store::StoreErrorKind::Other) => return Err(bad(&error)),
+            Err(error) => return Err(error.into()),
+        };
+        let plain = self.keys.open(crate::format::sealed::Kind::ChunkTable, &bytes).map_err(|error| bad(&error))?;
+        let table: ChunkTable = decode(&plain).map_err(|error| bad(&error))?;
+        Ok(table.rows)
+    }
+}
+
+/// Returns the kind of a pack from its number; the fold lets no other in.
+pub(super) fn pack_kind(number: u8) -> names::PackKind {
+    if number == 0 { names::PackKind::Data } else { names::PackKind::Meta }
+}
+
+fn fact_of(pack: PackId, state: &PackState) -> PackFact {
+    PackFact {
+        pack,
+        kind: state.kind,
+        length: state.length,
+        hash: state.hash,
+        segment_table: state.segment_table,
+        chunk_table: state.chunk_table,
+        unknown: Default::default(),
+    }
+}
