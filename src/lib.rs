@@ -4,6 +4,8 @@ pub mod format;
 pub mod id;
 pub mod index;
 pub mod ledger;
+pub mod operation;
 pub mod pipeline;
 pub mod repository;
+pub mod source;
 pub mod store;

@@ -103,6 +103,8 @@ pub struct Session<'a> {
     published_at_ns: i64,
     unpublished_bytes: u64,
     verify: bool,
+    /// Read buffers of streams that ended: small files must not each clear a large one.
+    pub(super) spare_buffers: Vec<Vec<u8>>,
     pub new_bytes: u64,
 }
 
@@ -144,6 +146,7 @@ impl<'a> Session<'a> {
             published_at_ns,
             unpublished_bytes: 0,
             verify,
+            spare_buffers: Vec::new(),
             new_bytes: 0,
         })
     }

@@ -36,11 +36,11 @@ pub struct StreamBuilder {
 }
 
 impl StreamBuilder {
-    pub fn new(session: &Session<'_>, lane: Lane) -> Self {
+    pub fn new(session: &mut Session<'_>, lane: Lane) -> Self {
         Self {
             lane,
             chunker: session.chunker(lane),
-            buffer: Vec::new(),
+            buffer: session.spare_buffers.pop().unwrap_or_default(),
             start: 0,
             end: 0,
             length: 0,
@@ -93,10 +93,8 @@ impl StreamBuilder {
         if self.buffer.len() - self.end < READ_BYTES / 2 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
-            // Small files need no large buffer: it grows with what was read.
-            let size = if self.buffer.is_empty() { 64 << 10 } else { wanted.max(self.end + READ_BYTES) };
-            if self.buffer.len() < size {
-                self.buffer.resize(size, 0);
+            if self.buffer.len() < wanted {
+                self.buffer.resize(wanted, 0);
             }
         }
     }
@@ -164,6 +162,7 @@ impl StreamBuilder {
         if self.above.is_some() || self.recipe.len() > INLINE_BYTES_MAX {
             self.spill(session)?;
         }
+        session.spare_buffers.push(std::mem::take(&mut self.buffer));
         let (recipe, levels) = match self.above {
             Some(above) => {
                 let above = above.finish(session)?;

@@ -128,7 +128,7 @@ impl Tenant {
         loop {
             let number = self.state.head.number + 1;
             match read(self.objects.as_ref(), &self.keys, number)? {
-                Slot::Entry(found) => self.fold(&found.entry, &found.annex, found.hash)?,
+                Slot::Entry(found) => drop(self.fold(&found.entry, &found.annex, found.hash)?),
                 Slot::Absent if fresh => match self.after_gap(number)? {
                     Some(next) => self.skip_lost(number, "missing", next),
                     None => break,
@@ -228,6 +228,47 @@ impl Tenant {
                 }
             }
         }
+    }
+
+    /// Reads every entry of the ledger again, up to the head, and returns what is wrong: the
+    /// object, what, and the snapshot that the entry made.
+    pub fn verify_ledger(&self) -> Result<Vec<(String, String, Option<crate::id::SnapshotId>)>> {
+        let mut problems = Vec::new();
+        let mut previous = Hash::default();
+        let mut chained = true;
+        for number in 0..=self.state.head.number {
+            let name = names::entry(self.keys.owner, number);
+            let snapshot = self.state.snapshots.values().find(|state| state.number == number).map(|state| state.snapshot.id);
+            let slot = match read(self.objects.as_ref(), &self.keys, number) {
+                Err(error) if error.kind == Kind::Damaged => {
+                    problems.push((name, error.message, snapshot));
+                    chained = false;
+                    continue;
+                }
+                other => other?,
+            };
+            match slot {
+                Slot::Entry(found) => {
+                    if chained && found.entry.previous != previous {
+                        problems.push((name, format!("ledger entry {number} does not follow the entry before it: one of them was changed"), snapshot));
+                    }
+                    (previous, chained) = (found.hash, true);
+                }
+                Slot::Unauthentic { hash, why } => {
+                    let named = matches!(read(self.objects.as_ref(), &self.keys, number + 1)?, Slot::Entry(next) if next.entry.previous_is_junk && next.entry.previous == hash);
+                    if !named {
+                        problems.push((name, format!("ledger entry {number} cannot be read: {why}"), snapshot));
+                        chained = false;
+                    }
+                    previous = hash;
+                }
+                Slot::Absent => {
+                    problems.push((name, format!("ledger entry {number} is missing"), snapshot));
+                    chained = false;
+                }
+            }
+        }
+        Ok(problems)
     }
 
     /// Returns the suite that this tenant seals with.

@@ -1,0 +1,358 @@
+//! Backup: a walk, merged with the previous catalogue, or one named stream, becomes a snapshot.
+
+use super::{
+    Monitor,
+    browse::{Entries, content, pool},
+    interrupted,
+};
+use crate::{
+    error::{Error, Kind, Result, failed},
+    format::{
+        Blob,
+        catalogue::{Entry, FileType, INDEX_STRIDE, IndexPoint, compare_paths, framed},
+        recipe::Stream,
+        snapshot::{Snapshot, SnapshotContent, Stats},
+    },
+    pipeline::chunk::ChunkSize,
+    repository::{Lane, SegmentPool, Session, StreamBuilder, Tenant},
+    source::{Extent, OpenFile, Selection, Walk, Walked},
+};
+use std::{cmp::Ordering, collections::BTreeMap, io::Read, path::Path};
+
+/// What a snapshot is called.
+pub struct Labels {
+    pub source: String,
+    pub kind: String,
+    pub tags: BTreeMap<String, String>,
+    pub host: String,
+}
+
+/// How to back up.
+pub struct Options {
+    /// Instead of the tenant's.
+    pub chunk_size: Option<ChunkSize>,
+    /// Read even what looks unchanged.
+    pub rescan: bool,
+    /// Open every segment again before it is uploaded.
+    pub verify: bool,
+    pub dry_run: bool,
+}
+
+/// What came of a backup.
+#[derive(Debug)]
+pub struct Report {
+    /// None in a dry run.
+    pub snapshot: Option<Snapshot>,
+    pub stats: Stats,
+}
+
+/// Backs a file tree up.
+pub fn files(tenant: &mut Tenant, selection: &Selection, labels: Labels, options: &Options, monitor: &dyn Monitor) -> Result<Report> {
+    let parent = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == labels.source).cloned();
+    let pool = pool(tenant)?;
+    // An unreadable catalogue costs time, not safety: everything is read again.
+    let old = parent.as_ref().and_then(|parent| Entries::open(&pool, &content(tenant, parent).ok()?, b"").ok());
+    let mut previous = Previous { entries: old.filter(|_| !options.rescan), next: None };
+    if options.dry_run {
+        return dry_run(selection, &mut previous, monitor);
+    }
+    let mut backup = Begun::new(tenant, options, labels)?;
+    monitor.phase("backup", None);
+    for walked in Walk::new(selection) {
+        if monitor.is_interrupted() {
+            return backup.stop();
+        }
+        let (mut entry, full) = match walked {
+            Walked::Entry { entry, full } => (*entry, full),
+            Walked::Unreadable { full, error } => {
+                backup.unreadable(monitor, &full, &error);
+                continue;
+            }
+        };
+        let before = previous.take(&entry.path.0);
+        match entry.file_type {
+            FileType::Directory => backup.stats.directories += 1,
+            FileType::File => {
+                let size = std::fs::symlink_metadata(&full).map_or(0, |metadata| metadata.len());
+                let same = before.filter(|before| looks_unchanged(before, &entry, size)).and_then(|before| before.content);
+                entry.content = match same {
+                    Some(stream) if backup.session.reuse(&pool, &stream)? => {
+                        backup.stats.unchanged += 1;
+                        monitor.progress(1, stream.length);
+                        Some(stream)
+                    }
+                    _ => match backup.read(&full, monitor)? {
+                        Some(stream) => Some(stream),
+                        None => continue,
+                    },
+                };
+                backup.stats.files += 1;
+                backup.stats.logical_bytes += entry.content.as_ref().map_or(0, |content| content.length);
+            }
+            _ => backup.stats.others += 1,
+        }
+        backup.add(&entry)?;
+    }
+    if backup.stats.files + backup.stats.directories + backup.stats.others == 0 {
+        backup.session.abort("nothing could be read")?;
+        return Err(failed("nothing could be read, so no snapshot was made"));
+    }
+    let paths = selection.roots.iter().map(|root| Blob(std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()).to_vec())).collect();
+    backup.commit(paths, Vec::new())
+}
+
+fn looks_unchanged(before: &Entry, now: &Entry, size: u64) -> bool {
+    let key = |entry: &Entry| (entry.mtime_s, entry.mtime_ns, entry.ctime_s, entry.ctime_ns, entry.inode);
+    before.file_type == FileType::File && key(before) == key(now) && before.content.as_ref().is_some_and(|content| content.length == size)
+}
+
+/// Backs one stream up. `ended` says, after the stream's end, whether it was whole.
+pub fn stream(
+    tenant: &mut Tenant,
+    name: &str,
+    from: &mut dyn Read,
+    ended: &mut dyn FnMut() -> Result<()>,
+    labels: Labels,
+    command: Vec<String>,
+    options: &Options,
+    monitor: &dyn Monitor,
+) -> Result<Report> {
+    crate::format::catalogue::check_path(name.as_bytes()).map_err(|_| Error::new(Kind::Usage, format!("`{name}` cannot be a stream's name: use a relative path")))?;
+    if options.dry_run {
+        return Err(Error::new(Kind::Usage, "a stream can be read only once, so there is no dry run of it"));
+    }
+    let mut backup = Begun::new(tenant, options, labels)?;
+    monitor.phase("backup", None);
+    let mut builder = StreamBuilder::new(&mut backup.session, Lane::Data);
+    loop {
+        match builder.read_from(&mut backup.session, from, 4 << 20)? {
+            Ok(0) => break,
+            Ok(count) => monitor.progress(0, count),
+            Err(error) => {
+                backup.session.abort("the stream broke off")?;
+                return Err(failed(format!("the stream `{name}` could not be read to its end, so no snapshot was made: {error}")));
+            }
+        }
+        if monitor.is_interrupted() {
+            return backup.stop();
+        }
+    }
+    if let Err(error) = ended() {
+        backup.session.abort("the command failed")?;
+        return Err(error);
+    }
+    let stream = builder.finish(&mut backup.session)?;
+    let now_ns = backup.session.tenant.environment.now_ns();
+    let mut path = Vec::new();
+    for component in name.split('/') {
+        let is_last = path.len() + component.len() + usize::from(!path.is_empty()) == name.len();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(component.as_bytes());
+        let entry = Entry {
+            path: Blob(path.clone()),
+            file_type: if is_last { FileType::File } else { FileType::Directory },
+            mode: if is_last { 0o600 } else { 0o700 },
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            user: None,
+            group: None,
+            mtime_s: now_ns.div_euclid(1_000_000_000),
+            mtime_ns: now_ns.rem_euclid(1_000_000_000) as u32,
+            content: is_last.then(|| stream.clone()),
+            target: Blob::default(),
+            device: None,
+            hard_link: Vec::new(),
+            xattrs: BTreeMap::new(),
+            ctime_s: 0,
+            ctime_ns: 0,
+            inode: 0,
+            unknown: Default::default(),
+        };
+        backup.add(&entry)?;
+    }
+    backup.stats.files = 1;
+    backup.stats.logical_bytes = stream.length;
+    monitor.progress(1, 0);
+    backup.commit(vec![Blob(name.as_bytes().to_vec())], command)
+}
+
+/// The previous catalogue, read beside the walk.
+struct Previous {
+    entries: Option<Entries>,
+    next: Option<Entry>,
+}
+
+impl Previous {
+    /// Returns the entry of a path, if there was one. Paths must be asked for in order.
+    fn take(&mut self, path: &[u8]) -> Option<Entry> {
+        loop {
+            if self.next.is_none() {
+                // A damaged catalogue counts as ended: what it does not tell is read again.
+                self.next = self.entries.as_mut()?.next().unwrap_or_default();
+                if self.next.is_none() {
+                    self.entries = None;
+                }
+            }
+            match compare_paths(&self.next.as_ref()?.path.0, path) {
+                Ordering::Less => self.next = None,
+                Ordering::Equal => return self.next.take(),
+                Ordering::Greater => return None,
+            }
+        }
+    }
+}
+
+fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor) -> Result<Report> {
+    let mut stats = Stats::default();
+    for walked in Walk::new(selection) {
+        if monitor.is_interrupted() {
+            return Err(interrupted());
+        }
+        match walked {
+            Walked::Unreadable { full, error } => {
+                stats.unreadable += 1;
+                monitor.problem(&full.display().to_string(), &error.to_string());
+            }
+            Walked::Entry { entry, full } => {
+                let before = previous.take(&entry.path.0);
+                match entry.file_type {
+                    FileType::Directory => stats.directories += 1,
+                    FileType::File => {
+                        let size = std::fs::symlink_metadata(&full).map_or(0, |metadata| metadata.len());
+                        stats.files += 1;
+                        stats.logical_bytes += size;
+                        stats.unchanged += u64::from(before.is_some_and(|before| looks_unchanged(&before, &entry, size)));
+                        monitor.progress(1, size);
+                    }
+                    _ => stats.others += 1,
+                }
+            }
+        }
+    }
+    Ok(Report { snapshot: None, stats })
+}
+
+/// A backup under way: its session, and the catalogue as it grows.
+struct Begun<'a> {
+    session: Session<'a>,
+    labels: Labels,
+    started_ns: i64,
+    catalogue: StreamBuilder,
+    path_index: StreamBuilder,
+    next_index_point: u64,
+    stats: Stats,
+}
+
+impl<'a> Begun<'a> {
+    fn new(tenant: &'a mut Tenant, options: &Options, labels: Labels) -> Result<Self> {
+        let started_ns = tenant.environment.now_ns();
+        let policy = &tenant.state.policy;
+        let of_tenant = if policy.fixed { ChunkSize::Fixed(policy.chunk_bytes) } else { ChunkSize::Average(policy.chunk_bytes) };
+        let size = options.chunk_size.unwrap_or(of_tenant);
+        if !size.is_valid() {
+            return Err(Error::new(Kind::Usage, "a chunk size is a power of two from 4KiB to 1MiB, or fixed:SIZE in that range"));
+        }
+        let mut session = Session::begin(tenant, "backup", size, options.verify)?;
+        let catalogue = StreamBuilder::new(&mut session, Lane::Meta);
+        let path_index = StreamBuilder::new(&mut session, Lane::Meta);
+        Ok(Self { session, labels, started_ns, catalogue, path_index, next_index_point: 0, stats: Stats::default() })
+    }
+
+    fn stop(self) -> Result<Report> {
+        let mut session = self.session;
+        // What was stored so far is worth keeping for the next try.
+        session.publish()?;
+        session.abort("interrupted")?;
+        Err(interrupted())
+    }
+
+    fn unreadable(&mut self, monitor: &dyn Monitor, full: &Path, error: &std::io::Error) {
+        self.stats.unreadable += 1;
+        monitor.problem(&full.display().to_string(), &error.to_string());
+    }
+
+    /// Reads a file; `None`, and a problem told, if it cannot be read.
+    fn read(&mut self, full: &Path, monitor: &dyn Monitor) -> Result<Option<Stream>> {
+        let mut file = match OpenFile::open(full) {
+            Ok(file) => file,
+            Err(error) => {
+                self.unreadable(monitor, full, &error);
+                return Ok(None);
+            }
+        };
+        let mut builder = StreamBuilder::new(&mut self.session, Lane::Data);
+        loop {
+            let step = match file.next_extent() {
+                Ok(None) => break,
+                Ok(Some(Extent::Hole(bytes))) => {
+                    builder.push_zeros(&mut self.session, bytes)?;
+                    Ok(bytes)
+                }
+                Ok(Some(Extent::Data(bytes))) => self.read_data(&mut builder, &mut file, bytes, monitor)?,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = step {
+                self.unreadable(monitor, full, &error);
+                return Ok(None);
+            }
+        }
+        if !matches!(file.changed(), Ok(false)) {
+            self.stats.unreadable += 1;
+            monitor.problem(&full.display().to_string(), "changed while it was read; it is in the snapshot as it was read");
+        }
+        monitor.progress(1, 0);
+        builder.finish(&mut self.session).map(Some)
+    }
+
+    fn read_data(&mut self, builder: &mut StreamBuilder, file: &mut OpenFile, bytes: u64, monitor: &dyn Monitor) -> Result<std::io::Result<u64>> {
+        let mut left = bytes;
+        while left > 0 {
+            match builder.read_from(&mut self.session, file, left.min(8 << 20))? {
+                Ok(0) => break,
+                Ok(count) => {
+                    left -= count;
+                    monitor.progress(0, count);
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+            if monitor.is_interrupted() {
+                break;
+            }
+        }
+        Ok(Ok(bytes - left))
+    }
+
+    fn add(&mut self, entry: &Entry) -> Result<()> {
+        let offset = self.catalogue.length();
+        if offset >= self.next_index_point {
+            let point = IndexPoint { path: entry.path.clone(), offset, unknown: Default::default() };
+            self.path_index.push(&mut self.session, &framed(&point))?;
+            self.next_index_point = offset + INDEX_STRIDE;
+        }
+        self.catalogue.push(&mut self.session, &framed(entry))
+    }
+
+    fn commit(mut self, paths: Vec<Blob>, command: Vec<String>) -> Result<Report> {
+        let catalogue = self.catalogue.finish(&mut self.session)?;
+        let path_index = self.path_index.finish(&mut self.session)?;
+        let snapshot = Snapshot {
+            id: self.session.new_snapshot_id(),
+            source: self.labels.source,
+            kind: self.labels.kind,
+            tags: self.labels.tags,
+            started_ns: self.started_ns,
+            finished_ns: self.session.tenant.environment.now_ns(),
+            host: self.labels.host,
+            parent: None,
+            stats: self.stats,
+            content: Blob::default(),
+            unknown: Default::default(),
+        };
+        let content = SnapshotContent { paths, catalogue, path_index, command, unknown: Default::default() };
+        let snapshot = self.session.commit(snapshot, &content)?;
+        let stats = snapshot.stats.clone();
+        Ok(Report { snapshot: Some(snapshot), stats })
+    }
+}

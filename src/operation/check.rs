@@ -1,0 +1,195 @@
+//! Check: does everything that the ledger says exist, and is it what was written? Changes nothing.
+
+use super::{
+    Monitor,
+    browse::{Entries, content, pool},
+    interrupted,
+};
+use crate::{
+    error::{Kind, Result, failed},
+    format::{names, segment_set::SegmentSet},
+    id::{PackId, SegmentId, SnapshotId},
+    ledger::{PackState, SegmentStatus, Tables},
+    repository::Tenant,
+    store::StoreErrorKind,
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub packs: u64,
+    pub segments: u64,
+    pub snapshots: u64,
+    pub read_bytes: u64,
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub object: String,
+    pub what: String,
+    /// The snapshots that cannot be restored whole because of it.
+    pub snapshots: Vec<SnapshotId>,
+    pub advice: String,
+}
+
+const RESTORE_COPY: &str = "restore the object from a copy of the bucket; or back the same data up again, which stores anew what a later snapshot needs";
+
+/// Checks a tenant; `read_percent` of the packs are read whole and every segment in them opened.
+pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monitor) -> Result<Report> {
+    let mut report = Report::default();
+    let mut bad: BTreeMap<SegmentId, (String, String)> = BTreeMap::new();
+    monitor.phase("ledger", None);
+    check_ledger(tenant, &mut report)?;
+    monitor.phase("packs", None);
+    let mut sizes = HashMap::new();
+    for folder in ["data", "meta"] {
+        for listed in tenant.objects.list(&format!("{}/{folder}", names::scope(tenant.keys.owner)))? {
+            sizes.insert(listed.name, listed.size_bytes);
+        }
+    }
+    let mut packs: Vec<(PackId, PackState)> = Vec::new();
+    tenant.index.each_pack(&mut |id, state| {
+        packs.push((id, state));
+        Ok(true)
+    })?;
+    let mut by_pack: HashMap<PackId, Vec<SegmentId>> = HashMap::new();
+    let mut unclosed = Vec::new();
+    tenant.index.each_segment(&mut |id, state| {
+        report.segments += 1;
+        if state.status != SegmentStatus::Dead {
+            by_pack.entry(state.pack).or_default().push(id);
+            for base in &state.bases {
+                let below = tenant.index.segment(*base).map_err(|error| failed(error.to_string()))?;
+                if below.is_none_or(|below| below.status == SegmentStatus::Dead || below.depth >= state.depth) {
+                    unclosed.push(id);
+                }
+            }
+        }
+        Ok(true)
+    })?;
+    for id in unclosed {
+        bad.insert(id, (format!("segment {id}"), "one of its bases is missing or dead".into()));
+    }
+    let total: u64 = packs.iter().map(|(_, state)| state.length).sum();
+    if read_percent.is_some() {
+        monitor.phase("read data", Some(total));
+    }
+    for (number, (id, state)) in packs.iter().enumerate() {
+        if monitor.is_interrupted() {
+            return Err(interrupted());
+        }
+        let Some(segments) = by_pack.get(id).filter(|_| !state.dropped) else { continue };
+        report.packs += 1;
+        let kind = if state.kind == 0 { names::PackKind::Data } else { names::PackKind::Meta };
+        let name = names::pack(tenant.keys.owner, kind, *id);
+        let wrong = match sizes.get(&name) {
+            None => Some("is missing".to_owned()),
+            Some(size) if *size != state.length => Some(format!("has {size} bytes instead of {}", state.length)),
+            // Every hundredth of the packs is one percent: spread evenly, the same for everyone.
+            Some(_) if read_percent.is_some_and(|percent| (number % 100) < usize::from(percent)) => {
+                report.read_bytes += state.length;
+                let wrong = read_pack(tenant, &name, state, segments, &mut bad)?;
+                monitor.progress(1, state.length);
+                wrong
+            }
+            Some(_) => None,
+        };
+        if let Some(what) = wrong {
+            for segment in segments {
+                bad.entry(*segment).or_insert((name.clone(), what.clone()));
+            }
+            if segments.is_empty() || !segments.iter().any(|segment| bad.contains_key(segment)) {
+                report.problems.push(Problem { object: name, what, snapshots: Vec::new(), advice: RESTORE_COPY.into() });
+            }
+        }
+    }
+    monitor.phase("snapshots", None);
+    check_snapshots(tenant, &bad, &mut report)?;
+    Ok(report)
+}
+
+/// Reads a pack and compares it with its hash; if that differs, says which segments are hurt.
+fn read_pack(tenant: &Tenant, name: &str, state: &PackState, segments: &[SegmentId], bad: &mut BTreeMap<SegmentId, (String, String)>) -> Result<Option<String>> {
+    let bytes = match tenant.objects.get(name, None) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => return Ok(Some(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    let whole = crate::pipeline::digest::hash(&bytes) == state.hash;
+    let Ok(reader) = tenant.segments() else {
+        // Without the content key, the pack's hash is all that can be compared.
+        return Ok((!whole).then(|| "is not what was written".to_owned()));
+    };
+    let mut hurt = false;
+    for segment in segments {
+        if let Err(error) = reader.read(*segment) {
+            if error.kind != Kind::Damaged {
+                return Err(error);
+            }
+            hurt = true;
+            bad.insert(*segment, (name.to_owned(), error.message));
+        }
+    }
+    if !whole && !hurt {
+        return Ok(Some("is not what was written, though every segment in it can be read: its tables are damaged".into()));
+    }
+    Ok(None)
+}
+
+fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
+    tenant.sync()?;
+    for what in std::mem::take(&mut tenant.damage) {
+        report.problems.push(Problem { object: "ledger".into(), what, snapshots: Vec::new(), advice: RESTORE_COPY.into() });
+    }
+    // Every entry is looked at again, from the store, not from what this machine remembers.
+    for problem in tenant.verify_ledger()? {
+        if !report.problems.iter().any(|known| known.what.contains(&problem.1)) {
+            report.problems.push(Problem { object: problem.0, what: problem.1, snapshots: problem.2.into_iter().collect(), advice: RESTORE_COPY.into() });
+        }
+    }
+    Ok(())
+}
+
+fn check_snapshots(tenant: &Tenant, bad: &BTreeMap<SegmentId, (String, String)>, report: &mut Report) -> Result<()> {
+    let bad_set: SegmentSet = bad.keys().copied().collect();
+    let mut hit: BTreeMap<(String, String), Vec<SnapshotId>> = bad.values().map(|problem| (problem.clone(), Vec::new())).collect();
+    let pool = pool(tenant).ok();
+    for state in tenant.state.live() {
+        report.snapshots += 1;
+        let id = state.snapshot.id;
+        let reach = tenant.state.reach(id);
+        for (segment, problem) in bad {
+            if !reach.is_disjoint(&bad_set) && reach.contains(*segment) {
+                let snapshots = hit.entry(problem.clone()).or_default();
+                if snapshots.last() != Some(&id) {
+                    snapshots.push(id);
+                }
+            }
+        }
+        for segment in reach.iter() {
+            let usable = tenant.index.segment(segment).map_err(|error| failed(error.to_string()))?.is_some_and(|state| state.status != SegmentStatus::Dead);
+            if !usable {
+                hit.entry((format!("segment {segment}"), "is reached, but dead or unknown".into())).or_default().push(id);
+            }
+        }
+        // The catalogue, unless something that it needs is known to be damaged.
+        if let Some(pool) = pool.as_ref().filter(|_| reach.is_disjoint(&bad_set)) {
+            let walked = content(tenant, state).and_then(|content| {
+                let mut entries = Entries::open(pool, &content, b"")?;
+                while entries.next()?.is_some() {}
+                Ok(())
+            });
+            match walked {
+                Err(error) if error.kind == Kind::Damaged => hit.entry((format!("snapshot {id}"), error.message)).or_default().push(id),
+                other => other?,
+            }
+        }
+    }
+    for ((object, what), snapshots) in hit {
+        report.problems.push(Problem { object, what, snapshots, advice: RESTORE_COPY.into() });
+    }
+    Ok(())
+}

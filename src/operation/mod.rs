@@ -1,0 +1,37 @@
+//! What people and jobs do with a tenant, one file each. Operations never call each other; they
+//! report through `Monitor` and print nothing.
+
+pub mod backup;
+pub mod browse;
+pub mod check;
+pub mod restore;
+
+/// Watches an operation, and can stop it.
+pub trait Monitor: Send + Sync {
+    /// A new phase begins; `total_bytes` and `total_files` where they are known.
+    fn phase(&self, _name: &'static str, _total_bytes: Option<u64>) {}
+    /// Work was done.
+    fn progress(&self, _files: u64, _bytes: u64) {}
+    /// Something went wrong with one thing; the rest goes on.
+    fn problem(&self, _what: &str, _why: &str) {}
+    /// Whether to stop as soon as it is safe.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// Watches nothing.
+pub struct Unwatched;
+impl Monitor for Unwatched {}
+
+/// The error of an operation that was asked to stop.
+pub(crate) fn interrupted() -> crate::error::Error {
+    crate::error::Error::new(crate::error::Kind::Interrupted, "interrupted; the repository is unharmed, and what was stored so far will not be stored again")
+}
+
+/// The error of a place on this machine.
+pub(crate) fn local(full: &std::path::Path, error: &std::io::Error) -> crate::error::Error {
+    use crate::error::{Error, Kind};
+    let kind = if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::ReadOnlyFilesystem) { Kind::NotWritable } else { Kind::Failed };
+    Error::new(kind, format!("{}: {error}", full.display()))
+}

@@ -1,0 +1,10 @@
+//! Where streams come from and go back to: file trees, read and restored with all that a Linux
+//! file has. Never knows about chunks, keys or stores.
+
+mod file;
+mod target;
+mod walk;
+
+pub use file::{Extent, OpenFile, entry_of};
+pub use target::{Filling, Owner, Overwrite, Placed, Target};
+pub use walk::{Selection, Walk, Walked};

@@ -1,0 +1,352 @@
+//! A folder that a restore fills. Every step is taken relative to an open folder and follows no
+//! symlink, so that no catalogue, however hostile, reaches outside.
+
+use super::file::exists_at;
+use crate::format::catalogue::{Entry, FileType, check_path};
+use rustix::{
+    fd::OwnedFd,
+    fs::{AtFlags, CWD, FileType as NodeType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
+};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    os::{fd::AsFd, unix::fs::FileExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What happens to a file that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    Always,
+    /// Left alone where type, size and modification time are right.
+    IfChanged,
+    Never,
+}
+
+/// Whose the restored files are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// By name where this machine knows it, else by number.
+    Name,
+    Number,
+    /// Whoever restores.
+    None,
+}
+
+/// What came of an entry.
+pub enum Placed {
+    /// It stands as it should.
+    Done,
+    /// It was right, or must not be touched.
+    Kept,
+    /// A file to be filled and then finished.
+    Fill(Box<Filling>),
+}
+
+struct Folder {
+    name: Vec<u8>,
+    handle: Arc<OwnedFd>,
+    entry: Option<Entry>,
+    restored: BTreeSet<Vec<u8>>,
+}
+
+/// The folder.
+pub struct Target {
+    pub root: PathBuf,
+    folders: Vec<Folder>,
+    overwrite: Overwrite,
+    owner: Owner,
+    delete: bool,
+    users: uzers::UsersCache,
+    /// What was deleted as extra.
+    pub deleted: Vec<PathBuf>,
+}
+
+impl Target {
+    /// Opens a folder, making it if it is not there.
+    pub fn open(root: &Path, overwrite: Overwrite, owner: Owner, delete: bool) -> io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        let handle = rustix::fs::openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder = Folder { name: Vec::new(), handle: Arc::new(handle), entry: None, restored: BTreeSet::new() };
+        Ok(Self { root: root.into(), folders: vec![folder], overwrite, owner, delete, users: uzers::UsersCache::new(), deleted: Vec::new() })
+    }
+
+    fn top(&self) -> Arc<OwnedFd> {
+        // The root's folder is never popped.
+        self.folders[self.folders.len() - 1].handle.clone()
+    }
+
+    /// Leaves folders that do not lead to `path`, and enters or makes those that do.
+    fn enter_parent_of(&mut self, path: &[u8]) -> io::Result<Vec<u8>> {
+        check_path(path).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+        let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        let last = names.pop().unwrap_or_default().to_vec();
+        let common = self.folders[1..].iter().zip(&names).take_while(|(folder, name)| folder.name == **name).count();
+        while self.folders.len() > common + 1 {
+            self.leave()?;
+        }
+        for name in &names[common..] {
+            self.enter(name, None)?;
+        }
+        Ok(last)
+    }
+
+    fn enter(&mut self, name: &[u8], entry: Option<Entry>) -> io::Result<()> {
+        let parent = self.top();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&parent, name, flags, Mode::empty());
+        let handle = match open() {
+            Ok(handle) => handle,
+            Err(rustix::io::Errno::NOENT) => {
+                rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
+                open()?
+            }
+            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) if self.overwrite != Overwrite::Never => {
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
+                open()?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(above) = self.folders.last_mut().filter(|_| self.delete) {
+            above.restored.insert(name.to_vec());
+        }
+        self.folders.push(Folder { name: name.to_vec(), handle: Arc::new(handle), entry, restored: BTreeSet::new() });
+        Ok(())
+    }
+
+    /// Leaves the innermost folder: extras go, then it gets its own metadata.
+    fn leave(&mut self) -> io::Result<()> {
+        if self.folders.len() < 2 {
+            return Ok(());
+        }
+        let Some(folder) = self.folders.pop() else { return Ok(()) };
+        let Some(entry) = folder.entry else { return Ok(()) };
+        if self.delete {
+            self.delete_extras(&folder.handle, &folder.restored, &entry.path.0)?;
+        }
+        apply_metadata(&folder.handle, &entry, self.ids(&entry))
+    }
+
+    fn delete_extras(&mut self, handle: &OwnedFd, restored: &BTreeSet<Vec<u8>>, path: &[u8]) -> io::Result<()> {
+        for extra in rustix::fs::Dir::read_from(handle)? {
+            let extra = extra?;
+            let name = extra.file_name().to_bytes();
+            if name != b"." && name != b".." && !restored.contains(name) {
+                remove_at(handle, name)?;
+                let full = [path, b"/", name].concat();
+                self.deleted.push(PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(full)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the restore: all folders get their metadata.
+    pub fn finish(mut self) -> io::Result<Vec<PathBuf>> {
+        while self.folders.len() > 1 {
+            self.leave()?;
+        }
+        Ok(self.deleted)
+    }
+
+    fn ids(&self, entry: &Entry) -> Option<(u32, u32)> {
+        use uzers::{Groups, Users};
+        let user = entry.user.as_ref().filter(|_| self.owner == Owner::Name).and_then(|name| self.users.get_user_by_name(name));
+        let group = entry.group.as_ref().filter(|_| self.owner == Owner::Name).and_then(|name| self.users.get_group_by_name(name));
+        (self.owner != Owner::None).then(|| (user.map_or(entry.uid, |user| user.uid()), group.map_or(entry.gid, |group| group.gid())))
+    }
+
+    /// Makes what an entry says, below the path `path` (which may leave out leading folders).
+    pub fn place(&mut self, path: &[u8], entry: &Entry) -> io::Result<Placed> {
+        let name = self.enter_parent_of(path)?;
+        if entry.file_type == FileType::Directory {
+            self.enter(&name, Some(entry.clone()))?;
+            return Ok(Placed::Done);
+        }
+        if let Some(folder) = self.folders.last_mut().filter(|_| self.delete) {
+            folder.restored.insert(name.clone());
+        }
+        let parent = self.top();
+        let existing = exists_at(&parent, &name)?;
+        if let Some(stat) = &existing {
+            let same_type = NodeType::from_raw_mode(stat.st_mode) == node_type(entry.file_type);
+            let size = entry.content.as_ref().map_or(0, |content| content.length);
+            let same = same_type && stat.st_size as u64 == size && (stat.st_mtime, stat.st_mtime_nsec as u32) == (entry.mtime_s, entry.mtime_ns);
+            let kept = match self.overwrite {
+                Overwrite::Never => true,
+                Overwrite::IfChanged => same && entry.file_type == FileType::File,
+                Overwrite::Always => false,
+            };
+            if kept {
+                return Ok(Placed::Kept);
+            }
+            if NodeType::from_raw_mode(stat.st_mode) == NodeType::Directory {
+                remove_at(&parent, &name)?;
+            }
+        }
+        if entry.file_type == FileType::File {
+            return Filling::begin(parent, name, existing.is_some(), entry.clone(), self.ids(entry)).map(|filling| Placed::Fill(Box::new(filling)));
+        }
+        if exists_at(&parent, &name)?.is_some() {
+            rustix::fs::unlinkat(&parent, &name, AtFlags::empty())?;
+        }
+        if entry.file_type == FileType::Symlink {
+            rustix::fs::symlinkat(&entry.target.0[..], &parent, &name)?;
+        } else {
+            rustix::fs::mknodat(&parent, &name, node_type(entry.file_type), Mode::from_raw_mode(entry.mode), entry.device.unwrap_or(0))?;
+        }
+        if let Some((uid, gid)) = self.ids(entry) {
+            let owned = rustix::fs::chownat(&parent, &name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW);
+            ignore_unprivileged(owned)?;
+        }
+        if entry.file_type != FileType::Symlink {
+            rustix::fs::chmodat(&parent, &name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+        }
+        rustix::fs::utimensat(&parent, &name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Placed::Done)
+    }
+
+    /// Makes `path` another name of the file at `first`, restored before.
+    pub fn link(&mut self, path: &[u8], first: &[u8]) -> io::Result<()> {
+        let name = self.enter_parent_of(path)?;
+        if let Some(folder) = self.folders.last_mut().filter(|_| self.delete) {
+            folder.restored.insert(name.clone());
+        }
+        let parent = self.top();
+        let root = self.folders[0].handle.clone();
+        let (first_parent, first_name) = open_parent(&root, first)?;
+        let wanted = exists_at(&first_parent, &first_name)?;
+        let existing = exists_at(&parent, &name)?;
+        if let (Some(wanted), Some(existing)) = (&wanted, &existing) {
+            if (wanted.st_dev, wanted.st_ino) == (existing.st_dev, existing.st_ino) {
+                return Ok(());
+            }
+            remove_at(&parent, &name)?;
+        }
+        Ok(rustix::fs::linkat(&first_parent, &first_name, &parent, &name, AtFlags::empty())?)
+    }
+}
+
+/// Opens the folder that holds a restored file, step by step, following nothing.
+fn open_parent(root: &Arc<OwnedFd>, path: &[u8]) -> io::Result<(Arc<OwnedFd>, Vec<u8>)> {
+    let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+    let last = names.pop().unwrap_or_default().to_vec();
+    let mut handle = root.clone();
+    for name in names {
+        handle = Arc::new(rustix::fs::openat(&handle, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+    }
+    Ok((handle, last))
+}
+
+/// Removes a file, or a folder with all below it.
+fn remove_at(parent: &impl AsFd, name: &[u8]) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+        result => return Ok(result?),
+    }
+    let handle = rustix::fs::openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(&handle)? {
+        let entry = entry?;
+        let below = entry.file_name().to_bytes();
+        if below != b"." && below != b".." {
+            remove_at(&handle, below)?;
+        }
+    }
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+fn node_type(kind: FileType) -> NodeType {
+    match kind {
+        FileType::File => NodeType::RegularFile,
+        FileType::Directory => NodeType::Directory,
+        FileType::Symlink => NodeType::Symlink,
+        FileType::Fifo => NodeType::Fifo,
+        FileType::CharDevice => NodeType::CharacterDevice,
+        FileType::BlockDevice => NodeType::BlockDevice,
+        FileType::Socket => NodeType::Socket,
+    }
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    let modified = Timespec { tv_sec: entry.mtime_s, tv_nsec: i64::from(entry.mtime_ns) };
+    Timestamps { last_access: modified, last_modification: modified }
+}
+
+/// Only root may give files away: for others a restore keeps them as its own.
+fn ignore_unprivileged(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(rustix::io::Errno::PERM) if !rustix::process::geteuid().is_root() => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Owner first, since it clears the set-user-id bit; the time last, since all else changes it.
+fn apply_metadata(handle: &OwnedFd, entry: &Entry, ids: Option<(u32, u32)>) -> io::Result<()> {
+    if let Some((uid, gid)) = ids {
+        ignore_unprivileged(rustix::fs::fchown(handle, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))?;
+    }
+    for (name, value) in &entry.xattrs {
+        match rustix::fs::fsetxattr(handle, &name.0[..], &value.0, XattrFlags::empty()) {
+            // Not for this user, or not on this file system.
+            Err(rustix::io::Errno::PERM | rustix::io::Errno::NOTSUP) => {}
+            other => other?,
+        }
+    }
+    rustix::fs::fchmod(handle, Mode::from_raw_mode(entry.mode))?;
+    Ok(rustix::fs::futimens(handle, &times(entry))?)
+}
+
+/// A file whose content is being restored.
+pub struct Filling {
+    parent: Arc<OwnedFd>,
+    name: Vec<u8>,
+    /// Where it is written, if another file has the name until this one is whole.
+    temporary: Option<Vec<u8>>,
+    file: File,
+    entry: Entry,
+    ids: Option<(u32, u32)>,
+    at: u64,
+}
+
+impl Filling {
+    fn begin(parent: Arc<OwnedFd>, name: Vec<u8>, exists: bool, entry: Entry, ids: Option<(u32, u32)>) -> io::Result<Self> {
+        let temporary = exists.then(|| {
+            let mut short = name.clone();
+            short.truncate(200);
+            [b".strongroom-", &short[..]].concat()
+        });
+        let written = temporary.as_ref().unwrap_or(&name);
+        if temporary.is_some() && exists_at(&parent, written)?.is_some() {
+            remove_at(&parent, written)?;
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&parent, written, flags, Mode::RUSR | Mode::WUSR)?);
+        Ok(Self { parent, name, temporary, file, entry, ids, at: 0 })
+    }
+    /// Writes the next bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+    /// Leaves a hole.
+    pub fn skip(&mut self, bytes: u64) {
+        self.at += bytes;
+    }
+    /// Gives the file its length, metadata and name.
+    pub fn finish(self) -> io::Result<()> {
+        if self.entry.content.as_ref().is_some_and(|content| content.length > 0) {
+            let length = self.file.metadata()?.len();
+            if length != self.at {
+                self.file.set_len(self.at)?;
+            }
+        }
+        apply_metadata(&self.file.into(), &self.entry, self.ids)?;
+        match &self.temporary {
+            Some(temporary) => Ok(rustix::fs::renameat(&self.parent, temporary, &self.parent, &self.name)?),
+            None => Ok(()),
+        }
+    }
+}

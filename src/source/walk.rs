@@ -1,0 +1,131 @@
+//! Walks file trees in the catalogue's order: each folder's names sorted as bytes.
+
+use super::file::entry_of;
+use crate::format::catalogue::{Entry, FileType};
+use ignore::gitignore::Gitignore;
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs::Metadata,
+    io,
+    os::unix::{ffi::OsStrExt, ffi::OsStringExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+/// What is to be read.
+pub struct Selection {
+    /// Absolute paths, without `.` and `..`.
+    pub roots: Vec<PathBuf>,
+    /// gitignore patterns, relative to `/`.
+    pub exclude: Gitignore,
+    /// Leave out what lies beside a CACHEDIR.TAG (<https://bford.info/cachedir/>).
+    pub exclude_caches: bool,
+    /// Do not enter other file systems than those of the roots.
+    pub one_file_system: bool,
+}
+
+/// One thing that the walk met.
+pub enum Walked {
+    Entry { entry: Box<Entry>, full: PathBuf },
+    /// It could not be read; what is below it is missing.
+    Unreadable { full: PathBuf, error: io::Error },
+}
+
+struct Folder {
+    full: PathBuf,
+    names: std::vec::IntoIter<OsString>,
+    device: u64,
+}
+
+/// The walk: an iterator that holds one sorted list of names for each open folder.
+pub struct Walk<'a> {
+    selection: &'a Selection,
+    folders: Vec<Folder>,
+    users: uzers::UsersCache,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(selection: &'a Selection) -> Self {
+        let mut walk = Self { selection, folders: Vec::new(), users: uzers::UsersCache::new() };
+        let root = Path::new("/");
+        let names = if walk.is_selected(root) { sorted_names(root).unwrap_or_default() } else { walk.towards_roots(root) };
+        let device = std::fs::metadata(root).map_or(0, |metadata| metadata.dev());
+        walk.folders.push(Folder { full: root.into(), names: names.into_iter(), device });
+        walk
+    }
+
+    fn is_selected(&self, full: &Path) -> bool {
+        self.selection.roots.iter().any(|root| full.starts_with(root))
+    }
+
+    /// Returns the names below a folder above the roots that lead to them.
+    fn towards_roots(&self, full: &Path) -> Vec<OsString> {
+        let below = self.selection.roots.iter().filter_map(|root| root.strip_prefix(full).ok()?.components().next());
+        let names: BTreeSet<OsString> = below.map(|component| component.as_os_str().to_owned()).collect();
+        names.into_iter().collect()
+    }
+
+    fn visit(&mut self, full: PathBuf, device: u64) -> Option<Walked> {
+        let is_root = self.selection.roots.contains(&full);
+        let metadata = match std::fs::symlink_metadata(&full) {
+            Ok(metadata) => metadata,
+            // Gone since its folder was listed: nothing to back up, unless it was asked for.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_root && self.is_selected(&full) => return None,
+            Err(error) => return Some(Walked::Unreadable { full, error }),
+        };
+        if !is_root && self.is_selected(&full) && self.selection.exclude.matched(&full, metadata.is_dir()).is_ignore() {
+            return None;
+        }
+        let path = full.as_os_str().as_bytes().strip_prefix(b"/").unwrap_or_default().to_vec();
+        let entry = match entry_of(&full, &path, &metadata, &self.users) {
+            Ok(entry) => entry,
+            Err(error) => return Some(Walked::Unreadable { full, error }),
+        };
+        if entry.file_type == FileType::Directory
+            && let Err(error) = self.enter(&full, &metadata, device, is_root)
+        {
+            return Some(Walked::Unreadable { full, error });
+        }
+        Some(Walked::Entry { entry: Box::new(entry), full })
+    }
+
+    fn enter(&mut self, full: &Path, metadata: &Metadata, device: u64, is_root: bool) -> io::Result<()> {
+        let names = match self.is_selected(full) {
+            false => self.towards_roots(full),
+            true if self.selection.one_file_system && !is_root && metadata.dev() != device => Vec::new(),
+            true if self.selection.exclude_caches && is_cache(full) => vec!["CACHEDIR.TAG".into()],
+            true => sorted_names(full)?,
+        };
+        self.folders.push(Folder { full: full.into(), names: names.into_iter(), device: metadata.dev() });
+        Ok(())
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Walked;
+    fn next(&mut self) -> Option<Walked> {
+        loop {
+            let folder = self.folders.last_mut()?;
+            let Some(name) = folder.names.next() else {
+                self.folders.pop();
+                continue;
+            };
+            let (full, device) = (folder.full.join(&name), folder.device);
+            if let Some(walked) = self.visit(full, device) {
+                return Some(walked);
+            }
+        }
+    }
+}
+
+fn sorted_names(full: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = std::fs::read_dir(full)?.map(|entry| entry.map(|entry| entry.file_name().into_vec())).collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names.into_iter().map(OsString::from_vec).collect())
+}
+
+fn is_cache(full: &Path) -> bool {
+    let mut signature = [0; 43];
+    let read = std::fs::File::open(full.join("CACHEDIR.TAG")).and_then(|mut file| io::Read::read_exact(&mut file, &mut signature));
+    read.is_ok() && &signature == b"Signature: 8a477f597d28d172789f06886806bc55"
+}
