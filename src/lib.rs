@@ -1,3 +1,6 @@
+//! Strongroom: a multi-tenant, content-addressed, deduplicating backup repository.
+
+pub mod cli;
 pub mod environment;
 pub mod error;
 pub mod format;

@@ -1,1 +1,5 @@
-fn main(){}
+//! The `strongroom` binary: parses, runs, exits with the documented code.
+
+fn main() -> std::process::ExitCode {
+    strongroom::cli::main()
+}

@@ -14,7 +14,7 @@ use crate::{
         snapshot::{Snapshot, SnapshotContent, Stats},
     },
     pipeline::chunk::ChunkSize,
-    repository::{Lane, SegmentPool, Session, StreamBuilder, Tenant},
+    repository::{Lane, Session, StreamBuilder, Tenant},
     source::{Extent, OpenFile, Selection, Walk, Walked},
 };
 use std::{cmp::Ordering, collections::BTreeMap, io::Read, path::Path};

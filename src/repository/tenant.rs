@@ -230,6 +230,16 @@ impl Tenant {
         }
     }
 
+    /// Visits every entry that can be read, from the store, with its stored hash.
+    pub fn each_entry(&self, visit: &mut dyn FnMut(&crate::format::entry::Entry, Hash)) -> Result<()> {
+        for number in 0..=self.state.head.number {
+            if let Slot::Entry(found) = read(self.objects.as_ref(), &self.keys, number)? {
+                visit(&found.entry, found.hash);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads every entry of the ledger again, up to the head, and returns what is wrong: the
     /// object, what, and the snapshot that the entry made.
     pub fn verify_ledger(&self) -> Result<Vec<(String, String, Option<crate::id::SnapshotId>)>> {

@@ -1,0 +1,258 @@
+//! What can be typed.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A multi-tenant, deduplicating, encrypted backup repository.
+#[derive(Parser)]
+#[command(name = "strongroom", version, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(ClapArgs, Clone)]
+pub struct Global {
+    /// The repository: a folder, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX
+    #[arg(long, global = true, env = "STRONGROOM_REPO")]
+    pub repo: Option<String>,
+    /// The key file that opens it
+    #[arg(long, global = true, env = "STRONGROOM_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// A file that holds a passphrase, instead of a key file (also: STRONGROOM_PASSPHRASE)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Where this machine keeps its indexes; can be deleted at any time
+    #[arg(long, global = true, env = "STRONGROOM_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// The tenant, by name or id
+    #[arg(long, global = true, env = "STRONGROOM_TENANT")]
+    pub tenant: Option<String>,
+    /// A TOML file with defaults for these options
+    #[arg(long, global = true, env = "STRONGROOM_PROFILE", value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// Progress on standard error
+    #[arg(long, global = true, value_enum)]
+    pub progress: Option<Progress>,
+    /// Upload at most this much a second (such as 2MiB)
+    #[arg(long, global = true, value_name = "RATE")]
+    pub limit_upload: Option<String>,
+    /// Download at most this much a second
+    #[arg(long, global = true, value_name = "RATE")]
+    pub limit_download: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    Auto,
+    Never,
+    Json,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Key files
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Make a repository; whoever does becomes its operator
+    Init,
+    /// Tenants
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Back up files, a stream or a command's output
+    Backup(Box<BackupArgs>),
+    /// List snapshots
+    Snapshots {
+        #[arg(long)]
+        source: Option<String>,
+    },
+    /// List what is in a snapshot
+    Ls {
+        #[arg(value_name = "SNAP[:PATH]")]
+        snapshot: String,
+        /// Not what is below folders
+        #[arg(long)]
+        shallow: bool,
+    },
+    /// Find paths in all snapshots (gitignore pattern)
+    Find { pattern: String },
+    /// Compare two snapshots
+    Diff { old: String, new: String },
+    /// Write a file to standard output; a folder as a tar archive
+    Cat {
+        #[arg(value_name = "SNAP:PATH")]
+        snapshot: String,
+    },
+    /// Restore files
+    Restore(Box<RestoreArgs>),
+    /// Check that everything is there and is what was written
+    Check {
+        /// Read packs too: all, or this many percent
+        #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = clap::value_parser!(u8).range(1..=100))]
+        read_data: Option<u8>,
+    },
+    /// Logical, deduplicated and stored bytes
+    Stats,
+    /// The ledger, readable
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Show what it does: two tenants, three days, in a temporary folder
+    Tour,
+    /// Print shell completions
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Subcommand)]
+pub enum KeyCommand {
+    /// Make a new key file; its public half goes to FILE.pub
+    Generate { file: PathBuf },
+    /// Make a key file that has the keys of one circle only
+    Export {
+        #[arg(long, value_enum)]
+        circle: ExportCircle,
+        file: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportCircle {
+    Steward,
+    Indexer,
+}
+
+#[derive(Subcommand)]
+pub enum TenantCommand {
+    /// Make a tenant (operators)
+    Create {
+        name: String,
+        /// The public half of the key of whose data it is; without, the caller's own
+        #[arg(long, value_name = "FILE.pub")]
+        owner: Option<PathBuf>,
+        #[arg(long, value_enum, default_value = "xaes256gcm")]
+        cipher: Cipher,
+        /// Average chunk, 4KiB to 1MiB, or fixed:SIZE
+        #[arg(long, default_value = "8KiB", value_name = "SIZE")]
+        chunk_size: String,
+    },
+    /// List the tenants that this key opens
+    List,
+    /// Show one
+    Show { name: String },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Cipher {
+    Xaes256gcm,
+    Xchacha20poly1305,
+}
+
+#[derive(Subcommand)]
+pub enum AuditCommand {
+    /// Print the entries
+    Show,
+}
+
+#[derive(ClapArgs)]
+pub struct BackupArgs {
+    /// What this is a backup of (default: HOST:PATH)
+    #[arg(long)]
+    pub source: Option<String>,
+    /// A label
+    #[arg(long = "tag", value_name = "K=V")]
+    pub tags: Vec<String>,
+    /// A label
+    #[arg(long, default_value = "full", value_parser = ["full", "incremental", "continuous", "on-demand"])]
+    pub kind: String,
+    /// Back up standard input
+    #[arg(long, requires = "name", requires = "source", conflicts_with_all = ["paths", "command", "files_from"])]
+    pub stdin: bool,
+    /// The stream's path in the snapshot
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Back up the output of the command after `--`
+    #[arg(long, requires = "name", requires = "source")]
+    pub command: bool,
+    /// Leave out what matches (gitignore syntax)
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Leave out what matches a line of this file
+    #[arg(long, value_name = "FILE")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Leave out folders with a CACHEDIR.TAG
+    #[arg(long)]
+    pub exclude_caches: bool,
+    /// Stay on the file systems of the given paths
+    #[arg(long)]
+    pub one_file_system: bool,
+    /// Read paths from this file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub files_from: Vec<PathBuf>,
+    /// Read even files that look unchanged
+    #[arg(long)]
+    pub rescan: bool,
+    /// Count what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Average chunk for this source, or fixed:SIZE
+    #[arg(long, value_name = "SIZE")]
+    pub chunk_size: Option<String>,
+    /// Do not open what was sealed again before it is uploaded
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Paths, or after `--` a command
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<std::ffi::OsString>,
+}
+
+#[derive(ClapArgs)]
+pub struct RestoreArgs {
+    #[arg(value_name = "SNAP[:PATH]")]
+    pub snapshot: String,
+    /// The folder to restore to, or `-` for standard output (a folder as a tar archive)
+    #[arg(long)]
+    pub target: PathBuf,
+    /// Only what matches (gitignore syntax)
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    #[arg(long, value_enum, default_value = "if-changed")]
+    pub overwrite: OverwriteArg,
+    #[arg(long, value_enum, default_value = "name")]
+    pub owner: OwnerArg,
+    /// Remove what is in restored folders and not in the snapshot
+    #[arg(long)]
+    pub delete: bool,
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Read what was restored again and compare
+    #[arg(long)]
+    pub verify: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverwriteArg {
+    Always,
+    IfChanged,
+    Never,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OwnerArg {
+    Name,
+    Number,
+    None,
+}

@@ -1,0 +1,41 @@
+//! The command line: arguments are parsed first (`args`), made ready second (`ready`), then a
+//! command runs. The only layer that prints, and the only one with the real clock and randomness.
+
+mod args;
+mod commands;
+mod output;
+mod ready;
+mod system;
+mod tour;
+
+use crate::error::Kind;
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let code = if error.use_stderr() { Kind::Usage.exit_code() } else { 0 };
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    let json = args.global.json;
+    match commands::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if json {
+                println!("{}", serde_json::json!({ "error": { "kind": format!("{:?}", error.kind), "message": error.to_string(), "exit_code": error.kind.exit_code() } }));
+            }
+            eprintln!("strongroom: {error}");
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+/// Returns the description of the command line, for completions and the manual page.
+fn command() -> clap::Command {
+    args::Args::command()
+}

@@ -1,0 +1,143 @@
+//! Arguments made ready: profile read, key found, repository opened.
+
+use super::{
+    args::{Global, Progress},
+    output::parse_size,
+    system::{self, System},
+};
+use crate::{
+    environment::SharedEnvironment,
+    error::{Error, Kind, Result},
+    pipeline::chunk::ChunkSize,
+    repository::{Identity, Repository, Tenant},
+    store::{Limited, Place, Retried, SharedObjects, open},
+};
+use serde::Deserialize;
+use std::{path::PathBuf, sync::Arc};
+
+/// The profile file.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Profile {
+    repo: Option<String>,
+    key_file: Option<PathBuf>,
+    passphrase_file: Option<PathBuf>,
+    cache_dir: Option<PathBuf>,
+    tenant: Option<String>,
+    progress: Option<String>,
+    limit_upload: Option<String>,
+    limit_download: Option<String>,
+}
+
+fn usage(message: impl Into<String>) -> Error {
+    Error::new(Kind::Usage, message)
+}
+
+/// Fills in from the profile what neither flag nor environment gave.
+pub fn with_profile(mut global: Global) -> Result<Global> {
+    let Some(path) = &global.profile else { return Ok(global) };
+    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("profile {}", path.display())).because(error))?;
+    let profile: Profile = toml::from_str(&text).map_err(|error| usage(format!("profile {}: {}", path.display(), error.message())))?;
+    global.repo = global.repo.or(profile.repo);
+    // A passphrase on the command line beats a key file in the profile.
+    if global.passphrase_file.is_none() {
+        global.key_file = global.key_file.or(profile.key_file);
+    }
+    global.passphrase_file = global.passphrase_file.or(profile.passphrase_file);
+    global.cache_dir = global.cache_dir.or(profile.cache_dir);
+    global.tenant = global.tenant.or(profile.tenant);
+    global.limit_upload = global.limit_upload.or(profile.limit_upload);
+    global.limit_download = global.limit_download.or(profile.limit_download);
+    if let (None, Some(progress)) = (global.progress, profile.progress) {
+        let parsed = <Progress as clap::ValueEnum>::from_str(&progress, false);
+        global.progress = Some(parsed.map_err(|_| usage(format!("profile {}: progress is auto, never or json", path.display())))?);
+    }
+    Ok(global)
+}
+
+/// Finds who is asking.
+pub fn identity(global: &Global) -> Result<Identity> {
+    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| Error::new(Kind::NoKey, format!("{}", path.display())).because(error));
+    if let Some(path) = &global.key_file {
+        return Identity::from_key_file(&read(path)?).map_err(|error| error.while_doing(path.display()));
+    }
+    let passphrase = match (&global.passphrase_file, std::env::var("STRONGROOM_PASSPHRASE")) {
+        (Some(path), _) => read(path)?.trim_end_matches(['\r', '\n']).to_owned(),
+        (None, Ok(passphrase)) => passphrase,
+        (None, Err(_)) => system::ask_passphrase()?,
+    };
+    if passphrase.is_empty() {
+        return Err(Error::new(Kind::NoKey, "the passphrase is empty"));
+    }
+    Ok(Identity::Passphrase(age::secrecy::SecretString::from(passphrase)))
+}
+
+fn objects(global: &Global, create: bool) -> Result<(SharedObjects, SharedEnvironment)> {
+    let repo = global.repo.as_ref().ok_or_else(|| usage("which repository? --repo PLACE, STRONGROOM_REPO or a profile says"))?;
+    let place: Place = repo.parse()?;
+    let environment: SharedEnvironment = Arc::new(System);
+    let mut objects = open(&place, create)?;
+    let rate = |text: &Option<String>| match text {
+        Some(text) => parse_size(text).filter(|rate| *rate > 0).map(Some).ok_or_else(|| usage(format!("{text}: not a rate such as 2MiB"))),
+        None => Ok(None),
+    };
+    let (up, down) = (rate(&global.limit_upload)?, rate(&global.limit_download)?);
+    if up.is_some() || down.is_some() {
+        objects = Arc::new(Limited::new(objects, environment.clone(), up, down));
+    }
+    Ok((Arc::new(Retried { inner: objects, environment: environment.clone(), attempts: 3 }), environment))
+}
+
+fn cache(global: &Global) -> Option<PathBuf> {
+    let default = || {
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        base.map(|base| base.join("strongroom"))
+    };
+    global.cache_dir.clone().or_else(default)
+}
+
+/// Makes the repository.
+pub fn init(global: &Global) -> Result<Repository> {
+    let identity = identity(global)?;
+    let (objects, environment) = objects(global, true)?;
+    Repository::init(objects, environment, identity, cache(global), system::who())
+}
+
+/// Opens the repository.
+pub fn repository(global: &Global) -> Result<Repository> {
+    let (objects, environment) = objects(global, false)?;
+    let missing = |error: Error| if error.kind == Kind::NoRepository { error.while_doing(global.repo.clone().unwrap_or_default()) } else { error };
+    // The place first: a wrong one must not ask for a passphrase.
+    if crate::store::get_if_present(objects.as_ref(), crate::format::names::CONFIG)?.is_none() {
+        return Err(missing(Error::new(Kind::NoRepository, "there is no repository at this place; `strongroom init` makes one")));
+    }
+    Repository::open(objects, environment, identity(global)?, cache(global), system::who())
+}
+
+/// Opens the tenant; if none was named and the key opens just one, that.
+pub fn tenant(global: &Global) -> Result<Tenant> {
+    let repository = repository(global)?;
+    let tenant = match &global.tenant {
+        Some(name) => repository.tenant(name)?,
+        None => match repository.tenants()?.as_slice() {
+            [(_, id, _)] => repository.tenant(&id.to_string())?,
+            [] => return Err(Error::new(Kind::TenantUnknown, "this key opens no tenant yet; `strongroom tenant create NAME` makes one")),
+            several => {
+                let names: Vec<_> = several.iter().map(|(name, ..)| name.as_str()).collect();
+                return Err(usage(format!("which tenant? --tenant NAME, with one of {}", names.join(", "))));
+            }
+        },
+    };
+    if !global.quiet {
+        tenant.damage.iter().for_each(|damage| eprintln!("strongroom: warning: {damage}"));
+    }
+    Ok(tenant)
+}
+
+/// Reads a chunk size.
+pub fn chunk_size(text: &str) -> Result<ChunkSize> {
+    let (fixed, number) = text.strip_prefix("fixed:").map_or((false, text), |number| (true, number));
+    let bytes = parse_size(number).and_then(|bytes| u32::try_from(bytes).ok());
+    let size = bytes.map(|bytes| if fixed { ChunkSize::Fixed(bytes) } else { ChunkSize::Average(bytes) });
+    size.filter(|size| size.is_valid()).ok_or_else(|| usage(format!("{text}: a chunk size is a power of two from 4KiB to 1MiB, or fixed:SIZE in that range")))
+}

@@ -1,0 +1,85 @@
+//! The real environment: clock, randomness, threads, signals, terminal.
+
+use crate::{
+    environment::Environment,
+    error::{Error, Kind, Result},
+};
+use std::{
+    io::{IsTerminal, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+/// This machine.
+pub struct System;
+
+impl Environment for System {
+    fn now_ns(&self) -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    }
+    fn fill_random(&self, bytes: &mut [u8]) {
+        #[expect(clippy::expect_used, reason = "without randomness nothing may be sealed: stopping is the only safe answer")]
+        getrandom::fill(bytes).expect("the system's random source");
+    }
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
+        #[expect(clippy::expect_used, reason = "a system without threads left can do nothing; the ledger keeps what was published")]
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread");
+    }
+}
+
+/// Becomes true at the first Ctrl-C; the second ends the process at once.
+pub fn interrupt_flag() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        drop(signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone()));
+        drop(signal_hook::flag::register(signal, flag.clone()));
+    }
+    flag
+}
+
+pub fn is_set(flag: &AtomicBool) -> bool {
+    flag.load(Relaxed)
+}
+
+/// Returns `user@host`.
+pub fn who() -> String {
+    let user = uzers::get_current_username().map_or_else(|| "unknown".into(), |name| name.to_string_lossy().into_owned());
+    format!("{user}@{}", host())
+}
+
+/// Returns this machine's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Asks for a passphrase on the terminal, without showing it.
+pub fn ask_passphrase() -> Result<String> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Error::new(
+            Kind::NoKey,
+            "no key was given. Ways to give one: --key-file FILE or STRONGROOM_KEY_FILE; --passphrase-file FILE or STRONGROOM_PASSPHRASE; a profile; or a terminal to ask on. `strongroom key generate FILE` makes a key file",
+        ));
+    }
+    eprint!("Passphrase: ");
+    drop(std::io::stderr().flush());
+    let failed = |error: rustix::io::Errno| Error::new(Kind::NoKey, "cannot ask on this terminal").because(error);
+    let before = tcgetattr(&stdin).map_err(failed)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(failed)?;
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(failed)?;
+    eprintln!();
+    read.map_err(|error| Error::new(Kind::NoKey, "cannot read the passphrase").because(error))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
