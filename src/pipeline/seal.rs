@@ -71,7 +71,8 @@ pub fn open(sealed: &[u8], binding: Binding, key_of: impl FnOnce(u32) -> Option<
     Ok(plain)
 }
 
-fn encrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &mut [u8]) -> [u8; 16] {
+/// Encrypts in place and returns the tag: the bare AEAD, for test vectors.
+pub fn encrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &mut [u8]) -> [u8; 16] {
     let mut tag = [0; 16];
     match suite {
         Suite::Xaes256Gcm => {

@@ -1,0 +1,280 @@
+//! Guards DESIGN's invariants: whatever order entries come in, no live snapshot reaches a dead segment.
+
+use crate::support::Random;
+use strongroom::{
+    format::{
+        Blob, encode,
+        entry::*,
+        key::Commitments,
+        pack::{PackFact, SegmentRow},
+        segment_set::SegmentSet,
+        snapshot::Snapshot,
+    },
+    id::{ActorId, Hash, Nonce, PackId, ScopeId, SegmentId, SnapshotId},
+    ledger::{MemoryTables, Proven, SegmentStatus, State, Verdict},
+};
+
+pub const OWNER: ActorId = ActorId([1; 32]);
+pub const AGENT: ActorId = ActorId([2; 32]);
+
+/// A ledger in memory, folded as it grows.
+#[derive(Clone)]
+pub struct Ledger {
+    pub state: State,
+    pub tables: MemoryTables,
+}
+
+fn entry(number: u64, previous: Hash, actor: ActorId, kind: EntryKind, body: Vec<u8>) -> Entry {
+    let claims = Claims { who: String::new(), why: String::new(), from: String::new(), clock_ns: 0, unknown: Default::default() };
+    Entry { number, previous, nonce: [0; 16], actor, claims, kind: kind as u8, rules: RULES, body: Blob(body), previous_is_junk: false, annex: Blob::default(), annex_hash: None, unknown: Default::default() }
+}
+
+fn hash_of(number: u64) -> Hash {
+    let mut hash = Hash::default();
+    hash.0[..8].copy_from_slice(&(number + 1).to_le_bytes());
+    hash
+}
+
+impl Ledger {
+    pub fn new() -> Self {
+        let key = [0; 32];
+        let commitments = Commitments { root: key, id: key, gear: key, ledger: key, segment_table: key, chunk_table: key, content: key, unknown: Default::default() };
+        let grant = |actor, kinds: &[EntryKind]| Grant { actor, name: "x".into(), kinds: kinds.iter().map(|kind| *kind as u8).collect(), recipient: None, unknown: Default::default() };
+        let create = Create {
+            owner: ScopeId([9; 16]),
+            ledger: "tenant".into(),
+            name: "t".into(),
+            suite: 1,
+            commitments,
+            grants: vec![grant(OWNER, EntryKind::ALL), grant(AGENT, EntryKind::BACKUP_ROLE)],
+            policy: Policy { chunk_bytes: 8192, fixed: false, sources: Default::default(), unknown: Default::default() },
+            unknown: Default::default(),
+        };
+        let first = entry(0, Hash::default(), OWNER, EntryKind::Create, encode(&create));
+        let state = State::begin(Proven { entry: &first, annex: &Annex::empty(), hash: hash_of(0) }).unwrap();
+        Self { state, tables: MemoryTables::default() }
+    }
+
+    pub fn next(&self) -> u64 {
+        self.state.head.number + 1
+    }
+
+    pub fn apply(&mut self, actor: ActorId, kind: EntryKind, body: Vec<u8>, annex: &Annex) -> Verdict {
+        let number = self.next();
+        let entry = entry(number, self.state.head.hash, actor, kind, body);
+        self.state.apply(&mut self.tables, Proven { entry: &entry, annex, hash: hash_of(number) }).unwrap()
+    }
+
+    /// What must hold after every entry.
+    pub fn check(&self) {
+        for snapshot in self.state.live() {
+            let reach = self.state.reach(snapshot.snapshot.id);
+            for id in reach.iter() {
+                let state = self.tables.segments.get(&id).unwrap_or_else(|| panic!("{id} is reached and unknown"));
+                assert_ne!(state.status, SegmentStatus::Dead, "{id} is reached and dead");
+                for base in &state.bases {
+                    assert!(reach.contains(*base), "{id} is reached without its base {base}");
+                }
+                assert!(!self.tables.packs[&state.pack].dropped, "{id} is reached and its pack dropped");
+            }
+        }
+        for (id, state) in &self.tables.segments {
+            if state.status != SegmentStatus::Dead {
+                assert!(!self.tables.packs[&state.pack].dropped, "{id} is not dead and its pack dropped");
+                for base in &state.bases {
+                    assert_ne!(self.tables.segments[base].status, SegmentStatus::Dead, "a dead base under {id}");
+                }
+            }
+        }
+        for (id, pack) in &self.tables.packs {
+            let live = self.tables.segments.values().filter(|state| state.pack == *id && state.status != SegmentStatus::Dead).count();
+            assert_eq!(pack.live_segments as usize, live, "pack {id}");
+        }
+    }
+}
+
+pub fn session_body() -> Vec<u8> {
+    encode(&Session { nonce: Nonce([3; 8]), unknown: Default::default() })
+}
+pub fn pack_fact(session: u64, ordinal: u32) -> PackFact {
+    PackFact { pack: PackId { session, nonce: Nonce([3; 8]), ordinal }, kind: 0, length: 1000, hash: Hash::default(), segment_table: 1, chunk_table: 1, unknown: Default::default() }
+}
+pub fn row(segment: SegmentId, bases: Vec<SegmentId>, depth: u8) -> SegmentRow {
+    SegmentRow { segment, pack: 0, offset: 4, length: 10, depth, bases, moved_from: None, unknown: Default::default() }
+}
+pub fn snapshot(id: u8, parent: Option<u8>) -> Snapshot {
+    Snapshot {
+        id: SnapshotId([id; 16]),
+        source: "s".into(),
+        kind: "full".into(),
+        tags: Default::default(),
+        started_ns: 0,
+        finished_ns: 0,
+        host: String::new(),
+        parent: parent.map(|parent| SnapshotId([parent; 16])),
+        stats: Default::default(),
+        content: Blob::default(),
+        unknown: Default::default(),
+    }
+}
+pub fn about(session: u64, seen: u64) -> Vec<u8> {
+    encode(&About { session, reason: String::new(), seen, unknown: Default::default() })
+}
+pub fn names(segments: &SegmentSet) -> Annex {
+    Annex { segments: segments.clone(), ..Annex::empty() }
+}
+pub fn segments_body(condemn: Option<u64>) -> Vec<u8> {
+    encode(&Segments { condemn, reason: String::new(), unknown: Default::default() })
+}
+
+/// Draws an entry, often a wrong one, and applies it.
+fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
+    let next = ledger.next();
+    let known: Vec<SegmentId> = ledger.tables.segments.keys().copied().collect();
+    let pick = |random: &mut Random, from: &[SegmentId]| -> SegmentSet {
+        let count = random.below(4);
+        (0..count).filter_map(|_| from.get(random.below(from.len().max(1) as u64) as usize).copied()).collect()
+    };
+    let session = match ledger.state.sessions.keys().nth(random.below(3) as usize) {
+        Some(session) => *session,
+        None => random.below(next),
+    };
+    let actor = if random.below(8) == 0 { AGENT } else { OWNER };
+    let some_snapshot = SnapshotId([random.below(12) as u8; 16]);
+    match random.below(15) {
+        0 | 1 => ledger.apply(actor, EntryKind::Session, session_body(), &Annex::empty()),
+        2..=6 => {
+            let open = ledger.state.sessions.get(&session).cloned();
+            let first = open.as_ref().map_or(0, |open| open.next_segment);
+            let mut rows = Vec::new();
+            for ordinal in first..first + random.below(3) as u32 {
+                let bases: Vec<SegmentId> = if random.below(2) == 0 { pick(random, &known).iter().collect() } else { Vec::new() };
+                let depth = bases.iter().map(|base| ledger.tables.segments[base].depth + 1).max().unwrap_or(0);
+                rows.push(row(SegmentId { session, ordinal }, bases, depth));
+            }
+            let packs = vec![pack_fact(session, open.map_or(0, |open| open.next_pack))];
+            if random.below(3) == 0 {
+                let body = encode(&Publish { session, packs, unknown: Default::default() });
+                return ledger.apply(actor, EntryKind::Publish, body, &Annex { rows, ..Annex::empty() });
+            }
+            let parent = ledger.state.live().last().map(|state| state.snapshot.id.0[0]).filter(|_| random.below(2) == 0);
+            let inherited = parent.map(|parent| ledger.state.reach(SnapshotId([parent; 16]))).unwrap_or_default();
+            let mut reach = pick(random, &known);
+            rows.iter().for_each(|row| drop(reach.insert(row.segment)));
+            if random.below(4) > 0 {
+                let close: Vec<SegmentId> = reach.iter().collect();
+                let mut todo = close;
+                while let Some(id) = todo.pop() {
+                    let bases = rows.iter().find(|row| row.segment == id).map(|row| row.bases.clone());
+                    let bases = bases.or_else(|| ledger.tables.segments.get(&id).map(|state| state.bases.clone()));
+                    todo.extend(bases.unwrap_or_default().into_iter().filter(|base| reach.insert(*base)));
+                }
+            }
+            let annex = Annex { rows, reach_added: SegmentSet(&reach.0 - &inherited.0), reach_removed: SegmentSet(&inherited.0 - &reach.0), ..Annex::empty() };
+            let body = encode(&Commit { session, packs, snapshot: snapshot(next as u8, parent), close: random.below(2) == 0, unknown: Default::default() });
+            ledger.apply(actor, EntryKind::Commit, body, &annex)
+        }
+        7 | 8 => {
+            let body = encode(&Snapshots { snapshots: vec![some_snapshot], reason: String::new(), unknown: Default::default() });
+            let live = ledger.state.live().first().map(|state| state.snapshot.id);
+            let oldest = encode(&Snapshots { snapshots: live.into_iter().collect(), reason: String::new(), unknown: Default::default() });
+            let kind = if random.below(4) == 0 { EntryKind::Undelete } else { EntryKind::Retire };
+            ledger.apply(actor, kind, if kind == EntryKind::Retire { oldest } else { body }, &Annex::empty())
+        }
+        9 | 10 => {
+            let useful = ledger.state.live_reach();
+            let garbage: Vec<SegmentId> = known.iter().copied().filter(|id| !useful.contains(*id)).collect();
+            let all: SegmentSet = garbage.iter().copied().filter(|id| ledger.tables.segments[id].status != SegmentStatus::Dead).collect();
+            let from = if random.below(2) == 0 { &known } else { &garbage };
+            let named = if random.below(2) == 0 { all } else { pick(random, from) };
+            ledger.apply(actor, EntryKind::Condemn, segments_body(None), &names(&named))
+        }
+        11 | 12 => {
+            let condemned: Vec<_> = ledger.tables.segments.iter().filter(|(_, state)| state.status == SegmentStatus::Condemned).collect();
+            let condemn = condemned.first().map(|(_, state)| state.condemned_by);
+            let named: SegmentSet = condemned.iter().filter(|(_, state)| Some(state.condemned_by) == condemn).map(|(id, _)| **id).collect();
+            let wild = pick(random, &known);
+            ledger.apply(actor, EntryKind::Dead, segments_body(condemn), &names(if random.below(3) == 0 { &wild } else { &named }))
+        }
+        13 => {
+            let packs: Vec<PackId> = ledger.tables.packs.iter().filter(|(_, pack)| pack.live_segments == 0 || random.below(9) == 0).map(|(id, _)| *id).collect();
+            ledger.apply(actor, EntryKind::Drop, encode(&Packs { packs, tier: None, unknown: Default::default() }), &Annex::empty())
+        }
+        _ => {
+            let kind = if random.below(2) == 0 { EntryKind::Fence } else { EntryKind::Abort };
+            ledger.apply(actor, kind, about(session, next), &Annex::empty())
+        }
+    }
+}
+
+#[test]
+fn no_interleaving_lets_a_live_snapshot_reach_a_dead_segment() {
+    let mut valid = std::collections::BTreeMap::new();
+    for seed in 0..400 {
+        let mut random = Random(seed);
+        let mut ledger = Ledger::new();
+        for step in 0..120 {
+            let before = ledger.clone();
+            let verdict = random_step(&mut ledger, &mut random);
+            if verdict == Verdict::Valid {
+                *valid.entry(step % 3).or_insert(0u64) += 1;
+            } else {
+                // A void entry changes nothing but the head.
+                assert_eq!(ledger.tables, before.tables, "seed {seed} step {step}");
+                let mut same = ledger.state.clone();
+                same.head = before.state.head.clone();
+                assert_eq!(same, before.state, "seed {seed} step {step}");
+            }
+            ledger.check();
+        }
+        let dead = ledger.tables.segments.values().filter(|state| state.status == SegmentStatus::Dead).count();
+        *valid.entry(9).or_insert(0) += dead as u64;
+        *valid.entry(8).or_insert(0) += ledger.state.live().len() as u64;
+    }
+    // The walk must have been somewhere: many valid entries, dead segments and live snapshots.
+    assert!(valid[&0] > 3000 && valid[&9] > 300 && valid[&8] > 300, "{valid:?}");
+}
+
+#[test]
+fn an_agent_can_add_and_nothing_else() {
+    for kind in EntryKind::ALL {
+        let mut ledger = Ledger::new();
+        let verdict = ledger.apply(AGENT, *kind, session_body(), &Annex::empty());
+        let granted = EntryKind::BACKUP_ROLE.contains(kind);
+        let refused = matches!(&verdict, Verdict::Void(why) if why.0.contains("no grant"));
+        assert_eq!(refused, !granted, "{kind:?}: {verdict:?}");
+    }
+}
+
+#[test]
+fn an_unknown_kind_or_rule_version_is_named_and_forbids_writing() {
+    let mut ledger = Ledger::new();
+    let mut strange = entry(1, ledger.state.head.hash, OWNER, EntryKind::Session, session_body());
+    strange.kind = 200;
+    let verdict = ledger.state.apply(&mut ledger.tables, Proven { entry: &strange, annex: &Annex::empty(), hash: hash_of(1) }).unwrap();
+    assert!(matches!(verdict, Verdict::Void(why) if why.0.contains("kind 200")));
+    assert!(ledger.state.not_understood.is_some());
+}
+
+#[test]
+fn holds_and_locks_win_over_retirement() {
+    let mut ledger = Ledger::new();
+    ledger.apply(OWNER, EntryKind::Session, session_body(), &Annex::empty());
+    let body = encode(&Commit { session: 1, packs: vec![], snapshot: snapshot(5, None), close: true, unknown: Default::default() });
+    assert_eq!(ledger.apply(OWNER, EntryKind::Commit, body, &Annex::empty()), Verdict::Valid);
+    let hold = Hold { case: "c".into(), reason: "r".into(), snapshots: vec![], source: Some("s".into()), unknown: Default::default() };
+    assert_eq!(ledger.apply(OWNER, EntryKind::Hold, encode(&hold), &Annex::empty()), Verdict::Valid);
+    let retire = encode(&Snapshots { snapshots: vec![SnapshotId([5; 16])], reason: String::new(), unknown: Default::default() });
+    let shred = encode(&Shred { epochs: vec![], reason: String::new(), unknown: Default::default() });
+    assert!(matches!(ledger.apply(OWNER, EntryKind::Retire, retire.clone(), &Annex::empty()), Verdict::Void(_)));
+    assert!(matches!(ledger.apply(OWNER, EntryKind::Shred, shred, &Annex::empty()), Verdict::Void(_)));
+    let release = encode(&Release { hold: 3, reason: String::new(), unknown: Default::default() });
+    assert_eq!(ledger.apply(OWNER, EntryKind::Release, release, &Annex::empty()), Verdict::Valid);
+    let lock = |until_ns| encode(&Lock { snapshots: vec![SnapshotId([5; 16])], until_ns, compliance: true, reason: "r".into(), unknown: Default::default() });
+    assert_eq!(ledger.apply(OWNER, EntryKind::Lock, lock(100), &Annex::empty()), Verdict::Valid);
+    assert!(matches!(ledger.apply(OWNER, EntryKind::Lock, lock(50), &Annex::empty()), Verdict::Void(_)), "nobody shortens it");
+    assert!(matches!(ledger.apply(OWNER, EntryKind::Retire, retire.clone(), &Annex::empty()), Verdict::Void(_)));
+    let observed = encode(&Observed { first: 0, times_ns: vec![101], unknown: Default::default() });
+    assert_eq!(ledger.apply(OWNER, EntryKind::Observed, observed, &Annex::empty()), Verdict::Valid);
+    assert_eq!(ledger.apply(OWNER, EntryKind::Retire, retire, &Annex::empty()), Verdict::Valid, "the store's time has passed it");
+}

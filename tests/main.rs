@@ -1,0 +1,11 @@
+//! All integration tests, in one binary: RocksDB links once. Each file guards against one danger.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+mod architecture;
+mod fold;
+mod format;
+mod model;
+mod pipeline;
+mod roundtrip;

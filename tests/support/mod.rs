@@ -1,0 +1,189 @@
+//! What the tests share: seeded environments, repositories in memory, trees to back up.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use strongroom::{
+    environment::{Environment, SharedEnvironment},
+    format::sealed::Suite,
+    operation::{Monitor, Unwatched, backup, browse, restore},
+    pipeline::chunk::ChunkSize,
+    repository::{Identity, NewTenant, Repository, Tenant},
+    source::{Owner, Overwrite, Selection},
+    store::{Place, SharedObjects, open},
+};
+
+/// Virtual time, seeded randomness, real threads.
+pub struct Seeded {
+    state: AtomicU64,
+    now_ns: AtomicI64,
+}
+
+impl Seeded {
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self { state: AtomicU64::new(seed), now_ns: AtomicI64::new(1_700_000_000_000_000_000) })
+    }
+}
+
+impl Environment for Seeded {
+    fn now_ns(&self) -> i64 {
+        self.now_ns.fetch_add(1_000_000, Relaxed)
+    }
+    fn fill_random(&self, bytes: &mut [u8]) {
+        let count = self.state.fetch_add(1, Relaxed);
+        blake3::Hasher::new().update(&count.to_le_bytes()).finalize_xof().fill(bytes);
+    }
+    fn sleep(&self, duration: Duration) {
+        self.now_ns.fetch_add(duration.as_nanos() as i64, Relaxed);
+    }
+    fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
+        std::thread::spawn(work);
+    }
+}
+
+/// A small generator for test data.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.0;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    }
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+    /// Bytes that compress: words from a small set.
+    pub fn text(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 16);
+        while bytes.len() < length {
+            bytes.extend_from_slice(format!("{:x} ", self.below(5000)).as_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+}
+
+/// A repository with one tenant `t`, and the key that opens it.
+pub struct Fixture {
+    pub objects: SharedObjects,
+    pub environment: SharedEnvironment,
+    key_text: String,
+}
+
+impl Fixture {
+    pub fn in_memory(seed: u64) -> Self {
+        Self::on(open(&Place::Memory, true).unwrap(), seed)
+    }
+    pub fn on(objects: SharedObjects, seed: u64) -> Self {
+        let environment: SharedEnvironment = Seeded::new(seed);
+        let identity = Identity::generate(environment.as_ref());
+        let key_text = identity.to_key_file().unwrap().to_string();
+        let repository = Repository::init(objects.clone(), environment.clone(), identity, None, "test".into()).unwrap();
+        repository.create_tenant(&new_tenant("t")).unwrap();
+        Self { objects, environment, key_text }
+    }
+    pub fn identity(&self) -> Identity {
+        Identity::from_key_file(&self.key_text).unwrap()
+    }
+    pub fn repository_on(&self, objects: SharedObjects) -> strongroom::error::Result<Repository> {
+        Repository::open(objects, self.environment.clone(), self.identity(), None, "test".into())
+    }
+    pub fn repository(&self) -> Repository {
+        self.repository_on(self.objects.clone()).unwrap()
+    }
+    pub fn tenant(&self) -> Tenant {
+        self.repository().tenant("t").unwrap()
+    }
+}
+
+pub fn new_tenant(name: &str) -> NewTenant {
+    NewTenant { name: name.into(), owner: None, suite: Suite::Xaes256Gcm, chunk_size: ChunkSize::Average(8 << 10) }
+}
+
+pub fn labels(source: &str) -> backup::Labels {
+    backup::Labels { source: source.into(), kind: "full".into(), tags: Default::default(), host: "test".into() }
+}
+
+pub const OPTIONS: backup::Options = backup::Options { chunk_size: None, rescan: false, verify: true, dry_run: false };
+
+pub fn back_up_bytes(tenant: &mut Tenant, source: &str, mut bytes: &[u8]) -> strongroom::error::Result<backup::Report> {
+    backup::stream(tenant, "stream", &mut bytes, &mut || Ok(()), labels(source), Vec::new(), &OPTIONS, &Unwatched)
+}
+
+pub fn read_bytes(tenant: &Tenant, snapshot: &str) -> strongroom::error::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    restore::cat(tenant, browse::find(tenant, snapshot)?, b"stream", &mut bytes)?;
+    Ok(bytes)
+}
+
+pub fn selection(root: &Path) -> Selection {
+    Selection { roots: vec![root.into()], exclude: ignore::gitignore::Gitignore::empty(), exclude_caches: false, one_file_system: false }
+}
+
+pub fn restore_options(target: &Path) -> restore::Options {
+    restore::Options {
+        target: target.into(),
+        include: ignore::gitignore::Gitignore::empty(),
+        exclude: ignore::gitignore::Gitignore::empty(),
+        overwrite: Overwrite::IfChanged,
+        owner: Owner::Number,
+        delete: false,
+        dry_run: false,
+        verify: false,
+    }
+}
+
+/// Everything that `find` can say of a tree, and each file's bytes: two equal lists are two equal trees.
+pub fn describe(root: &Path) -> Vec<String> {
+    use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
+    fn visit(path: &Path, root: &Path, inodes: &mut Vec<(u64, String)>, out: &mut Vec<String>) {
+        let metadata = std::fs::symlink_metadata(path).unwrap();
+        let name = path.strip_prefix(root).unwrap();
+        let shown = name.as_os_str().as_bytes().escape_ascii().to_string();
+        let content = if metadata.is_file() {
+            blake3::hash(&std::fs::read(path).unwrap()).to_hex().to_string()
+        } else if metadata.is_symlink() {
+            std::fs::read_link(path).unwrap().as_os_str().as_bytes().escape_ascii().to_string()
+        } else {
+            String::new()
+        };
+        let same_as = inodes.iter().find(|(inode, _)| *inode == metadata.ino() && !metadata.is_dir()).map(|(_, name)| name.clone());
+        inodes.push((metadata.ino(), shown.clone()));
+        let size = if metadata.is_file() { metadata.len() } else { 0 };
+        let rdev = metadata.rdev();
+        out.push(format!("{shown} {:o} {}:{} {}.{:09} {size} {rdev} {content} {same_as:?}", metadata.mode(), metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mtime_nsec()));
+        if metadata.is_dir() {
+            let mut below: Vec<PathBuf> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            below.sort();
+            below.iter().for_each(|path| visit(path, root, inodes, out));
+        }
+    }
+    let (mut inodes, mut out) = (Vec::new(), Vec::new());
+    visit(root, root, &mut inodes, &mut out);
+    out
+}
+
+/// Notes problems.
+#[derive(Default)]
+pub struct Notes(pub std::sync::Mutex<Vec<String>>);
+impl Monitor for Notes {
+    fn problem(&self, what: &str, why: &str) {
+        self.0.lock().unwrap().push(format!("{what}: {why}"));
+    }
+}
