@@ -4,8 +4,13 @@
 mod support;
 
 mod architecture;
+mod cli;
+mod crash;
+mod damage;
 mod fold;
 mod format;
 mod model;
 mod pipeline;
 mod roundtrip;
+mod store;
+mod tenancy;

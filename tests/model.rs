@@ -30,6 +30,8 @@ enum Written {
 struct Actor {
     step: u8,
     session: u64,
+    /// What it found when its session began, and will not store again.
+    relies: Vec<(u64, u32)>,
     /// How much of the ledger it has folded.
     folded: u64,
     crashed: bool,
@@ -87,7 +89,9 @@ fn fold(entries: &[Written]) -> (Ledger, Vec<bool>) {
                 let mut reach = set(relies);
                 let rows = if *stores { vec![row(new, vec![], 0)] } else { vec![] };
                 let packs = if *stores { vec![pack_fact(*session, 0)] } else { vec![] };
-                rows.iter().for_each(|row| drop(reach.insert(row.segment)));
+                for row in &rows {
+                    reach.insert(row.segment);
+                }
                 let body = encode(&Commit { session: *session, packs, snapshot: snapshot(*id, None), close: true, unknown: Default::default() });
                 (AGENT, EntryKind::Commit, body, Annex { rows, reach_added: reach, ..Annex::empty() })
             }
@@ -119,9 +123,10 @@ impl World {
         match actor.step {
             0 => Some(Written::Session(writer as u8)),
             1 => {
-                // Condemned segments count as missing: then the data is stored anew.
-                let usable = ledger.tables.segments.iter().find(|(_, state)| state.status == SegmentStatus::Live).map(|(id, _)| (id.session, id.ordinal));
-                Some(Written::Commit { session: actor.session, snapshot: 10 + writer as u8, relies: usable.into_iter().collect(), stores: usable.is_none() })
+                // What it relied on and is dead by now is stored anew.
+                let gone = |id: &(u64, u32)| ledger.tables.segments.get(&segment(*id)).is_none_or(|state| state.status == SegmentStatus::Dead);
+                let relies: Vec<_> = actor.relies.iter().copied().filter(|id| !gone(id)).collect();
+                Some(Written::Commit { session: actor.session, snapshot: 10 + writer as u8, stores: relies.is_empty(), relies })
             }
             _ => None,
         }
@@ -208,6 +213,10 @@ impl Model for System {
                 let actor = &mut next.writers[writer];
                 if actor.step == 0 {
                     actor.session = tail + 1;
+                    // Condemned segments count as missing.
+                    let (ledger, _) = fold(&world.entries[..actor.folded as usize]);
+                    let usable = ledger.tables.segments.iter().find(|(_, state)| state.status == SegmentStatus::Live);
+                    actor.relies = usable.map(|(id, _)| (id.session, id.ordinal)).into_iter().collect();
                 }
                 // After a lost answer it reads the slot, finds its own nonce, and is done as well.
                 (actor.step, actor.folded) = (actor.step + 1, tail + 1);

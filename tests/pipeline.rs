@@ -101,7 +101,9 @@ fn segments_of_every_compressibility_come_back() {
     let mut random = Random(3);
     for bytes in [random.bytes(300_000), random.text(300_000), vec![1; 300_000], random.bytes(1)] {
         let mut builder = SegmentBuilder::default();
-        bytes.chunks(7000).for_each(|chunk| drop(builder.push(hasher.id(chunk), chunk)));
+        for chunk in bytes.chunks(7000) {
+            builder.push(hasher.id(chunk), chunk);
+        }
         let sealed = sealer.seal(id, &builder, [1; 24]);
         let opened = unseal(&sealed, sealer.owner, id, |_| Some(sealer.key.clone())).unwrap().finish(&[], &hasher).unwrap();
         assert_eq!(opened.slice(0, builder.chunks.len() as u32).unwrap(), bytes);

@@ -35,17 +35,27 @@ pub(super) struct StoredEntry {
     pub hash: Hash,
 }
 
-/// Reads entry `number`.
+/// Reads entry `number`. What does not open is read a second time: a bit that flipped on the way
+/// must not make anyone take a good entry for junk.
 pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Slot> {
-    let Some(bytes) = get_if_present(objects, &names::entry(keys.owner, number))? else { return Ok(Slot::Absent) };
-    let stored_hash = hash(&bytes);
+    let name = names::entry(keys.owner, number);
+    let Some(mut bytes) = get_if_present(objects, &name)? else { return Ok(Slot::Absent) };
     let entry = match authentic(keys, number, &bytes) {
-        Ok(entry) => entry,
-        Err(why) if why.contains(NEWER) => return Err(Error::new(ErrorKind::NewerFormat, format!("ledger entry {number} was {why}: use a newer strongroom; nothing was changed"))),
-        Err(why) => return Ok(Slot::Unauthentic { hash: stored_hash, why }),
+        Ok(entry) => Ok(entry),
+        Err(_) => {
+            bytes = objects.get(&name, None)?;
+            authentic(keys, number, &bytes)
+        }
     };
-    let annex = read_annex(objects, keys, &entry)?;
-    Ok(Slot::Entry(Box::new(StoredEntry { entry, annex, hash: stored_hash })))
+    let stored_hash = hash(&bytes);
+    match entry {
+        Ok(entry) => {
+            let annex = read_annex(objects, keys, &entry)?;
+            Ok(Slot::Entry(Box::new(StoredEntry { entry, annex, hash: stored_hash })))
+        }
+        Err(why) if why.contains(NEWER) => Err(Error::new(ErrorKind::NewerFormat, format!("ledger entry {number} was {why}: use a newer strongroom; nothing was changed"))),
+        Err(why) => Ok(Slot::Unauthentic { hash: stored_hash, why }),
+    }
 }
 
 fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<Entry, String> {

@@ -185,7 +185,9 @@ impl<'a> Session<'a> {
         }
         let place = ChunkPlace { segment, number };
         self.fresh.insert(id, place);
-        self.new_bytes += bytes.len() as u64;
+        if lane == Lane::Data {
+            self.new_bytes += bytes.len() as u64;
+        }
         self.unpublished_bytes += bytes.len() as u64;
         if full {
             self.seal_open(lane)?;

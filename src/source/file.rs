@@ -57,17 +57,19 @@ pub fn entry_of(full: &Path, path: &[u8], metadata: &Metadata, users: &uzers::Us
 
 fn xattrs(full: &Path) -> io::Result<BTreeMap<Blob, Blob>> {
     let mut found = BTreeMap::new();
-    let mut names = vec![0u8; 0];
-    let length = match rustix::fs::llistxattr(full, &mut names) {
-        Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(found),
-        Ok(length) => length,
-        Err(error) => return Err(error.into()),
+    let mut names = [0u8; 1024].to_vec();
+    let length = loop {
+        match rustix::fs::llistxattr(full, &mut names[..]) {
+            Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(found),
+            Ok(length) => break length,
+            // The kernel's limit is 64 KiB.
+            Err(rustix::io::Errno::RANGE) if names.len() < 64 << 10 => names.resize(64 << 10, 0),
+            Err(error) => return Err(error.into()),
+        }
     };
-    names.resize(length + 1024, 0);
-    let length = rustix::fs::llistxattr(full, &mut names)?;
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let mut value = vec![0u8; 64 << 10];
-        match rustix::fs::lgetxattr(full, name, &mut value) {
+        match rustix::fs::lgetxattr(full, name, &mut value[..]) {
             Ok(length) => drop(found.insert(Blob(name.to_vec()), Blob(value[..length].to_vec()))),
             // Removed since, or not for this user.
             Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP | rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {}

@@ -1,0 +1,317 @@
+//! Guards what people and scripts rely on: commands, exit codes, JSON, and clear refusals.
+
+use crate::support::*;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// A place with a repository, a key, a cache and one tenant.
+pub struct Place {
+    pub folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        place.ok(&["key", "generate", place.path("key").to_str().unwrap()]);
+        place.ok(&["init"]);
+        place.ok(&["tenant", "create", "t"]);
+        place
+    }
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+        command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());
+        command.env("STRONGROOM_REPO", self.path("repo")).env("STRONGROOM_KEY_FILE", self.path("key")).env("STRONGROOM_CACHE_DIR", self.path("cache"));
+        command.stdin(Stdio::null());
+        command
+    }
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
+    }
+    pub fn fails(&self, args: &[&str], code: i32, says: &str) {
+        let output = self.run(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(says), "{args:?} should say {says:?}: {said}");
+    }
+}
+
+fn data(place: &Place) -> PathBuf {
+    let data = place.path("data");
+    std::fs::create_dir_all(data.join("sub")).unwrap();
+    std::fs::write(data.join("one"), Random(1).text(100_000)).unwrap();
+    std::fs::write(data.join("sub/two"), b"two").unwrap();
+    data
+}
+
+#[test]
+fn everyday_use_works_as_the_readme_says() {
+    let place = Place::new();
+    let data = data(&place);
+    let path = data.to_str().unwrap();
+    let made = place.json(&["backup", "--source", "s", "--tag", "a=b", path]);
+    assert_eq!(made["stats"]["files"], 2);
+    std::fs::write(data.join("sub/three"), b"three").unwrap();
+    place.ok(&["backup", "--source", "s", path]);
+    let snapshots = place.json(&["snapshots"]);
+    assert_eq!(snapshots["snapshots"].as_array().unwrap().len(), 2);
+    assert_eq!(snapshots["snapshots"][0]["tags"]["a"], "b");
+    assert!(place.ok(&["ls", "latest"]).contains("sub/three"));
+    assert!(place.ok(&["find", "three"]).contains("sub/three"));
+    let changes = place.json(&["diff", "latest~1", "latest"]);
+    assert!(changes["changes"].as_array().unwrap().iter().any(|change| change["change"] == "added"));
+    assert_eq!(place.ok(&["cat", &format!("s@latest:{path}/sub/two")]), "two");
+    let target = place.path("out");
+    let id = snapshots["snapshots"][0]["snapshot_id"].as_str().unwrap();
+    place.ok(&["restore", &id[..8], "--target", target.to_str().unwrap(), "--verify"]);
+    assert!(!target.join(path.trim_start_matches('/')).join("sub/three").exists());
+    place.ok(&["restore", "latest", "--target", target.to_str().unwrap()]);
+    assert_eq!(describe(&target.join(path.trim_start_matches('/'))), describe(&data));
+    assert_eq!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().len(), 0);
+    assert!(place.json(&["stats"])["logical_bytes"].as_u64().unwrap() > 200_000);
+    assert!(place.ok(&["audit", "show"]).contains("COMMIT"));
+    assert!(place.ok(&["man"]).contains("strongroom") && place.ok(&["completions", "bash"]).contains("strongroom"));
+    assert!(place.ok(&["ls", "@2099-01-01T00:00Z"]).contains("sub/three"));
+}
+
+#[test]
+fn streams_and_commands_are_backed_up() {
+    let place = Place::new();
+    let out = place.ok(&["backup", "--source", "db", "--name", "dump.sql", "--command", "--", "sh", "-c", "echo hello; echo world"]);
+    assert!(out.contains("snapshot"), "{out}");
+    assert_eq!(place.ok(&["cat", "latest:dump.sql"]), "hello\nworld\n");
+    place.fails(&["backup", "--source", "db", "--name", "dump.sql", "--command", "--", "sh", "-c", "echo half; exit 3"], 1, "no snapshot was made");
+    let mut child = place.command(&["backup", "--source", "db", "--stdin", "--name", "a/b"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"from a pipe").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(place.ok(&["restore", "latest:a/b", "--target", "-"]), "from a pipe");
+    assert_eq!(place.json(&["snapshots"])["snapshots"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn selections_leave_out_what_they_should() {
+    let place = Place::new();
+    let data = data(&place);
+    std::fs::create_dir(data.join("cache")).unwrap();
+    std::fs::write(data.join("cache/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55\n").unwrap();
+    std::fs::write(data.join("cache/junk"), "junk").unwrap();
+    std::fs::write(data.join("x.tmp"), "tmp").unwrap();
+    let list = place.path("list");
+    std::fs::write(&list, format!("{}\n", data.display())).unwrap();
+    place.ok(&["backup", "--source", "s", "--exclude", "*.tmp", "--exclude-caches", "--files-from", list.to_str().unwrap()]);
+    let listed = place.ok(&["ls", "latest"]);
+    assert!(listed.contains("CACHEDIR.TAG") && listed.contains("sub/two"));
+    assert!(!listed.contains("junk") && !listed.contains("x.tmp"), "{listed}");
+    let dry = place.json(&["backup", "--source", "s", "--dry-run", data.to_str().unwrap()]);
+    assert!(dry["snapshot_id"].is_null() && dry["stats"]["files"] == 5);
+    let target = place.path("part");
+    place.ok(&["restore", "latest", "--target", target.to_str().unwrap(), "--include", "two"]);
+    let restored = describe(&target);
+    assert!(restored.iter().any(|line| line.contains("sub/two")) && !restored.iter().any(|line| line.contains("/one")), "{restored:?}");
+}
+
+#[test]
+fn every_refusal_has_its_code_and_says_what_to_do() {
+    let place = Place::new();
+    let data = data(&place);
+    let path = data.to_str().unwrap();
+    place.ok(&["backup", "--source", "s", path]);
+    place.fails(&["nonsense"], 2, "nonsense");
+    place.fails(&["forget"], 2, "forget");
+    place.fails(&["--repo", "/nowhere", "snapshots"], 10, "no repository");
+    place.fails(&["--repo", place.folder.path().to_str().unwrap(), "snapshots"], 10, "strongroom init");
+    let other = place.path("other");
+    place.ok(&["key", "generate", other.to_str().unwrap()]);
+    place.fails(&["--key-file", other.to_str().unwrap(), "snapshots"], 11, "opens nothing");
+    place.fails(&["--tenant", "nobody", "snapshots"], 12, "tenant list");
+    let output = place.command(&["snapshots"]).env_remove("STRONGROOM_KEY_FILE").output().unwrap();
+    assert_eq!(output.status.code(), Some(18));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--passphrase-file"));
+    place.fails(&["init"], 1, "repository already");
+    place.fails(&["tenant", "create", "t"], 1, "exists");
+    place.fails(&["restore", "deadbeef", "--target", "/tmp/x"], 1, "strongroom snapshots");
+    place.fails(&["key", "generate", other.to_str().unwrap()], 1, "exists");
+    place.fails(&["backup", "--source", "s", path, "/no/such/path"], 3, "could not be read");
+    let output = place.command(&["--repo", "s3://bucket/x", "snapshots"]).env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x").output().unwrap();
+    assert_eq!(output.status.code(), Some(15), "{}", String::from_utf8_lossy(&output.stderr));
+    let profile = place.path("profile.toml");
+    std::fs::write(&profile, "repo = \"x\"\nrepoo = \"y\"\n").unwrap();
+    place.fails(&["--profile", profile.to_str().unwrap(), "snapshots"], 2, "repoo");
+    std::fs::write(&profile, "tenant = \"t\"\n").unwrap();
+    place.ok(&["--profile", profile.to_str().unwrap(), "snapshots"]);
+    // A newer format is said to be newer, and nothing is touched.
+    let config = place.path("repo/config");
+    let mut bytes = std::fs::read(&config).unwrap();
+    bytes[3] = 9;
+    std::fs::write(&config, &bytes).unwrap();
+    place.fails(&["snapshots"], 16, "newer strongroom");
+    bytes[3] = 1;
+    std::fs::write(&config, &bytes).unwrap();
+    place.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn damage_is_named_with_its_code() {
+    let place = Place::new();
+    let data = data(&place);
+    place.ok(&["backup", "--source", "s", data.to_str().unwrap()]);
+    let find = Command::new("find").arg(place.path("repo")).args(["-path", "*/data/*", "-type", "f"]).output().unwrap();
+    let pack = String::from_utf8(find.stdout).unwrap().trim().to_owned();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&pack, &bytes).unwrap();
+    place.fails(&["check", "--read-data"], 13, "problems");
+    place.fails(&["restore", "latest", "--target", place.path("out").to_str().unwrap()], 13, "check --read-data");
+    let again = place.ok(&["backup", "--source", "s", "--rescan", data.to_str().unwrap()]);
+    assert!(again.contains("snapshot"));
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_repository_is_unharmed() {
+    let place = Place::new();
+    let data = data(&place);
+    let small = place.path("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&small).status().is_ok_and(|status| status.success());
+    if !mounted {
+        println!("not checked: this machine does not allow mounting a tmpfs");
+        return;
+    }
+    let repo = small.to_str().unwrap();
+    place.ok(&["--repo", repo, "init"]);
+    place.ok(&["--repo", repo, "tenant", "create", "t"]);
+    place.ok(&["--repo", repo, "backup", "--source", "s", data.to_str().unwrap()]);
+    std::fs::write(data.join("big"), Random(8).bytes(8 << 20)).unwrap();
+    let output = place.run(&["--repo", repo, "backup", "--source", "s", data.to_str().unwrap()]);
+    let checked = place.run(&["--repo", repo, "check", "--read-data"]);
+    let unmounted = Command::new("umount").arg("-l").arg(&small).status();
+    assert_eq!(output.status.code(), Some(19), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    assert!(unmounted.unwrap().success());
+}
+
+#[test]
+fn an_interrupt_ends_cleanly() {
+    let place = Place::new();
+    let mut child = place.command(&["backup", "--source", "s", "--stdin", "--name", "x"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, &Random(1).bytes(6 << 20)).unwrap();
+    // The session is open once its entry is there.
+    while place.json(&["audit", "show"])["entries"].as_array().unwrap().len() < 2 {}
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let _closed_early = std::io::Write::write_all(&mut stdin, &Random(2).bytes(12 << 20));
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(place.json(&["snapshots"])["snapshots"].as_array().unwrap().len(), 0);
+    place.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn four_back_up_while_two_restore() {
+    let place = Place::new();
+    let data = data(&place);
+    place.ok(&["backup", "--source", "s", data.to_str().unwrap()]);
+    let mut children = Vec::new();
+    for number in 0..6 {
+        let out = place.path(&format!("out-{number}"));
+        let source = format!("s{number}");
+        let args: Vec<&str> = if number < 4 { vec!["backup", "--source", &source, data.to_str().unwrap()] } else { vec!["restore", "s@latest", "--target", out.to_str().unwrap()] };
+        children.push(place.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    }
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(place.json(&["snapshots"])["snapshots"].as_array().unwrap().len(), 5);
+    for number in 0..4 {
+        assert_eq!(place.ok(&["cat", &format!("s{number}@latest:{}/sub/two", data.display())]), "two");
+    }
+    assert_eq!(describe(&place.path("out-4").join(data.strip_prefix("/").unwrap())), describe(&data));
+    assert_eq!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_damaged_or_foreign_index_is_rebuilt_without_a_word() {
+    let place = Place::new();
+    let data = data(&place);
+    place.ok(&["backup", "--source", "s", data.to_str().unwrap()]);
+    let find = Command::new("find").arg(place.path("cache")).args(["-name", "index-0", "-type", "d"]).output().unwrap();
+    for index in String::from_utf8(find.stdout).unwrap().lines() {
+        for file in std::fs::read_dir(Path::new(index)).unwrap() {
+            std::fs::write(file.unwrap().path(), b"garbage").unwrap();
+        }
+    }
+    let again = place.json(&["backup", "--source", "s", "--rescan", data.to_str().unwrap()]);
+    assert_eq!(again["stats"]["new_bytes"], 0);
+    std::fs::remove_dir_all(place.path("cache")).unwrap();
+    place.ok(&["restore", "latest", "--target", place.path("out").to_str().unwrap()]);
+}
+
+#[test]
+fn circles_are_exported_and_kept_apart() {
+    let place = Place::new();
+    let data = data(&place);
+    place.ok(&["backup", "--source", "s", data.to_str().unwrap()]);
+    let key = place.path("steward");
+    place.ok(&["key", "export", "--circle", "steward", key.to_str().unwrap()]);
+    let as_steward = ["--key-file", key.to_str().unwrap(), "--cache-dir", place.path("c2").to_str().unwrap()].map(str::to_owned);
+    fn both<'a>(first: &'a [String], args: &[&'a str]) -> Vec<&'a str> {
+        first.iter().map(String::as_str).chain(args.iter().copied()).collect()
+    }
+    let path = data.to_str().unwrap();
+    assert!(place.ok(&both(&as_steward, &["snapshots"])).contains(" s"));
+    place.ok(&both(&as_steward, &["check", "--read-data"]));
+    place.fails(&both(&as_steward, &["ls", "latest"]), 17, "circle `tenant`");
+    place.fails(&both(&as_steward, &["backup", "--source", "s", path]), 17, "circle `tenant`");
+}
+
+#[test]
+fn the_tour_shows_it_all() {
+    let place = Place::new();
+    let shown: serde_json::Value = serde_json::from_str(&place.ok(&["tour", "--json"])).unwrap();
+    assert_eq!(shown["backups"].as_array().unwrap().len(), 5);
+    assert!(shown["compared_files"].as_u64().unwrap() > 0);
+}
+
+/// The independent reader restores what this program stored, with the key and the specification alone.
+#[test]
+fn the_independent_reader_restores_byte_for_byte() {
+    let Some(python) = std::env::var_os("STRONGROOM_TEST_PYTHON") else {
+        println!("not checked: STRONGROOM_TEST_PYTHON names a Python with tests/reader/requirements.txt");
+        return;
+    };
+    let place = Place::new();
+    let data = data(&place);
+    std::fs::write(data.join("zeros"), vec![0; 3 << 20]).unwrap();
+    std::os::unix::fs::symlink("one", data.join("link")).unwrap();
+    for cipher in ["xaes256gcm", "xchacha20poly1305"] {
+        let tenant = format!("with-{cipher}");
+        place.ok(&["tenant", "create", &tenant, "--cipher", cipher]);
+        place.ok(&["--tenant", &tenant, "backup", "--source", "s", data.to_str().unwrap()]);
+        let out = place.path(&format!("out-{cipher}"));
+        let read = |repo: &Path, key: &Path, out: &Path| {
+            let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/reader.py");
+            let done = Command::new(&python).arg(reader).arg(repo).arg(key).arg(&tenant).arg("latest").arg(out).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        read(&place.path("repo"), &place.path("key"), &out);
+        let content = |root: &Path| {
+            let listed = Command::new("sh").arg("-c").arg("find . -type f -exec sha256sum {} + | sort; find . -type l -printf '%p %l\\n' | sort").current_dir(root).output().unwrap();
+            String::from_utf8(listed.stdout).unwrap()
+        };
+        assert_eq!(content(&out.join(data.strip_prefix("/").unwrap())), content(&data));
+    }
+}

@@ -1,0 +1,168 @@
+//! The damage matrix: every kind of object, harmed in every way, is found by `check`, named, never
+//! a panic, and never wrong bytes from a restore.
+
+use crate::support::*;
+use bytes::Bytes;
+use std::{collections::BTreeMap, sync::Arc};
+use strongroom::{
+    error::Kind,
+    operation::{Unwatched, check},
+    store::{Listed, Objects, Put, SharedObjects, StoreError, StoreErrorKind},
+};
+
+/// A store whose objects can be changed behind everyone's back.
+#[derive(Default)]
+struct Clay(std::sync::Mutex<BTreeMap<String, Bytes>>);
+
+impl Objects for Clay {
+    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
+        let mut map = self.0.lock().unwrap();
+        if map.contains_key(name) {
+            return Ok(Put::Exists);
+        }
+        map.insert(name.into(), parts.concat().into());
+        Ok(Put::Created)
+    }
+    fn get(&self, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Bytes, StoreError> {
+        let bytes = self.0.lock().unwrap().get(name).cloned().ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, name, "gone"))?;
+        match range {
+            Some(range) if range.end as usize > bytes.len() || range.start > range.end => Err(StoreError::new(StoreErrorKind::Other, name, "short")),
+            Some(range) => Ok(bytes.slice(range.start as usize..range.end as usize)),
+            None => Ok(bytes),
+        }
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let prefix = format!("{prefix}/");
+        let map = self.0.lock().unwrap();
+        Ok(map.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(name, bytes)| Listed { name: name.clone(), size_bytes: bytes.len() as u64 }).collect())
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.0.lock().unwrap().remove(name);
+        Ok(())
+    }
+}
+
+const HARMS: &[&str] = &["deleted", "truncated", "emptied", "flipped at the start", "flipped in the middle", "flipped at the end", "longer", "swapped with a sibling", "swapped with another tenant's"];
+
+fn kind_of(name: &str) -> &str {
+    let mut parts = name.split('/');
+    match parts.next() {
+        Some("t") => parts.nth(1).unwrap(),
+        Some("keys") => parts.next().unwrap(),
+        _ => "config",
+    }
+}
+
+fn harm(objects: &BTreeMap<String, Bytes>, name: &str, how: &str, other_tenant: &str) -> Option<BTreeMap<String, Bytes>> {
+    let mut harmed = objects.clone();
+    let mut bytes = objects[name].to_vec();
+    let flip = |bytes: &mut Vec<u8>, at: usize| bytes[at] ^= 0x10;
+    let length = bytes.len();
+    let other = |same_tenant: bool| {
+        objects.iter().find(|(found, _)| {
+            let foreign = found.contains(other_tenant) != name.contains(other_tenant);
+            found.as_str() != name && kind_of(found) == kind_of(name) && foreign != same_tenant
+        })
+    };
+    match how {
+        "deleted" => drop(harmed.remove(name)),
+        "truncated" => bytes.truncate(length - length.min(7)),
+        "emptied" => bytes.clear(),
+        "flipped at the start" => flip(&mut bytes, 6),
+        "flipped in the middle" => flip(&mut bytes, length / 2),
+        "flipped at the end" => flip(&mut bytes, length - 1),
+        "longer" => bytes.push(0),
+        "swapped with a sibling" => bytes = other(true)?.1.to_vec(),
+        _ => bytes = other(false)?.1.to_vec(),
+    }
+    if how != "deleted" {
+        harmed.insert(name.into(), bytes.into());
+    }
+    Some(harmed)
+}
+
+#[test]
+fn every_harm_to_every_object_is_found_and_never_wrong_bytes() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
+    fixture.repository().create_tenant(&new_tenant("other")).unwrap();
+    let mut random = Random(1);
+    let contents: Vec<Vec<u8>> = (0..3).map(|_| random.text(3 << 20)).collect();
+    let mut tenant = fixture.tenant();
+    for (number, bytes) in contents.iter().enumerate() {
+        back_up_bytes(&mut tenant, &format!("s{number}"), bytes).unwrap();
+    }
+    // Something large enough for an annex of its own.
+    let many: Vec<u8> = (0..300u32).flat_map(|_| random.bytes(1 << 20)).collect();
+    back_up_bytes(&mut tenant, "many", &many).unwrap();
+    let id = tenant.keys.owner.to_string();
+    let mut other = fixture.repository().tenant("other").unwrap();
+    back_up_bytes(&mut other, "s0", &contents[0]).unwrap();
+    let other_id = other.keys.owner.to_string();
+    let objects = clay.0.lock().unwrap().clone();
+    let kinds: std::collections::BTreeSet<&str> = objects.keys().map(|name| kind_of(name)).collect();
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["annex", "config", "data", "ledger", "meta", "ring", "slot"]);
+    let head = tenant.state.head.number;
+    let (mut tried, mut kinds_seen) = (0, BTreeMap::<String, u32>::new());
+    for name in objects.keys().filter(|name| name.contains(&id) || *name == "config") {
+        // Of the many alike, a few.
+        let seen = kinds_seen.entry(kind_of(name).to_owned()).or_default();
+        *seen += 1;
+        if *seen > 6 && kind_of(name) != "ledger" {
+            continue;
+        }
+        for how in HARMS {
+            let Some(harmed) = harm(&objects, name, how, &other_id) else { continue };
+            tried += 1;
+            *clay.0.lock().unwrap() = harmed;
+            let opened = fixture.repository_on(clay.clone()).and_then(|repository| repository.tenant("t"));
+            let is_tail = name.ends_with(&format!("{head:016x}"));
+            let Ok(mut fresh) = opened.map_err(|error| {
+                assert!(matches!(error.kind, Kind::Damaged | Kind::NoRepository | Kind::WrongKey | Kind::TenantUnknown | Kind::NewerFormat), "{name} {how}: {error}");
+            }) else {
+                continue;
+            };
+            let report = check::check(&mut fresh, Some(100), &Unwatched).unwrap_or_else(|error| panic!("{name} {how}: {error}"));
+            // A client without memory cannot know that the newest entry is gone.
+            let invisible = is_tail && *how == "deleted";
+            assert!(!report.problems.is_empty() || invisible, "{name} {how}: not found");
+            for (number, bytes) in contents.iter().enumerate() {
+                if let Ok(read) = read_bytes(&fresh, &format!("s{number}@latest")) {
+                    assert!(read == *bytes, "{name} {how}: WRONG BYTES");
+                } else {
+                    // What does not restore is named.
+                    let lost = fresh.state.live().iter().find(|state| state.snapshot.source == format!("s{number}")).map(|state| state.snapshot.id);
+                    let named = report.problems.iter().any(|problem| lost.is_none_or(|id| problem.snapshots.contains(&id)) || problem.object.contains("ledger"));
+                    assert!(named || invisible, "{name} {how}: s{number} does not restore, and check does not say so: {:?}", report.problems);
+                }
+            }
+        }
+    }
+    assert!(tried > 150, "{tried}");
+    *clay.0.lock().unwrap() = objects;
+    assert!(check::check(&mut fixture.tenant(), Some(100), &Unwatched).unwrap().problems.is_empty());
+}
+
+#[test]
+fn a_client_that_remembers_a_head_notices_a_history_that_was_cut() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let mut repository = fixture.repository();
+    repository.cache = Some(folder.path().into());
+    let mut tenant = repository.tenant("t").unwrap();
+    back_up_bytes(&mut tenant, "s", b"one").unwrap();
+    let newest = format!("{:016x}", tenant.state.head.number);
+    drop(tenant);
+    let before = clay.0.lock().unwrap().clone();
+    clay.0.lock().unwrap().retain(|name, _| !(name.contains("/ledger/") && name.ends_with(&newest)));
+    // In this process the first slot is taken; the copy of its folder is what another would see.
+    let copy = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new("cp").arg("-a").arg(format!("{}/.", folder.path().display())).arg(copy.path()).status().unwrap();
+    assert!(status.success());
+    let mut later = fixture.repository();
+    later.cache = Some(copy.path().into());
+    let error = later.tenant("t").err().expect("a shorter history is refused");
+    assert!(error.kind == Kind::Damaged && error.message.contains("cut"), "{error}");
+    *clay.0.lock().unwrap() = before;
+}
