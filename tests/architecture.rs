@@ -21,8 +21,25 @@ const RANKS: &[(&str, u32)] = &[
 ];
 /// What nothing in a pure layer may say.
 const IMPURE: &[&str] = &[
-    "async ", "std::fs", "std::net", "std::env", "std::thread", "std::process", "std::sync", "SystemTime", "Instant", "getrandom", "rand::", "println!",
-    "eprintln!", "log::", "tracing::", "Mutex", "tokio", "crate::environment", "crate::error",
+    "async ",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::thread",
+    "std::process",
+    "std::sync",
+    "SystemTime",
+    "Instant",
+    "getrandom",
+    "rand::",
+    "println!",
+    "eprintln!",
+    "log::",
+    "tracing::",
+    "Mutex",
+    "tokio",
+    "crate::environment",
+    "crate::error",
 ];
 const PURE: &[&str] = &["format", "pipeline", "ledger", "policy"];
 
@@ -45,7 +62,8 @@ fn module_of(path: &Path, src: &Path) -> String {
 /// Returns the modules that a file names after `crate::`, whether in `use` trees or in paths.
 fn imports(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let word = |text: &str| text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let word =
+        |text: &str| text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
         let Some(tree) = rest.strip_prefix('{') else {
@@ -100,8 +118,14 @@ fn pure_layers_have_no_effects() {
         rust_files(&src.join(layer), &mut files);
         for path in files {
             let text = std::fs::read_to_string(&path).unwrap();
-            let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-            wrong.extend(IMPURE.iter().filter(|word| code.contains(**word)).map(|word| format!("{} says `{word}`", path.display())));
+            let code: String =
+                text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            wrong.extend(
+                IMPURE
+                    .iter()
+                    .filter(|word| code.contains(**word))
+                    .map(|word| format!("{} says `{word}`", path.display())),
+            );
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -121,5 +145,8 @@ fn every_test_file_is_run() {
 
 #[test]
 fn the_import_reader_sees_trees_and_paths() {
-    assert_eq!(imports("use crate::{\n    format::{a, b},\n    id::X,\n};\nlet x = crate::store::y();"), ["format", "id", "store"]);
+    assert_eq!(
+        imports("use crate::{\n    format::{a, b},\n    id::X,\n};\nlet x = crate::store::y();"),
+        ["format", "id", "store"]
+    );
 }

@@ -25,7 +25,10 @@ impl Place {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
         command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());
-        command.env("STRONGROOM_REPO", self.path("repo")).env("STRONGROOM_KEY_FILE", self.path("key")).env("STRONGROOM_CACHE_DIR", self.path("cache"));
+        command
+            .env("STRONGROOM_REPO", self.path("repo"))
+            .env("STRONGROOM_KEY_FILE", self.path("key"))
+            .env("STRONGROOM_CACHE_DIR", self.path("cache"));
         command.stdin(Stdio::null());
         command
     }
@@ -89,11 +92,31 @@ fn everyday_use_works_as_the_readme_says() {
 #[test]
 fn streams_and_commands_are_backed_up() {
     let place = Place::new();
-    let out = place.ok(&["backup", "--source", "db", "--name", "dump.sql", "--command", "--", "sh", "-c", "echo hello; echo world"]);
+    let out = place.ok(&[
+        "backup",
+        "--source",
+        "db",
+        "--name",
+        "dump.sql",
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        "echo hello; echo world",
+    ]);
     assert!(out.contains("snapshot"), "{out}");
     assert_eq!(place.ok(&["cat", "latest:dump.sql"]), "hello\nworld\n");
-    place.fails(&["backup", "--source", "db", "--name", "dump.sql", "--command", "--", "sh", "-c", "echo half; exit 3"], 1, "no snapshot was made");
-    let mut child = place.command(&["backup", "--source", "db", "--stdin", "--name", "a/b"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    place.fails(
+        &["backup", "--source", "db", "--name", "dump.sql", "--command", "--", "sh", "-c", "echo half; exit 3"],
+        1,
+        "no snapshot was made",
+    );
+    let mut child = place
+        .command(&["backup", "--source", "db", "--stdin", "--name", "a/b"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"from a pipe").unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(place.ok(&["restore", "latest:a/b", "--target", "-"]), "from a pipe");
@@ -110,7 +133,16 @@ fn selections_leave_out_what_they_should() {
     std::fs::write(data.join("x.tmp"), "tmp").unwrap();
     let list = place.path("list");
     std::fs::write(&list, format!("{}\n", data.display())).unwrap();
-    place.ok(&["backup", "--source", "s", "--exclude", "*.tmp", "--exclude-caches", "--files-from", list.to_str().unwrap()]);
+    place.ok(&[
+        "backup",
+        "--source",
+        "s",
+        "--exclude",
+        "*.tmp",
+        "--exclude-caches",
+        "--files-from",
+        list.to_str().unwrap(),
+    ]);
     let listed = place.ok(&["ls", "latest"]);
     assert!(listed.contains("CACHEDIR.TAG") && listed.contains("sub/two"));
     assert!(!listed.contains("junk") && !listed.contains("x.tmp"), "{listed}");
@@ -119,7 +151,10 @@ fn selections_leave_out_what_they_should() {
     let target = place.path("part");
     place.ok(&["restore", "latest", "--target", target.to_str().unwrap(), "--include", "two"]);
     let restored = describe(&target);
-    assert!(restored.iter().any(|line| line.contains("sub/two")) && !restored.iter().any(|line| line.contains("/one")), "{restored:?}");
+    assert!(
+        restored.iter().any(|line| line.contains("sub/two")) && !restored.iter().any(|line| line.contains("/one")),
+        "{restored:?}"
+    );
 }
 
 #[test]
@@ -144,7 +179,13 @@ fn every_refusal_has_its_code_and_says_what_to_do() {
     place.fails(&["restore", "deadbeef", "--target", "/tmp/x"], 1, "strongroom snapshots");
     place.fails(&["key", "generate", other.to_str().unwrap()], 1, "exists");
     place.fails(&["backup", "--source", "s", path, "/no/such/path"], 3, "could not be read");
-    let output = place.command(&["--repo", "s3://bucket/x", "snapshots"]).env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x").output().unwrap();
+    let output = place
+        .command(&["--repo", "s3://bucket/x", "snapshots"])
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        .env("AWS_ACCESS_KEY_ID", "x")
+        .env("AWS_SECRET_ACCESS_KEY", "x")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(15), "{}", String::from_utf8_lossy(&output.stderr));
     let profile = place.path("profile.toml");
     std::fs::write(&profile, "repo = \"x\"\nrepoo = \"y\"\n").unwrap();
@@ -184,7 +225,11 @@ fn a_full_disk_is_told_and_the_repository_is_unharmed() {
     let data = data(&place);
     let small = place.path("small");
     std::fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&small).status().is_ok_and(|status| status.success());
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+        .arg(&small)
+        .status()
+        .is_ok_and(|status| status.success());
     if !mounted {
         println!("not checked: this machine does not allow mounting a tmpfs");
         return;
@@ -205,7 +250,8 @@ fn a_full_disk_is_told_and_the_repository_is_unharmed() {
 #[test]
 fn an_interrupt_ends_cleanly() {
     let place = Place::new();
-    let mut child = place.command(&["backup", "--source", "s", "--stdin", "--name", "x"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        place.command(&["backup", "--source", "s", "--stdin", "--name", "x"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::io::Write::write_all(&mut stdin, &Random(1).bytes(6 << 20)).unwrap();
     // The session is open once its entry is there.
@@ -228,7 +274,11 @@ fn four_back_up_while_two_restore() {
     for number in 0..6 {
         let out = place.path(&format!("out-{number}"));
         let source = format!("s{number}");
-        let args: Vec<&str> = if number < 4 { vec!["backup", "--source", &source, data.to_str().unwrap()] } else { vec!["restore", "s@latest", "--target", out.to_str().unwrap()] };
+        let args: Vec<&str> = if number < 4 {
+            vec!["backup", "--source", &source, data.to_str().unwrap()]
+        } else {
+            vec!["restore", "s@latest", "--target", out.to_str().unwrap()]
+        };
         children.push(place.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
     }
     for child in children {
@@ -267,7 +317,8 @@ fn circles_are_exported_and_kept_apart() {
     place.ok(&["backup", "--source", "s", data.to_str().unwrap()]);
     let key = place.path("steward");
     place.ok(&["key", "export", "--circle", "steward", key.to_str().unwrap()]);
-    let as_steward = ["--key-file", key.to_str().unwrap(), "--cache-dir", place.path("c2").to_str().unwrap()].map(str::to_owned);
+    let as_steward =
+        ["--key-file", key.to_str().unwrap(), "--cache-dir", place.path("c2").to_str().unwrap()].map(str::to_owned);
     fn both<'a>(first: &'a [String], args: &[&'a str]) -> Vec<&'a str> {
         first.iter().map(String::as_str).chain(args.iter().copied()).collect()
     }
@@ -304,12 +355,25 @@ fn the_independent_reader_restores_byte_for_byte() {
         let out = place.path(&format!("out-{cipher}"));
         let read = |repo: &Path, key: &Path, out: &Path| {
             let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/reader.py");
-            let done = Command::new(&python).arg(reader).arg(repo).arg(key).arg(&tenant).arg("latest").arg(out).output().unwrap();
+            let done = Command::new(&python)
+                .arg(reader)
+                .arg(repo)
+                .arg(key)
+                .arg(&tenant)
+                .arg("latest")
+                .arg(out)
+                .output()
+                .unwrap();
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         };
         read(&place.path("repo"), &place.path("key"), &out);
         let content = |root: &Path| {
-            let listed = Command::new("sh").arg("-c").arg("find . -type f -exec sha256sum {} + | sort; find . -type l -printf '%p %l\\n' | sort").current_dir(root).output().unwrap();
+            let listed = Command::new("sh")
+                .arg("-c")
+                .arg("find . -type f -exec sha256sum {} + | sort; find . -type l -printf '%p %l\\n' | sort")
+                .current_dir(root)
+                .output()
+                .unwrap();
             String::from_utf8(listed.stdout).unwrap()
         };
         assert_eq!(content(&out.join(data.strip_prefix("/").unwrap())), content(&data));

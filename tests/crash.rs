@@ -17,12 +17,22 @@ fn a_killed_backup_leaves_a_sound_repository() {
     for round in 0..kills {
         std::fs::write(data.join(format!("file-{}", round % 7)), random.bytes(1 << 20)).unwrap();
         std::fs::write(data.join("round"), format!("{round}")).unwrap();
-        let mut child = place.command(&["backup", "--source", "s", data.to_str().unwrap()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = place
+            .command(&["backup", "--source", "s", data.to_str().unwrap()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(random.below(120)));
         child.kill().unwrap();
         child.wait().unwrap();
         let snapshots = place.json(&["snapshots"]);
-        let now: BTreeSet<String> = snapshots["snapshots"].as_array().unwrap().iter().map(|snapshot| snapshot["snapshot_id"].as_str().unwrap().to_owned()).collect();
+        let now: BTreeSet<String> = snapshots["snapshots"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|snapshot| snapshot["snapshot_id"].as_str().unwrap().to_owned())
+            .collect();
         assert!(now.is_superset(&listed), "round {round}: a snapshot that was listed is gone");
         listed = now;
     }
@@ -41,7 +51,10 @@ fn a_killed_backup_leaves_a_sound_repository() {
 /// What was published before a crash is not stored again.
 #[test]
 fn what_was_published_is_not_stored_again() {
-    use strongroom::{pipeline::chunk::ChunkSize, repository::{Lane, Session, StreamBuilder}};
+    use strongroom::{
+        pipeline::chunk::ChunkSize,
+        repository::{Lane, Session, StreamBuilder},
+    };
     let fixture = Fixture::in_memory(1);
     let bytes = Random(5).bytes(5 << 20);
     let mut tenant = fixture.tenant();

@@ -24,9 +24,17 @@ impl Objects for Clay {
         Ok(Put::Created)
     }
     fn get(&self, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Bytes, StoreError> {
-        let bytes = self.0.lock().unwrap().get(name).cloned().ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, name, "gone"))?;
+        let bytes = self
+            .0
+            .lock()
+            .unwrap()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, name, "gone"))?;
         match range {
-            Some(range) if range.end as usize > bytes.len() || range.start > range.end => Err(StoreError::new(StoreErrorKind::Other, name, "short")),
+            Some(range) if range.end as usize > bytes.len() || range.start > range.end => {
+                Err(StoreError::new(StoreErrorKind::Other, name, "short"))
+            }
             Some(range) => Ok(bytes.slice(range.start as usize..range.end as usize)),
             None => Ok(bytes),
         }
@@ -34,7 +42,11 @@ impl Objects for Clay {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let prefix = format!("{prefix}/");
         let map = self.0.lock().unwrap();
-        Ok(map.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(name, bytes)| Listed { name: name.clone(), size_bytes: bytes.len() as u64 }).collect())
+        Ok(map
+            .iter()
+            .filter(|(name, _)| name.starts_with(&prefix))
+            .map(|(name, bytes)| Listed { name: name.clone(), size_bytes: bytes.len() as u64 })
+            .collect())
     }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.0.lock().unwrap().remove(name);
@@ -42,7 +54,17 @@ impl Objects for Clay {
     }
 }
 
-const HARMS: &[&str] = &["deleted", "truncated", "emptied", "flipped at the start", "flipped in the middle", "flipped at the end", "longer", "swapped with a sibling", "swapped with another tenant's"];
+const HARMS: &[&str] = &[
+    "deleted",
+    "truncated",
+    "emptied",
+    "flipped at the start",
+    "flipped in the middle",
+    "flipped at the end",
+    "longer",
+    "swapped with a sibling",
+    "swapped with another tenant's",
+];
 
 fn kind_of(name: &str) -> &str {
     let mut parts = name.split('/');
@@ -53,7 +75,12 @@ fn kind_of(name: &str) -> &str {
     }
 }
 
-fn harm(objects: &BTreeMap<String, Bytes>, name: &str, how: &str, other_tenant: &str) -> Option<BTreeMap<String, Bytes>> {
+fn harm(
+    objects: &BTreeMap<String, Bytes>,
+    name: &str,
+    how: &str,
+    other_tenant: &str,
+) -> Option<BTreeMap<String, Bytes>> {
     let mut harmed = objects.clone();
     let mut bytes = objects[name].to_vec();
     let flip = |bytes: &mut Vec<u8>, at: usize| bytes[at] ^= 0x10;
@@ -118,11 +145,18 @@ fn every_harm_to_every_object_is_found_and_never_wrong_bytes() {
             let opened = fixture.repository_on(clay.clone()).and_then(|repository| repository.tenant("t"));
             let is_tail = name.ends_with(&format!("{head:016x}"));
             let Ok(mut fresh) = opened.map_err(|error| {
-                assert!(matches!(error.kind, Kind::Damaged | Kind::NoRepository | Kind::WrongKey | Kind::TenantUnknown | Kind::NewerFormat), "{name} {how}: {error}");
+                assert!(
+                    matches!(
+                        error.kind,
+                        Kind::Damaged | Kind::NoRepository | Kind::WrongKey | Kind::TenantUnknown | Kind::NewerFormat
+                    ),
+                    "{name} {how}: {error}"
+                );
             }) else {
                 continue;
             };
-            let report = check::check(&mut fresh, Some(100), &Unwatched).unwrap_or_else(|error| panic!("{name} {how}: {error}"));
+            let report =
+                check::check(&mut fresh, Some(100), &Unwatched).unwrap_or_else(|error| panic!("{name} {how}: {error}"));
             // A client without memory cannot know that the newest entry is gone.
             let invisible = is_tail && *how == "deleted";
             assert!(!report.problems.is_empty() || invisible, "{name} {how}: not found");
@@ -131,9 +165,20 @@ fn every_harm_to_every_object_is_found_and_never_wrong_bytes() {
                     assert!(read == *bytes, "{name} {how}: WRONG BYTES");
                 } else {
                     // What does not restore is named.
-                    let lost = fresh.state.live().iter().find(|state| state.snapshot.source == format!("s{number}")).map(|state| state.snapshot.id);
-                    let named = report.problems.iter().any(|problem| lost.is_none_or(|id| problem.snapshots.contains(&id)) || problem.object.contains("ledger"));
-                    assert!(named || invisible, "{name} {how}: s{number} does not restore, and check does not say so: {:?}", report.problems);
+                    let lost = fresh
+                        .state
+                        .live()
+                        .iter()
+                        .find(|state| state.snapshot.source == format!("s{number}"))
+                        .map(|state| state.snapshot.id);
+                    let named = report.problems.iter().any(|problem| {
+                        lost.is_none_or(|id| problem.snapshots.contains(&id)) || problem.object.contains("ledger")
+                    });
+                    assert!(
+                        named || invisible,
+                        "{name} {how}: s{number} does not restore, and check does not say so: {:?}",
+                        report.problems
+                    );
                 }
             }
         }
@@ -158,7 +203,12 @@ fn a_client_that_remembers_a_head_notices_a_history_that_was_cut() {
     clay.0.lock().unwrap().retain(|name, _| !(name.contains("/ledger/") && name.ends_with(&newest)));
     // In this process the first slot is taken; the copy of its folder is what another would see.
     let copy = tempfile::tempdir().unwrap();
-    let status = std::process::Command::new("cp").arg("-a").arg(format!("{}/.", folder.path().display())).arg(copy.path()).status().unwrap();
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(format!("{}/.", folder.path().display()))
+        .arg(copy.path())
+        .status()
+        .unwrap();
     assert!(status.success());
     let mut later = fixture.repository();
     later.cache = Some(copy.path().into());

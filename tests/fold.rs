@@ -25,8 +25,27 @@ pub struct Ledger {
 }
 
 fn entry(number: u64, previous: Hash, actor: ActorId, kind: EntryKind, body: Vec<u8>) -> Entry {
-    let claims = Claims { who: String::new(), why: String::new(), from: String::new(), clock_ns: 0, unknown: Default::default() };
-    Entry { number, previous, nonce: [0; 16], actor, claims, kind: kind as u8, rules: RULES, body: Blob(body), previous_is_junk: false, annex: Blob::default(), annex_hash: None, unknown: Default::default() }
+    let claims = Claims {
+        who: String::new(),
+        why: String::new(),
+        from: String::new(),
+        clock_ns: 0,
+        unknown: Default::default(),
+    };
+    Entry {
+        number,
+        previous,
+        nonce: [0; 16],
+        actor,
+        claims,
+        kind: kind as u8,
+        rules: RULES,
+        body: Blob(body),
+        previous_is_junk: false,
+        annex: Blob::default(),
+        annex_hash: None,
+        unknown: Default::default(),
+    }
 }
 
 fn hash_of(number: u64) -> Hash {
@@ -38,8 +57,23 @@ fn hash_of(number: u64) -> Hash {
 impl Ledger {
     pub fn new() -> Self {
         let key = [0; 32];
-        let commitments = Commitments { root: key, id: key, gear: key, ledger: key, segment_table: key, chunk_table: key, content: key, unknown: Default::default() };
-        let grant = |actor, kinds: &[EntryKind]| Grant { actor, name: "x".into(), kinds: kinds.iter().map(|kind| *kind as u8).collect(), recipient: None, unknown: Default::default() };
+        let commitments = Commitments {
+            root: key,
+            id: key,
+            gear: key,
+            ledger: key,
+            segment_table: key,
+            chunk_table: key,
+            content: key,
+            unknown: Default::default(),
+        };
+        let grant = |actor, kinds: &[EntryKind]| Grant {
+            actor,
+            name: "x".into(),
+            kinds: kinds.iter().map(|kind| *kind as u8).collect(),
+            recipient: None,
+            unknown: Default::default(),
+        };
         let create = Create {
             owner: ScopeId([9; 16]),
             ledger: "tenant".into(),
@@ -47,7 +81,12 @@ impl Ledger {
             suite: 1,
             commitments,
             grants: vec![grant(OWNER, EntryKind::ALL), grant(AGENT, EntryKind::BACKUP_ROLE)],
-            policy: Policy { chunk_bytes: 8192, fixed: false, sources: Default::default(), unknown: Default::default() },
+            policy: Policy {
+                chunk_bytes: 8192,
+                fixed: false,
+                sources: Default::default(),
+                unknown: Default::default(),
+            },
             unknown: Default::default(),
         };
         let first = entry(0, Hash::default(), OWNER, EntryKind::Create, encode(&create));
@@ -87,7 +126,12 @@ impl Ledger {
             }
         }
         for (id, pack) in &self.tables.packs {
-            let live = self.tables.segments.values().filter(|state| state.pack == *id && state.status != SegmentStatus::Dead).count();
+            let live = self
+                .tables
+                .segments
+                .values()
+                .filter(|state| state.pack == *id && state.status != SegmentStatus::Dead)
+                .count();
             assert_eq!(pack.live_segments as usize, live, "pack {id}");
         }
     }
@@ -97,7 +141,15 @@ pub fn session_body() -> Vec<u8> {
     encode(&Session { nonce: Nonce([3; 8]), unknown: Default::default() })
 }
 pub fn pack_fact(session: u64, ordinal: u32) -> PackFact {
-    PackFact { pack: PackId { session, nonce: Nonce([3; 8]), ordinal }, kind: 0, length: 1000, hash: Hash::default(), segment_table: 1, chunk_table: 1, unknown: Default::default() }
+    PackFact {
+        pack: PackId { session, nonce: Nonce([3; 8]), ordinal },
+        kind: 0,
+        length: 1000,
+        hash: Hash::default(),
+        segment_table: 1,
+        chunk_table: 1,
+        unknown: Default::default(),
+    }
 }
 pub fn row(segment: SegmentId, bases: Vec<SegmentId>, depth: u8) -> SegmentRow {
     SegmentRow { segment, pack: 0, offset: 4, length: 10, depth, bases, moved_from: None, unknown: Default::default() }
@@ -148,7 +200,8 @@ fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
             let first = open.as_ref().map_or(0, |open| open.next_segment);
             let mut rows = Vec::new();
             for ordinal in first..first + random.below(3) as u32 {
-                let bases: Vec<SegmentId> = if random.below(2) == 0 { pick(random, &known).iter().collect() } else { Vec::new() };
+                let bases: Vec<SegmentId> =
+                    if random.below(2) == 0 { pick(random, &known).iter().collect() } else { Vec::new() };
                 let depth = bases.iter().map(|base| ledger.tables.segments[base].depth + 1).max().unwrap_or(0);
                 rows.push(row(SegmentId { session, ordinal }, bases, depth));
             }
@@ -157,7 +210,8 @@ fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
                 let body = encode(&Publish { session, packs, unknown: Default::default() });
                 return ledger.apply(actor, EntryKind::Publish, body, &Annex { rows, ..Annex::empty() });
             }
-            let parent = ledger.state.live().last().map(|state| state.snapshot.id.0[0]).filter(|_| random.below(2) == 0);
+            let parent =
+                ledger.state.live().last().map(|state| state.snapshot.id.0[0]).filter(|_| random.below(2) == 0);
             let inherited = parent.map(|parent| ledger.state.reach(SnapshotId([parent; 16]))).unwrap_or_default();
             let mut reach = pick(random, &known);
             for row in &rows {
@@ -172,35 +226,73 @@ fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
                     todo.extend(bases.unwrap_or_default().into_iter().filter(|base| reach.insert(*base)));
                 }
             }
-            let annex = Annex { rows, reach_added: SegmentSet(&reach.0 - &inherited.0), reach_removed: SegmentSet(&inherited.0 - &reach.0), ..Annex::empty() };
-            let body = encode(&Commit { session, packs, snapshot: snapshot(next as u8, parent), close: random.below(2) == 0, unknown: Default::default() });
+            let annex = Annex {
+                rows,
+                reach_added: SegmentSet(&reach.0 - &inherited.0),
+                reach_removed: SegmentSet(&inherited.0 - &reach.0),
+                ..Annex::empty()
+            };
+            let body = encode(&Commit {
+                session,
+                packs,
+                snapshot: snapshot(next as u8, parent),
+                close: random.below(2) == 0,
+                unknown: Default::default(),
+            });
             ledger.apply(actor, EntryKind::Commit, body, &annex)
         }
         7 | 8 => {
-            let body = encode(&Snapshots { snapshots: vec![some_snapshot], reason: String::new(), unknown: Default::default() });
+            let body = encode(&Snapshots {
+                snapshots: vec![some_snapshot],
+                reason: String::new(),
+                unknown: Default::default(),
+            });
             let live = ledger.state.live().first().map(|state| state.snapshot.id);
-            let oldest = encode(&Snapshots { snapshots: live.into_iter().collect(), reason: String::new(), unknown: Default::default() });
+            let oldest = encode(&Snapshots {
+                snapshots: live.into_iter().collect(),
+                reason: String::new(),
+                unknown: Default::default(),
+            });
             let kind = if random.below(4) == 0 { EntryKind::Undelete } else { EntryKind::Retire };
             ledger.apply(actor, kind, if kind == EntryKind::Retire { oldest } else { body }, &Annex::empty())
         }
         9 | 10 => {
             let useful = ledger.state.live_reach();
             let garbage: Vec<SegmentId> = known.iter().copied().filter(|id| !useful.contains(*id)).collect();
-            let all: SegmentSet = garbage.iter().copied().filter(|id| ledger.tables.segments[id].status != SegmentStatus::Dead).collect();
+            let all: SegmentSet =
+                garbage.iter().copied().filter(|id| ledger.tables.segments[id].status != SegmentStatus::Dead).collect();
             let from = if random.below(2) == 0 { &known } else { &garbage };
             let named = if random.below(2) == 0 { all } else { pick(random, from) };
             ledger.apply(actor, EntryKind::Condemn, segments_body(None), &names(&named))
         }
         11 | 12 => {
-            let condemned: Vec<_> = ledger.tables.segments.iter().filter(|(_, state)| state.status == SegmentStatus::Condemned).collect();
+            let condemned: Vec<_> =
+                ledger.tables.segments.iter().filter(|(_, state)| state.status == SegmentStatus::Condemned).collect();
             let condemn = condemned.first().map(|(_, state)| state.condemned_by);
-            let named: SegmentSet = condemned.iter().filter(|(_, state)| Some(state.condemned_by) == condemn).map(|(id, _)| **id).collect();
+            let named: SegmentSet =
+                condemned.iter().filter(|(_, state)| Some(state.condemned_by) == condemn).map(|(id, _)| **id).collect();
             let wild = pick(random, &known);
-            ledger.apply(actor, EntryKind::Dead, segments_body(condemn), &names(if random.below(3) == 0 { &wild } else { &named }))
+            ledger.apply(
+                actor,
+                EntryKind::Dead,
+                segments_body(condemn),
+                &names(if random.below(3) == 0 { &wild } else { &named }),
+            )
         }
         13 => {
-            let packs: Vec<PackId> = ledger.tables.packs.iter().filter(|(_, pack)| pack.live_segments == 0 || random.below(9) == 0).map(|(id, _)| *id).collect();
-            ledger.apply(actor, EntryKind::Drop, encode(&Packs { packs, tier: None, unknown: Default::default() }), &Annex::empty())
+            let packs: Vec<PackId> = ledger
+                .tables
+                .packs
+                .iter()
+                .filter(|(_, pack)| pack.live_segments == 0 || random.below(9) == 0)
+                .map(|(id, _)| *id)
+                .collect();
+            ledger.apply(
+                actor,
+                EntryKind::Drop,
+                encode(&Packs { packs, tier: None, unknown: Default::default() }),
+                &Annex::empty(),
+            )
         }
         _ => {
             let kind = if random.below(2) == 0 { EntryKind::Fence } else { EntryKind::Abort };
@@ -253,7 +345,10 @@ fn an_unknown_kind_or_rule_version_is_named_and_forbids_writing() {
     let mut ledger = Ledger::new();
     let mut strange = entry(1, ledger.state.head.hash, OWNER, EntryKind::Session, session_body());
     strange.kind = 200;
-    let verdict = ledger.state.apply(&mut ledger.tables, Proven { entry: &strange, annex: &Annex::empty(), hash: hash_of(1) }).unwrap();
+    let verdict = ledger
+        .state
+        .apply(&mut ledger.tables, Proven { entry: &strange, annex: &Annex::empty(), hash: hash_of(1) })
+        .unwrap();
     assert!(matches!(verdict, Verdict::Void(why) if why.0.contains("kind 200")));
     assert!(ledger.state.not_understood.is_some());
 }
@@ -262,21 +357,49 @@ fn an_unknown_kind_or_rule_version_is_named_and_forbids_writing() {
 fn holds_and_locks_win_over_retirement() {
     let mut ledger = Ledger::new();
     ledger.apply(OWNER, EntryKind::Session, session_body(), &Annex::empty());
-    let body = encode(&Commit { session: 1, packs: vec![], snapshot: snapshot(5, None), close: true, unknown: Default::default() });
+    let body = encode(&Commit {
+        session: 1,
+        packs: vec![],
+        snapshot: snapshot(5, None),
+        close: true,
+        unknown: Default::default(),
+    });
     assert_eq!(ledger.apply(OWNER, EntryKind::Commit, body, &Annex::empty()), Verdict::Valid);
-    let hold = Hold { case: "c".into(), reason: "r".into(), snapshots: vec![], source: Some("s".into()), unknown: Default::default() };
+    let hold = Hold {
+        case: "c".into(),
+        reason: "r".into(),
+        snapshots: vec![],
+        source: Some("s".into()),
+        unknown: Default::default(),
+    };
     assert_eq!(ledger.apply(OWNER, EntryKind::Hold, encode(&hold), &Annex::empty()), Verdict::Valid);
-    let retire = encode(&Snapshots { snapshots: vec![SnapshotId([5; 16])], reason: String::new(), unknown: Default::default() });
+    let retire =
+        encode(&Snapshots { snapshots: vec![SnapshotId([5; 16])], reason: String::new(), unknown: Default::default() });
     let shred = encode(&Shred { epochs: vec![], reason: String::new(), unknown: Default::default() });
     assert!(matches!(ledger.apply(OWNER, EntryKind::Retire, retire.clone(), &Annex::empty()), Verdict::Void(_)));
     assert!(matches!(ledger.apply(OWNER, EntryKind::Shred, shred, &Annex::empty()), Verdict::Void(_)));
     let release = encode(&Release { hold: 3, reason: String::new(), unknown: Default::default() });
     assert_eq!(ledger.apply(OWNER, EntryKind::Release, release, &Annex::empty()), Verdict::Valid);
-    let lock = |until_ns| encode(&Lock { snapshots: vec![SnapshotId([5; 16])], until_ns, compliance: true, reason: "r".into(), unknown: Default::default() });
+    let lock = |until_ns| {
+        encode(&Lock {
+            snapshots: vec![SnapshotId([5; 16])],
+            until_ns,
+            compliance: true,
+            reason: "r".into(),
+            unknown: Default::default(),
+        })
+    };
     assert_eq!(ledger.apply(OWNER, EntryKind::Lock, lock(100), &Annex::empty()), Verdict::Valid);
-    assert!(matches!(ledger.apply(OWNER, EntryKind::Lock, lock(50), &Annex::empty()), Verdict::Void(_)), "nobody shortens it");
+    assert!(
+        matches!(ledger.apply(OWNER, EntryKind::Lock, lock(50), &Annex::empty()), Verdict::Void(_)),
+        "nobody shortens it"
+    );
     assert!(matches!(ledger.apply(OWNER, EntryKind::Retire, retire.clone(), &Annex::empty()), Verdict::Void(_)));
     let observed = encode(&Observed { first: 0, times_ns: vec![101], unknown: Default::default() });
     assert_eq!(ledger.apply(OWNER, EntryKind::Observed, observed, &Annex::empty()), Verdict::Valid);
-    assert_eq!(ledger.apply(OWNER, EntryKind::Retire, retire, &Annex::empty()), Verdict::Valid, "the store's time has passed it");
+    assert_eq!(
+        ledger.apply(OWNER, EntryKind::Retire, retire, &Annex::empty()),
+        Verdict::Valid,
+        "the store's time has passed it"
+    );
 }

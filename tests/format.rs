@@ -26,7 +26,25 @@ fn feed(bytes: &[u8]) {
     macro_rules! all {
         ($($type:ty),*) => { $( if let Ok(value) = decode::<$type>(bytes) { assert_eq!(encode(&value), bytes); } )* };
     }
-    all!(CatalogueEntry, Annex, Claims, Commit, Create, Entry, Config, Ring, Slot, ChunkTable, SegmentTable, Stream, SegmentHead, SegmentSet, Snapshot, SnapshotContent, State);
+    all!(
+        CatalogueEntry,
+        Annex,
+        Claims,
+        Commit,
+        Create,
+        Entry,
+        Config,
+        Ring,
+        Slot,
+        ChunkTable,
+        SegmentTable,
+        Stream,
+        SegmentHead,
+        SegmentSet,
+        Snapshot,
+        SnapshotContent,
+        State
+    );
     drop((decode_runs(bytes), Header::read(bytes), read_trailer(bytes), take_framed::<CatalogueEntry>(bytes)));
 }
 
@@ -41,7 +59,13 @@ fn sample_entry() -> Vec<u8> {
         group: None,
         mtime_s: -5,
         mtime_ns: 7,
-        content: Some(Stream { length: 3, digest: [1; 32], recipe: Blob(vec![0, 3]), levels: 0, unknown: Default::default() }),
+        content: Some(Stream {
+            length: 3,
+            digest: [1; 32],
+            recipe: Blob(vec![0, 3]),
+            levels: 0,
+            unknown: Default::default(),
+        }),
         target: Blob::default(),
         device: None,
         hard_link: vec![1, 2],

@@ -18,11 +18,22 @@ use strongroom::{
 enum Written {
     Session(u8),
     /// The writer's session, the segments it relies on, and whether it stored a new one.
-    Commit { session: u64, snapshot: u8, relies: Vec<(u64, u32)>, stores: bool },
+    Commit {
+        session: u64,
+        snapshot: u8,
+        relies: Vec<(u64, u32)>,
+        stores: bool,
+    },
     Retire(u8),
     Condemn(Vec<(u64, u32)>),
-    Dead { condemn: u64, segments: Vec<(u64, u32)> },
-    Fence { session: u64, seen: u64 },
+    Dead {
+        condemn: u64,
+        segments: Vec<(u64, u32)>,
+    },
+    Fence {
+        session: u64,
+        seen: u64,
+    },
     Drop(u64),
 }
 
@@ -92,21 +103,42 @@ fn fold(entries: &[Written]) -> (Ledger, Vec<bool>) {
                 for row in &rows {
                     reach.insert(row.segment);
                 }
-                let body = encode(&Commit { session: *session, packs, snapshot: snapshot(*id, None), close: true, unknown: Default::default() });
+                let body = encode(&Commit {
+                    session: *session,
+                    packs,
+                    snapshot: snapshot(*id, None),
+                    close: true,
+                    unknown: Default::default(),
+                });
                 (AGENT, EntryKind::Commit, body, Annex { rows, reach_added: reach, ..Annex::empty() })
             }
             Written::Retire(id) => {
-                let body = encode(&Snapshots { snapshots: vec![SnapshotId([*id; 16])], reason: String::new(), unknown: Default::default() });
+                let body = encode(&Snapshots {
+                    snapshots: vec![SnapshotId([*id; 16])],
+                    reason: String::new(),
+                    unknown: Default::default(),
+                });
                 (OWNER, EntryKind::Retire, body, Annex::empty())
             }
             Written::Condemn(ids) => (OWNER, EntryKind::Condemn, segments_body(None), names(&set(ids))),
-            Written::Dead { condemn, segments } => (OWNER, EntryKind::Dead, segments_body(Some(*condemn)), names(&set(segments))),
+            Written::Dead { condemn, segments } => {
+                (OWNER, EntryKind::Dead, segments_body(Some(*condemn)), names(&set(segments)))
+            }
             Written::Fence { session, seen } => {
-                let body = encode(&About { session: *session, reason: String::new(), seen: *seen, unknown: Default::default() });
+                let body = encode(&About {
+                    session: *session,
+                    reason: String::new(),
+                    seen: *seen,
+                    unknown: Default::default(),
+                });
                 (OWNER, EntryKind::Fence, body, Annex::empty())
             }
             Written::Drop(session) => {
-                let body = encode(&Packs { packs: vec![pack_fact(*session, 0).pack], tier: None, unknown: Default::default() });
+                let body = encode(&Packs {
+                    packs: vec![pack_fact(*session, 0).pack],
+                    tier: None,
+                    unknown: Default::default(),
+                });
                 (OWNER, EntryKind::Drop, body, Annex::empty())
             }
         };
@@ -124,9 +156,16 @@ impl World {
             0 => Some(Written::Session(writer as u8)),
             1 => {
                 // What it relied on and is dead by now is stored anew.
-                let gone = |id: &(u64, u32)| ledger.tables.segments.get(&segment(*id)).is_none_or(|state| state.status == SegmentStatus::Dead);
+                let gone = |id: &(u64, u32)| {
+                    ledger.tables.segments.get(&segment(*id)).is_none_or(|state| state.status == SegmentStatus::Dead)
+                };
                 let relies: Vec<_> = actor.relies.iter().copied().filter(|id| !gone(id)).collect();
-                Some(Written::Commit { session: actor.session, snapshot: 10 + writer as u8, stores: relies.is_empty(), relies })
+                Some(Written::Commit {
+                    session: actor.session,
+                    snapshot: 10 + writer as u8,
+                    stores: relies.is_empty(),
+                    relies,
+                })
             }
             _ => None,
         }
@@ -134,17 +173,33 @@ impl World {
 
     fn prune_draft(&self) -> Option<Written> {
         let (ledger, _) = fold(&self.entries[..self.pruner.folded as usize]);
-        let all = |wanted: SegmentStatus| ledger.tables.segments.iter().filter(|(_, state)| state.status == wanted).map(|(id, _)| (id.session, id.ordinal)).collect::<Vec<_>>();
+        let all = |wanted: SegmentStatus| {
+            ledger
+                .tables
+                .segments
+                .iter()
+                .filter(|(_, state)| state.status == wanted)
+                .map(|(id, _)| (id.session, id.ordinal))
+                .collect::<Vec<_>>()
+        };
         let useful = ledger.state.live_reach();
         match self.pruner.step {
             0 => Some(Written::Retire(1)),
-            1 => Some(Written::Condemn(all(SegmentStatus::Live).into_iter().filter(|id| !useful.contains(segment(*id))).collect())).filter(|condemn| *condemn != Written::Condemn(vec![])),
+            1 => Some(Written::Condemn(
+                all(SegmentStatus::Live).into_iter().filter(|id| !useful.contains(segment(*id))).collect(),
+            ))
+            .filter(|condemn| *condemn != Written::Condemn(vec![])),
             2 => {
                 let segments = all(SegmentStatus::Condemned);
                 let condemn = ledger.tables.segments.get(&segment(*segments.first()?))?.condemned_by;
                 Some(Written::Dead { condemn, segments })
             }
-            3 => ledger.tables.packs.iter().find(|(_, pack)| pack.live_segments == 0 && !pack.dropped).map(|(id, _)| Written::Drop(id.session)),
+            3 => ledger
+                .tables
+                .packs
+                .iter()
+                .find(|(_, pack)| pack.live_segments == 0 && !pack.dropped)
+                .map(|(id, _)| Written::Drop(id.session)),
             _ => None,
         }
     }
@@ -156,7 +211,8 @@ impl Model for System {
 
     fn init_states(&self) -> Vec<World> {
         // One snapshot, 1, of one segment, stored by session 1.
-        let entries = vec![Written::Session(9), Written::Commit { session: 1, snapshot: 1, relies: vec![], stores: true }];
+        let entries =
+            vec![Written::Session(9), Written::Commit { session: 1, snapshot: 1, relies: vec![], stores: true }];
         let actor = Actor { folded: 2, ..Actor::default() };
         vec![World { entries, writers: vec![actor.clone(), actor.clone()], pruner: actor, faults: 0, deleted: vec![] }]
     }
@@ -263,19 +319,25 @@ impl Model for System {
             ledger.check();
             ledger.state.live().iter().all(|state| {
                 ledger.state.reach(state.snapshot.id).iter().all(|id| {
-                    ledger.tables.segments.get(&id).is_some_and(|segment| segment.status != SegmentStatus::Dead && !world.deleted.contains(&segment.pack.session))
+                    ledger.tables.segments.get(&id).is_some_and(|segment| {
+                        segment.status != SegmentStatus::Dead && !world.deleted.contains(&segment.pack.session)
+                    })
                 })
             })
         }
         fn success_is_success(_: &System, world: &World) -> bool {
             let (ledger, _) = fold(&world.entries);
-            world.writers.iter().enumerate().all(|(number, writer)| writer.step != 2 || ledger.state.snapshots.contains_key(&SnapshotId([10 + number as u8; 16])))
+            world.writers.iter().enumerate().all(|(number, writer)| {
+                writer.step != 2 || ledger.state.snapshots.contains_key(&SnapshotId([10 + number as u8; 16]))
+            })
         }
         vec![
             Property::always("every live snapshot restores", restores),
             Property::always("a writer that reports success has a snapshot", success_is_success),
             Property::sometimes("a pack is deleted", |_, world: &World| !world.deleted.is_empty()),
-            Property::sometimes("both writers succeed", |_, world: &World| world.writers.iter().all(|writer| writer.step == 2)),
+            Property::sometimes("both writers succeed", |_, world: &World| {
+                world.writers.iter().all(|writer| writer.step == 2)
+            }),
         ]
     }
 }
@@ -292,6 +354,9 @@ fn two_writers_and_a_pruner_with_one_fault_lose_nothing() {
 fn the_model_notices_rules_that_are_left_out() {
     for mutation in [Mutation::DeleteBeforeDrop, Mutation::TrustVoidCommit] {
         let checker = System { mutation }.checker().threads(2).spawn_bfs().join();
-        assert!(!checker.discoveries().keys().all(|name| name.starts_with("a pack") || name.starts_with("both")), "a mutation went unnoticed");
+        assert!(
+            !checker.discoveries().keys().all(|name| name.starts_with("a pack") || name.starts_with("both")),
+            "a mutation went unnoticed"
+        );
     }
 }

@@ -49,7 +49,10 @@ fn another_gear_key_cuts_elsewhere() {
     let bytes = Random(2).bytes(1 << 20);
     let of = |key: u8| {
         let mut at = 0;
-        cuts(&Chunker::new(&[key; 32], ChunkSize::Average(8 << 10)), &bytes).into_iter().map(|length| (at += length, at).1).collect::<std::collections::BTreeSet<_>>()
+        cuts(&Chunker::new(&[key; 32], ChunkSize::Average(8 << 10)), &bytes)
+            .into_iter()
+            .map(|length| (at += length, at).1)
+            .collect::<std::collections::BTreeSet<_>>()
     };
     assert!(of(1).intersection(&of(2)).count() < 10);
 }
@@ -105,10 +108,13 @@ fn segments_of_every_compressibility_come_back() {
             builder.push(hasher.id(chunk), chunk);
         }
         let sealed = sealer.seal(id, &builder, [1; 24]);
-        let opened = unseal(&sealed, sealer.owner, id, |_| Some(sealer.key.clone())).unwrap().finish(&[], &hasher).unwrap();
+        let opened =
+            unseal(&sealed, sealer.owner, id, |_| Some(sealer.key.clone())).unwrap().finish(&[], &hasher).unwrap();
         assert_eq!(opened.slice(0, builder.chunks.len() as u32).unwrap(), bytes);
         // Another id key: the ids do not fit, so nothing is handed on.
-        let other = unseal(&sealed, sealer.owner, id, |_| Some(sealer.key.clone())).unwrap().finish(&[], &ChunkHasher::new(&[4; 32]));
+        let other = unseal(&sealed, sealer.owner, id, |_| Some(sealer.key.clone()))
+            .unwrap()
+            .finish(&[], &ChunkHasher::new(&[4; 32]));
         assert!(matches!(other, Err(OpenError::WrongChunk(0))));
     }
 }

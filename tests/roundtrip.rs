@@ -34,12 +34,23 @@ fn tree_of_everything(root: &Path) {
     fs::hard_link(root.join("a.b"), root.join("z-hard")).unwrap();
     fs::set_permissions(root.join("a/empty"), fs::Permissions::from_mode(0o4711)).unwrap();
     fs::set_permissions(root.join("a/b.c"), fs::Permissions::from_mode(0o1750)).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
-    let _unsupported_here = rustix::fs::setxattr(root.join("a.b"), "user.note", b"hello", rustix::fs::XattrFlags::empty());
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        root.join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    let _unsupported_here =
+        rustix::fs::setxattr(root.join("a.b"), "user.note", b"hello", rustix::fs::XattrFlags::empty());
     let sparse = fs::File::create(root.join("sparse")).unwrap();
     sparse.set_len(300 << 20).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"in the middle", 150 << 20).unwrap();
-    fs::File::open(root.join("a.b")).unwrap().set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_007, 123_456_789)).unwrap();
+    fs::File::open(root.join("a.b"))
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_007, 123_456_789))
+        .unwrap();
 }
 
 #[test]
@@ -61,7 +72,11 @@ fn an_unchanged_tree_is_not_read_again_and_a_changed_file_is() {
     tree_of_everything(root.path());
     let fixture = Fixture::in_memory(1);
     let mut tenant = fixture.tenant();
-    let run = |tenant: &mut _, rescan| backup::files(tenant, &selection(root.path()), labels("s"), &backup::Options { rescan, ..OPTIONS }, &Unwatched).unwrap().stats;
+    let run = |tenant: &mut _, rescan| {
+        backup::files(tenant, &selection(root.path()), labels("s"), &backup::Options { rescan, ..OPTIONS }, &Unwatched)
+            .unwrap()
+            .stats
+    };
     let first = run(&mut tenant, false);
     let second = run(&mut tenant, false);
     assert_eq!((second.unchanged, second.new_bytes), (first.files, 0));
@@ -96,7 +111,9 @@ fn a_part_is_restored_by_its_path() {
     let root = tempfile::tempdir().unwrap();
     for folder in 0..40 {
         fs::create_dir(root.path().join(format!("d{folder:02}"))).unwrap();
-        (0..50).for_each(|file| fs::write(root.path().join(format!("d{folder:02}/f{file}")), format!("{folder} {file}")).unwrap());
+        (0..50).for_each(|file| {
+            fs::write(root.path().join(format!("d{folder:02}/f{file}")), format!("{folder} {file}")).unwrap()
+        });
     }
     let fixture = Fixture::in_memory(1);
     let mut tenant = fixture.tenant();
@@ -104,7 +121,8 @@ fn a_part_is_restored_by_its_path() {
     let target = tempfile::tempdir().unwrap();
     let path = format!("{}/d27", root.path().strip_prefix("/").unwrap().display());
     let snapshot = browse::find(&tenant, "latest").unwrap();
-    let report = restore::restore(&tenant, snapshot, path.as_bytes(), &restore_options(target.path()), &Unwatched).unwrap();
+    let report =
+        restore::restore(&tenant, snapshot, path.as_bytes(), &restore_options(target.path()), &Unwatched).unwrap();
     assert_eq!(report.files, 50);
     assert_eq!(describe(&target.path().join(&path)), describe(&root.path().join("d27")));
     let mut tar = Vec::new();
@@ -142,7 +160,11 @@ fn files_that_cannot_be_read_are_named_and_the_rest_is_safe() {
     let notes = Notes::default();
     let report = backup::files(&mut tenant, &selected, labels("s"), &OPTIONS, &notes).unwrap();
     assert_eq!(report.stats.files, 1);
-    assert!(report.stats.unreadable >= 1 && notes.0.lock().unwrap().iter().any(|note| note.contains("/nowhere")), "{:?}", notes.0);
+    assert!(
+        report.stats.unreadable >= 1 && notes.0.lock().unwrap().iter().any(|note| note.contains("/nowhere")),
+        "{:?}",
+        notes.0
+    );
 }
 
 #[test]
@@ -168,7 +190,13 @@ fn a_command_that_fails_leaves_no_snapshot() {
     let fixture = Fixture::in_memory(1);
     let mut tenant = fixture.tenant();
     let mut fails = || Err(strongroom::error::failed("exit 1"));
-    let done = backup::stream(&mut tenant, "x", &mut &b"half"[..], &mut fails, labels("s"), vec![], &OPTIONS, &Unwatched);
+    let done = backup::stream(
+        &mut tenant,
+        backup::Input { name: "x", from: &mut &b"half"[..], ended: &mut fails, command: vec![] },
+        labels("s"),
+        &OPTIONS,
+        &Unwatched,
+    );
     assert!(done.is_err() && tenant.state.live().is_empty() && tenant.state.sessions.is_empty());
 }
 

@@ -96,13 +96,22 @@ fn a_backup_survives_one_fault_at_any_call() {
         loop {
             let fixture = Fixture::in_memory(7);
             back_up_bytes(&mut fixture.tenant(), "s", b"before").unwrap();
-            let faulty = Arc::new(Faulty::new(fixture.objects.clone(), move |call, _, _| (call == number).then_some(fault)));
+            let faulty =
+                Arc::new(Faulty::new(fixture.objects.clone(), move |call, _, _| (call == number).then_some(fault)));
             let recorded = Arc::new(Recorded::new(faulty));
-            let retried: SharedObjects = Arc::new(Retried { inner: recorded.clone(), environment: fixture.environment.clone(), attempts: 3 });
-            let done = fixture.repository_on(retried).and_then(|repository| repository.tenant("t")).and_then(|mut tenant| back_up_bytes(&mut tenant, "s", &bytes));
+            let retried: SharedObjects =
+                Arc::new(Retried { inner: recorded.clone(), environment: fixture.environment.clone(), attempts: 3 });
+            let done = fixture
+                .repository_on(retried)
+                .and_then(|repository| repository.tenant("t"))
+                .and_then(|mut tenant| back_up_bytes(&mut tenant, "s", &bytes));
             // What was there is there; what was said to succeed did; nothing needs repair.
             let mut tenant = fixture.tenant();
-            assert_eq!(read_bytes(&tenant, "s@latest~0").unwrap(), if tenant.state.live().len() == 2 { &bytes[..] } else { b"before" }, "{fault:?} at call {number}");
+            assert_eq!(
+                read_bytes(&tenant, "s@latest~0").unwrap(),
+                if tenant.state.live().len() == 2 { &bytes[..] } else { b"before" },
+                "{fault:?} at call {number}"
+            );
             if done.is_ok() {
                 assert_eq!(tenant.state.live().len(), 2, "{fault:?} at call {number}");
             }

@@ -31,7 +31,10 @@ fn a_key_opens_its_own_tenant_and_nothing_else() {
     assert_eq!(steward.keys.circle, Circle::Steward);
     assert_eq!(read_bytes(&steward, "latest").err().unwrap().kind, Kind::Refused);
     assert_eq!(back_up_bytes(&mut steward, "s", b"x").err().unwrap().kind, Kind::Refused);
-    assert!(check::check(&mut steward, Some(100), &Unwatched).unwrap().problems.is_empty(), "a steward checks all but content");
+    assert!(
+        check::check(&mut steward, Some(100), &Unwatched).unwrap().problems.is_empty(),
+        "a steward checks all but content"
+    );
     // A stranger's key opens nothing at all.
     let stranger = open_as(&fixture, &Identity::generate(fixture.environment.as_ref()));
     assert_eq!(stranger.tenant("alice").err().unwrap().kind, Kind::WrongKey);
@@ -57,11 +60,17 @@ fn an_agent_with_the_backup_role_cannot_delete() {
     let fixture = Fixture::in_memory(1);
     let agent = Identity::generate(fixture.environment.as_ref());
     let repository = fixture.repository();
-    repository.add_identity(&mut fixture.tenant(), Circle::Tenant, EntryKind::BACKUP_ROLE, &agent.public().unwrap(), "agent").unwrap();
+    repository
+        .add_identity(&mut fixture.tenant(), Circle::Tenant, EntryKind::BACKUP_ROLE, &agent.public().unwrap(), "agent")
+        .unwrap();
     let mut tenant = open_as(&fixture, &agent).tenant("t").unwrap();
     back_up_bytes(&mut tenant, "s", b"backed up by an agent").unwrap();
     let id = tenant.state.live()[0].snapshot.id;
-    let retire = strongroom::format::entry::Snapshots { snapshots: vec![id], reason: String::new(), unknown: Default::default() };
+    let retire = strongroom::format::entry::Snapshots {
+        snapshots: vec![id],
+        reason: String::new(),
+        unknown: Default::default(),
+    };
     let body = strongroom::format::encode(&retire);
     let mut draft = |_: &_, _: &_| Ok((EntryKind::Retire, body.clone(), strongroom::format::entry::Annex::empty()));
     assert_eq!(tenant.append("", &mut draft).err().unwrap().kind, Kind::Refused);
@@ -76,7 +85,8 @@ fn an_agent_with_the_backup_role_cannot_delete() {
 
 #[test]
 fn the_store_and_the_cache_show_no_content_and_no_names() {
-    let (root, repo, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (root, repo, cache) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let marker = "A-VERY-PECULIAR-MARKER-4711";
     std::fs::write(root.path().join(format!("name-{marker}")), format!("content {marker} ").repeat(3)).unwrap();
     let fixture = Fixture::on(open(&Place::Folder(repo.path().into()), true).unwrap(), 1);
@@ -87,10 +97,18 @@ fn the_store_and_the_cache_show_no_content_and_no_names() {
     let chunk = tenant.hasher().unwrap().id(format!("content {marker} ").repeat(3).as_bytes());
     drop(tenant);
     let holds = |folder: &std::path::Path, needle: &[u8]| {
-        let out = std::process::Command::new("find").arg(folder).args(["-type", "f", "-print0"]).output().unwrap().stdout;
-        let files: Vec<_> = out.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(|name| String::from_utf8(name.to_vec()).unwrap()).collect();
+        let out =
+            std::process::Command::new("find").arg(folder).args(["-type", "f", "-print0"]).output().unwrap().stdout;
+        let files: Vec<_> = out
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| String::from_utf8(name.to_vec()).unwrap())
+            .collect();
         assert!(files.len() > 3);
-        files.iter().any(|file| file.contains(std::str::from_utf8(needle).unwrap_or("\u{1}")) || std::fs::read(file).unwrap().windows(needle.len()).any(|window| window == needle))
+        files.iter().any(|file| {
+            file.contains(std::str::from_utf8(needle).unwrap_or("\u{1}"))
+                || std::fs::read(file).unwrap().windows(needle.len()).any(|window| window == needle)
+        })
     };
     assert!(!holds(repo.path(), marker.as_bytes()));
     assert!(!holds(cache.path(), marker.as_bytes()));
@@ -109,6 +127,8 @@ fn a_passphrase_opens_what_it_made() {
     back_up_bytes(&mut tenant, "s", b"secret").unwrap();
     let again = Repository::open(objects.clone(), environment.clone(), identity(), None, "x".into()).unwrap();
     assert_eq!(read_bytes(&again.tenant("t").unwrap(), "latest").unwrap(), b"secret");
-    let wrong = Repository::open(objects, environment, Identity::Passphrase("wrong".to_owned().into()), None, "x".into()).unwrap();
+    let wrong =
+        Repository::open(objects, environment, Identity::Passphrase("wrong".to_owned().into()), None, "x".into())
+            .unwrap();
     assert_eq!(wrong.tenant("t").err().unwrap().kind, Kind::WrongKey);
 }

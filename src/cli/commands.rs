@@ -16,7 +16,7 @@ use crate::{
     },
     operation::{backup, browse, check, restore},
     repository::{Identity, NewTenant, PublicIdentity, Tenant},
-    source::{Owner, Overwrite, Selection},
+    source::{Overwrite, Owner, Selection},
 };
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use serde_json::{Value, json};
@@ -34,7 +34,9 @@ pub fn run(args: Args) -> Result<()> {
         Command::Key(KeyCommand::Generate { file }) => key_generate(&global, &file),
         Command::Key(KeyCommand::Export { circle, file }) => key_export(&global, circle, &file),
         Command::Init => init(&global),
-        Command::Tenant(TenantCommand::Create { name, owner, cipher, chunk_size }) => tenant_create(&global, &name, owner.as_deref(), cipher, &chunk_size),
+        Command::Tenant(TenantCommand::Create { name, owner, cipher, chunk_size }) => {
+            tenant_create(&global, &name, owner.as_deref(), cipher, &chunk_size)
+        }
         Command::Tenant(TenantCommand::List) => tenant_list(&global),
         Command::Tenant(TenantCommand::Show { name }) => tenant_show(&global, name),
         Command::Backup(args) => back_up(&global, *args),
@@ -52,7 +54,9 @@ pub fn run(args: Args) -> Result<()> {
             clap_complete::generate(shell, &mut super::command(), "strongroom", &mut std::io::stdout());
             Ok(())
         }
-        Command::Man => clap_mangen::Man::new(super::command()).render(&mut std::io::stdout()).map_err(|error| failed(error.to_string())),
+        Command::Man => clap_mangen::Man::new(super::command())
+            .render(&mut std::io::stdout())
+            .map_err(|error| failed(error.to_string())),
     }
 }
 
@@ -68,8 +72,16 @@ fn print(global: &Global, object: Value, text: impl FnOnce() -> String) {
 fn write_secret(file: &Path, identity: &Identity) -> Result<PublicIdentity> {
     let cannot = |path: &Path, error: std::io::Error| failed(path.display().to_string()).because(error);
     let public = identity.public()?;
-    let mut secret = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(|error| cannot(file, error))?;
-    secret.write_all(identity.to_key_file()?.as_bytes()).and_then(|()| secret.sync_all()).map_err(|error| cannot(file, error))?;
+    let mut secret = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .map_err(|error| cannot(file, error))?;
+    secret
+        .write_all(identity.to_key_file()?.as_bytes())
+        .and_then(|()| secret.sync_all())
+        .map_err(|error| cannot(file, error))?;
     let mut public_file = file.as_os_str().to_owned();
     public_file.push(".pub");
     std::fs::write(&public_file, public.to_text() + "\n").map_err(|error| cannot(Path::new(&public_file), error))?;
@@ -97,19 +109,36 @@ fn key_export(global: &Global, circle: ExportCircle, file: &Path) -> Result<()> 
     };
     let public = write_secret(file, &Identity::generate(&super::system::System))?;
     repository.add_identity(&mut tenant, circle, EntryKind::STEWARD_ROLE, &public, circle.name())?;
-    print(global, json!({ "key_file": file, "circle": circle.name(), "tenant": tenant.name, "public": public.to_text() }), || {
-        format!("{} opens tenant {} as {}: it reads no content and no names of files", file.display(), tenant.name, circle.name())
-    });
+    print(
+        global,
+        json!({ "key_file": file, "circle": circle.name(), "tenant": tenant.name, "public": public.to_text() }),
+        || {
+            format!(
+                "{} opens tenant {} as {}: it reads no content and no names of files",
+                file.display(),
+                tenant.name,
+                circle.name()
+            )
+        },
+    );
     Ok(())
 }
 
 fn init(global: &Global) -> Result<()> {
     let repository = ready::init(global)?;
     let id = repository.config.repository;
-    print(global, json!({ "repository_id": id.to_string(), "format": repository.config.format, "several_writers": repository.config.atomic_create }), || {
-        let writers = if repository.config.atomic_create { "" } else { "\nThis store cannot tell several writers apart: use one at a time." };
-        format!("repository {id} made; this key is its operator. Next: strongroom tenant create NAME{writers}")
-    });
+    print(
+        global,
+        json!({ "repository_id": id.to_string(), "format": repository.config.format, "several_writers": repository.config.atomic_create }),
+        || {
+            let writers = if repository.config.atomic_create {
+                ""
+            } else {
+                "\nThis store cannot tell several writers apart: use one at a time."
+            };
+            format!("repository {id} made; this key is its operator. Next: strongroom tenant create NAME{writers}")
+        },
+    );
     Ok(())
 }
 
@@ -117,7 +146,8 @@ fn tenant_create(global: &Global, name: &str, owner: Option<&Path>, cipher: Ciph
     let chunk_size = ready::chunk_size(chunk_size)?;
     let owner = match owner {
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Error::new(Kind::Usage, path.display().to_string()).because(error))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Error::new(Kind::Usage, path.display().to_string()).because(error))?;
             Some(text.parse::<PublicIdentity>()?)
         }
         None => None,
@@ -127,9 +157,11 @@ fn tenant_create(global: &Global, name: &str, owner: Option<&Path>, cipher: Ciph
         Cipher::Xchacha20poly1305 => Suite::XChaCha20Poly1305,
     };
     let owned = owner.is_some();
-    let id = ready::repository(global)?.create_tenant(&NewTenant { name: name.to_owned(), owner, suite, chunk_size })?;
+    let id =
+        ready::repository(global)?.create_tenant(&NewTenant { name: name.to_owned(), owner, suite, chunk_size })?;
     print(global, json!({ "tenant": name, "tenant_id": id.to_string() }), || {
-        let custody = if owned { "only its owner reads it; this key keeps the steward's part" } else { "this key reads it" };
+        let custody =
+            if owned { "only its owner reads it; this key keeps the steward's part" } else { "this key reads it" };
         format!("tenant {name} made ({id}); {custody}")
     });
     Ok(())
@@ -137,8 +169,13 @@ fn tenant_create(global: &Global, name: &str, owner: Option<&Path>, cipher: Ciph
 
 fn tenant_list(global: &Global) -> Result<()> {
     let tenants = ready::repository(global)?.tenants()?;
-    let list: Vec<_> = tenants.iter().map(|(name, id, circle)| json!({ "tenant": name, "tenant_id": id.to_string(), "circle": circle.name() })).collect();
-    print(global, json!({ "tenants": list }), || tenants.iter().map(|(name, id, circle)| format!("{id}  {:8} {name}\n", circle.name())).collect());
+    let list: Vec<_> = tenants
+        .iter()
+        .map(|(name, id, circle)| json!({ "tenant": name, "tenant_id": id.to_string(), "circle": circle.name() }))
+        .collect();
+    print(global, json!({ "tenants": list }), || {
+        tenants.iter().map(|(name, id, circle)| format!("{id}  {:8} {name}\n", circle.name())).collect()
+    });
     Ok(())
 }
 
@@ -146,7 +183,8 @@ fn tenant_show(global: &Global, name: String) -> Result<()> {
     let tenant = ready::tenant(&Global { tenant: Some(name), ..global.clone() })?;
     let (state, id) = (&tenant.state, tenant.keys.owner);
     let snapshots = state.live().len();
-    let chunk = format!("{}{}", if state.policy.fixed { "fixed:" } else { "" }, size(u64::from(state.policy.chunk_bytes)));
+    let chunk =
+        format!("{}{}", if state.policy.fixed { "fixed:" } else { "" }, size(u64::from(state.policy.chunk_bytes)));
     let suite = if state.create.suite == 1 { "xaes256gcm" } else { "xchacha20poly1305" };
     let object = json!({ "tenant": tenant.name, "tenant_id": id.to_string(), "circle": tenant.keys.circle.name(), "cipher": suite, "chunk_bytes": state.policy.chunk_bytes, "chunk_fixed": state.policy.fixed,
         "snapshots": snapshots, "entries": state.head.number + 1, "head": state.head.hash.to_string(), "epoch": state.epoch });
@@ -182,7 +220,8 @@ fn patterns(lines: &[String], files: &[PathBuf]) -> Result<Gitignore> {
 
 /// Makes a path absolute, and takes `.` and `..` out without following links.
 fn absolute(path: &Path) -> Result<PathBuf> {
-    let path = std::path::absolute(path).map_err(|error| Error::new(Kind::Usage, path.display().to_string()).because(error))?;
+    let path = std::path::absolute(path)
+        .map_err(|error| Error::new(Kind::Usage, path.display().to_string()).because(error))?;
     let mut clean = PathBuf::from("/");
     for component in path.components() {
         match component {
@@ -208,14 +247,26 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
         dry_run: args.dry_run,
     };
     let host = super::system::host();
-    let labels = |source: String| backup::Labels { source, kind: args.kind.clone(), tags: tags.clone(), host: host.clone() };
+    let labels =
+        |source: String| backup::Labels { source, kind: args.kind.clone(), tags: tags.clone(), host: host.clone() };
     let watch = screen(global);
     let name = args.name.clone().unwrap_or_default();
     let source = args.source.clone().unwrap_or_default();
     let mut tenant;
     let report = if args.stdin {
         tenant = ready::tenant(global)?;
-        backup::stream(&mut tenant, &name, &mut std::io::stdin().lock(), &mut || Ok(()), labels(source), Vec::new(), &options, &watch)
+        backup::stream(
+            &mut tenant,
+            backup::Input {
+                name: &name,
+                from: &mut std::io::stdin().lock(),
+                ended: &mut || Ok(()),
+                command: Vec::new(),
+            },
+            labels(source),
+            &options,
+            &watch,
+        )
     } else if args.command {
         let (program, rest) = args.paths.split_first().ok_or_else(|| usage("which command? It comes after `--`"))?;
         tenant = ready::tenant(global)?;
@@ -224,14 +275,27 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::piped())
             .spawn()
-            .map_err(|error| failed(format!("the command {} could not be started, so no snapshot was made", program.display())).because(error))?;
+            .map_err(|error| {
+                failed(format!("the command {} could not be started, so no snapshot was made", program.display()))
+                    .because(error)
+            })?;
         let mut output = child.stdout.take().ok_or_else(|| failed("the command has no output"))?;
         let mut ended = || {
             let status = child.wait().map_err(|error| failed("the command was lost").because(error))?;
-            if status.success() { Ok(()) } else { Err(failed(format!("the command ended with {status}, so no snapshot was made"))) }
+            if status.success() {
+                Ok(())
+            } else {
+                Err(failed(format!("the command ended with {status}, so no snapshot was made")))
+            }
         };
         let line = args.paths.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        backup::stream(&mut tenant, &name, &mut output, &mut ended, labels(source), line, &options, &watch)
+        backup::stream(
+            &mut tenant,
+            backup::Input { name: &name, from: &mut output, ended: &mut ended, command: line },
+            labels(source),
+            &options,
+            &watch,
+        )
     } else {
         let mut roots = Vec::new();
         for file in &args.files_from {
@@ -243,9 +307,16 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
         for path in &args.paths {
             roots.push(absolute(Path::new(path))?);
         }
-        let first = roots.first().ok_or_else(|| usage("what is to be backed up? Give paths, --files-from, --stdin or --command"))?;
+        let first = roots
+            .first()
+            .ok_or_else(|| usage("what is to be backed up? Give paths, --files-from, --stdin or --command"))?;
         let source = args.source.clone().unwrap_or_else(|| format!("{host}:{}", first.display()));
-        let selection = Selection { exclude: patterns(&args.exclude, &args.exclude_file)?, exclude_caches: args.exclude_caches, one_file_system: args.one_file_system, roots };
+        let selection = Selection {
+            exclude: patterns(&args.exclude, &args.exclude_file)?,
+            exclude_caches: args.exclude_caches,
+            one_file_system: args.one_file_system,
+            roots,
+        };
         tenant = ready::tenant(global)?;
         backup::files(&mut tenant, &selection, labels(source), &options, &watch)
     };
@@ -254,7 +325,12 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     print(global, backup_json(&report, global, &tenant), || backup_text(&report));
     match report.stats.unreadable {
         0 => Ok(()),
-        count => Err(Error::new(Kind::Partial, format!("{count} files could not be read as they should, and were named above; all others are safe in the snapshot"))),
+        count => Err(Error::new(
+            Kind::Partial,
+            format!(
+                "{count} files could not be read as they should, and were named above; all others are safe in the snapshot"
+            ),
+        )),
     }
 }
 
@@ -269,16 +345,34 @@ fn backup_json(report: &backup::Report, _: &Global, tenant: &Tenant) -> Value {
 
 fn backup_text(report: &backup::Report) -> String {
     let stats = &report.stats;
-    let what = format!("{} files ({} unchanged), {} folders, {}", stats.files, stats.unchanged, stats.directories, size(stats.logical_bytes));
+    let what = format!(
+        "{} files ({} unchanged), {} folders, {}",
+        stats.files,
+        stats.unchanged,
+        stats.directories,
+        size(stats.logical_bytes)
+    );
     match &report.snapshot {
         None => format!("would back up {what}"),
-        Some(snapshot) => format!("snapshot {} of {}\n{what}\nnew {}, stored {} (metadata {})", snapshot.id, snapshot.source, size(stats.new_bytes), size(stats.stored_bytes + stats.metadata_bytes), size(stats.metadata_bytes)),
+        Some(snapshot) => format!(
+            "snapshot {} of {}\n{what}\nnew {}, stored {} (metadata {})",
+            snapshot.id,
+            snapshot.source,
+            size(stats.new_bytes),
+            size(stats.stored_bytes + stats.metadata_bytes),
+            size(stats.metadata_bytes)
+        ),
     }
 }
 
 fn snapshots(global: &Global, source: Option<&str>) -> Result<()> {
     let tenant = ready::tenant(global)?;
-    let live: Vec<_> = tenant.state.live().into_iter().filter(|state| source.is_none_or(|source| state.snapshot.source == source)).collect();
+    let live: Vec<_> = tenant
+        .state
+        .live()
+        .into_iter()
+        .filter(|state| source.is_none_or(|source| state.snapshot.source == source))
+        .collect();
     let list: Vec<_> = live
         .iter()
         .map(|state| {
@@ -287,11 +381,22 @@ fn snapshots(global: &Global, source: Option<&str>) -> Result<()> {
         })
         .collect();
     print(global, json!({ "tenant": tenant.name, "snapshots": list }), || {
-        let mut text = format!("{:12}  {:19}  {:>10}  {:>10}  {:>8}  source\n", "snapshot", "time (UTC)", "size", "stored", "files");
+        let mut text = format!(
+            "{:12}  {:19}  {:>10}  {:>10}  {:>8}  source\n",
+            "snapshot", "time (UTC)", "size", "stored", "files"
+        );
         for state in &live {
             let (snapshot, stats) = (&state.snapshot, &state.snapshot.stats);
             let tags: String = snapshot.tags.iter().map(|(key, value)| format!(" {key}={value}")).collect();
-            text += &format!("{:.12}  {:19}  {:>10}  {:>10}  {:>8}  {}{tags}\n", snapshot.id.to_string(), time(snapshot.started_ns), size(stats.logical_bytes), size(stats.stored_bytes + stats.metadata_bytes), stats.files, snapshot.source);
+            text += &format!(
+                "{:.12}  {:19}  {:>10}  {:>10}  {:>8}  {}{tags}\n",
+                snapshot.id.to_string(),
+                time(snapshot.started_ns),
+                size(stats.logical_bytes),
+                size(stats.stored_bytes + stats.metadata_bytes),
+                stats.files,
+                snapshot.source
+            );
         }
         text
     });
@@ -326,7 +431,10 @@ fn type_name(kind: FileType) -> &'static str {
 
 /// A path for people: what could steer a terminal is escaped.
 fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    String::from_utf8_lossy(path)
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 fn ls(global: &Global, name: &str, shallow: bool) -> Result<()> {
@@ -336,7 +444,7 @@ fn ls(global: &Global, name: &str, shallow: bool) -> Result<()> {
     let mut entries = browse::Entries::open(&browse::pool(&tenant)?, &content, &below)?;
     let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count() + usize::from(!path.is_empty());
     let mut list = Vec::new();
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.read_next()? {
         if shallow && depth(&entry.path.0) > depth(&below) + 1 {
             continue;
         }
@@ -344,7 +452,17 @@ fn ls(global: &Global, name: &str, shallow: bool) -> Result<()> {
             list.push(entry_json(&entry));
         } else {
             let length = entry.content.as_ref().map_or(0, |content| content.length);
-            print(global, Value::Null, || format!("{:9} {:06o} {:>6} {:>6} {length:>12} {}  {}", type_name(entry.file_type), entry.mode, entry.uid, entry.gid, time(entry.mtime_s.saturating_mul(1_000_000_000)), shown(&entry.path.0)));
+            print(global, Value::Null, || {
+                format!(
+                    "{:9} {:06o} {:>6} {:>6} {length:>12} {}  {}",
+                    type_name(entry.file_type),
+                    entry.mode,
+                    entry.uid,
+                    entry.gid,
+                    time(entry.mtime_s.saturating_mul(1_000_000_000)),
+                    shown(&entry.path.0)
+                )
+            });
         }
     }
     if global.json {
@@ -360,14 +478,16 @@ fn find(global: &Global, pattern: &str) -> Result<()> {
     let mut list = Vec::new();
     for state in tenant.state.live() {
         let mut entries = browse::Entries::open(&pool, &browse::content(&tenant, state)?, b"")?;
-        while let Some(entry) = entries.next()? {
+        while let Some(entry) = entries.read_next()? {
             let full = Path::new("/").join(std::ffi::OsStr::from_bytes(&entry.path.0));
             if wanted.matched(&full, entry.file_type == FileType::Directory).is_ignore() {
                 let id = state.snapshot.id.to_string();
                 if global.json {
                     list.push(json!({ "snapshot_id": id, "entry": entry_json(&entry) }));
                 } else {
-                    print(global, Value::Null, || format!("{id:.12}  {}  {}", time(state.snapshot.started_ns), shown(&entry.path.0)));
+                    print(global, Value::Null, || {
+                        format!("{id:.12}  {}  {}", time(state.snapshot.started_ns), shown(&entry.path.0))
+                    });
                 }
             }
         }
@@ -406,7 +526,12 @@ fn diff(global: &Global, old: &str, new: &str) -> Result<()> {
 fn cat(global: &Global, name: &str) -> Result<()> {
     let tenant = ready::tenant(global)?;
     let (snapshot, below) = split_path(name);
-    restore::cat(&tenant, browse::find(&tenant, snapshot)?, &below, &mut std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock()))
+    restore::cat(
+        &tenant,
+        browse::find(&tenant, snapshot)?,
+        &below,
+        &mut std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock()),
+    )
 }
 
 fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
@@ -441,8 +566,20 @@ fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
     let object = json!({ "snapshot_id": state.snapshot.id.to_string(), "target": args.target, "dry_run": args.dry_run, "files": report.files, "bytes": report.bytes, "kept": report.kept, "directories": report.directories, "others": report.others, "deleted": report.deleted });
     print(global, object, || {
         let would = if args.dry_run { "would restore" } else { "restored" };
-        let deleted = if report.deleted.is_empty() { String::new() } else { format!(", {} extras removed", report.deleted.len()) };
-        format!("{would} {} files ({}), {} folders, {} others to {}; {} were right already{deleted}", report.files, size(report.bytes), report.directories, report.others, args.target.display(), report.kept)
+        let deleted = if report.deleted.is_empty() {
+            String::new()
+        } else {
+            format!(", {} extras removed", report.deleted.len())
+        };
+        format!(
+            "{would} {} files ({}), {} folders, {} others to {}; {} were right already{deleted}",
+            report.files,
+            size(report.bytes),
+            report.directories,
+            report.others,
+            args.target.display(),
+            report.kept
+        )
     });
     Ok(())
 }
@@ -459,18 +596,34 @@ fn check_all(global: &Global, read_data: Option<u8>) -> Result<()> {
         .iter()
         .map(|problem| json!({ "object": problem.object, "what": problem.what, "snapshots": problem.snapshots.iter().map(ToString::to_string).collect::<Vec<_>>(), "advice": problem.advice }))
         .collect();
-    print(global, json!({ "tenant": tenant.name, "packs": report.packs, "segments": report.segments, "snapshots": report.snapshots, "read_bytes": report.read_bytes, "problems": problems }), || {
-        let mut text = format!("{} packs, {} segments, {} snapshots checked, {} read\n", report.packs, report.segments, report.snapshots, size(report.read_bytes));
-        for problem in &report.problems {
-            let snapshots: Vec<_> = problem.snapshots.iter().map(|id| format!("{:.12}", id.to_string())).collect();
-            let hit = if snapshots.is_empty() { "no snapshot".to_owned() } else { snapshots.join(", ") };
-            text += &format!("DAMAGED {}: {}\n  hit: {hit}\n  what to do: {}\n", problem.object, problem.what, problem.advice);
-        }
-        text + if report.problems.is_empty() { "no problem found" } else { "" }
-    });
+    print(
+        global,
+        json!({ "tenant": tenant.name, "packs": report.packs, "segments": report.segments, "snapshots": report.snapshots, "read_bytes": report.read_bytes, "problems": problems }),
+        || {
+            let mut text = format!(
+                "{} packs, {} segments, {} snapshots checked, {} read\n",
+                report.packs,
+                report.segments,
+                report.snapshots,
+                size(report.read_bytes)
+            );
+            for problem in &report.problems {
+                let snapshots: Vec<_> = problem.snapshots.iter().map(|id| format!("{:.12}", id.to_string())).collect();
+                let hit = if snapshots.is_empty() { "no snapshot".to_owned() } else { snapshots.join(", ") };
+                text += &format!(
+                    "DAMAGED {}: {}\n  hit: {hit}\n  what to do: {}\n",
+                    problem.object, problem.what, problem.advice
+                );
+            }
+            text + if report.problems.is_empty() { "no problem found" } else { "" }
+        },
+    );
     match report.problems.len() {
         0 => Ok(()),
-        count => Err(Error::new(Kind::Damaged, format!("{count} problems found; they are listed with the snapshots that they hit"))),
+        count => Err(Error::new(
+            Kind::Damaged,
+            format!("{count} problems found; they are listed with the snapshots that they hit"),
+        )),
     }
 }
 
@@ -498,13 +651,20 @@ fn stats(global: &Global) -> Result<()> {
         }
     }
     let of = |count: u64, stats: &Stats| json!({ "snapshots": count, "logical_bytes": stats.logical_bytes, "deduplicated_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes + stats.metadata_bytes });
-    let by_source: BTreeMap<_, _> = sources.iter().map(|(source, (count, stats))| (source, of(*count, stats))).collect();
+    let by_source: BTreeMap<_, _> =
+        sources.iter().map(|(source, (count, stats))| (source, of(*count, stats))).collect();
     let object = json!({ "tenant": tenant.name, "packs": packs, "pack_bytes": stored, "logical_bytes": total.logical_bytes, "deduplicated_bytes": total.new_bytes, "stored_bytes": total.stored_bytes + total.metadata_bytes, "sources": by_source });
     print(global, object, || {
         let mut text = format!("{:>10}  {:>12}  {:>10}  {:>7}  source\n", "logical", "deduplicated", "stored", "ratio");
         let mut line = |stats: &Stats, name: &str| {
             let bytes = stats.stored_bytes + stats.metadata_bytes;
-            text += &format!("{:>10}  {:>12}  {:>10}  {:>7}  {name}\n", size(stats.logical_bytes), size(stats.new_bytes), size(bytes), ratio(stats.logical_bytes, bytes));
+            text += &format!(
+                "{:>10}  {:>12}  {:>10}  {:>7}  {name}\n",
+                size(stats.logical_bytes),
+                size(stats.new_bytes),
+                size(bytes),
+                ratio(stats.logical_bytes, bytes)
+            );
         };
         sources.iter().for_each(|(source, (_, stats))| line(stats, source));
         line(&total, &format!("= tenant {}", tenant.name));

@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod output;
 mod ready;
+#[expect(clippy::disallowed_methods, reason = "the one adapter to the real clock, randomness, sleeping and spawning")]
 mod system;
 mod tour;
 
@@ -27,7 +28,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if json {
-                println!("{}", serde_json::json!({ "error": { "kind": format!("{:?}", error.kind), "message": error.to_string(), "exit_code": error.kind.exit_code() } }));
+                println!(
+                    "{}",
+                    serde_json::json!({ "error": { "kind": format!("{:?}", error.kind), "message": error.to_string(), "exit_code": error.kind.exit_code() } })
+                );
             }
             eprintln!("strongroom: {error}");
             ExitCode::from(error.kind.exit_code())

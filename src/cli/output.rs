@@ -34,7 +34,15 @@ impl Screen {
         let on_terminal = std::io::stderr().is_terminal() && !quiet;
         let mode = if mode == Progress::Auto && !on_terminal { Progress::Never } else { mode };
         let state = State { phase: "start", total_bytes: None, began: Instant::now(), shown: None };
-        Self { mode, quiet, interrupt: system::interrupt_flag(), files: 0.into(), bytes: 0.into(), problems: 0.into(), state: Mutex::new(state) }
+        Self {
+            mode,
+            quiet,
+            interrupt: system::interrupt_flag(),
+            files: 0.into(),
+            bytes: 0.into(),
+            problems: 0.into(),
+            state: Mutex::new(state),
+        }
     }
 
     fn show(&self, force: bool) {
@@ -49,7 +57,8 @@ impl Screen {
         let (files, bytes) = (self.files.load(Relaxed), self.bytes.load(Relaxed));
         let seconds = state.began.elapsed().as_secs_f64();
         let rate = if seconds > 0.0 { bytes as f64 / seconds } else { 0.0 };
-        let eta = state.total_bytes.filter(|total| rate > 0.0 && *total >= bytes).map(|total| (total - bytes) as f64 / rate);
+        let eta =
+            state.total_bytes.filter(|total| rate > 0.0 && *total >= bytes).map(|total| (total - bytes) as f64 / rate);
         let mut err = std::io::stderr().lock();
         drop(match self.mode {
             Progress::Json => writeln!(
@@ -77,12 +86,13 @@ impl Monitor for Screen {
     fn phase(&self, name: &'static str, total_bytes: Option<u64>) {
         self.files.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { phase: name, total_bytes, began: Instant::now(), shown: None };
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) =
+            State { phase: name, total_bytes, began: Instant::now(), shown: None };
     }
     fn progress(&self, files: u64, bytes: u64) {
         self.files.fetch_add(files, Relaxed);
         let before = self.bytes.fetch_add(bytes, Relaxed);
-        if files == 0 || before % 64 == 0 || self.files.load(Relaxed) % 64 == 0 {
+        if files == 0 || before.is_multiple_of(64) || self.files.load(Relaxed).is_multiple_of(64) {
             self.show(false);
         }
     }
@@ -126,7 +136,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
 
 /// Writes a time for people, in UTC.
 pub fn time(ns: i64) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| ns.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    jiff::Timestamp::from_nanosecond(i128::from(ns))
+        .map_or_else(|_| ns.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 /// Writes a ratio for people.

@@ -36,8 +36,10 @@ fn usage(message: impl Into<String>) -> Error {
 /// Fills in from the profile what neither flag nor environment gave.
 pub fn with_profile(mut global: Global) -> Result<Global> {
     let Some(path) = &global.profile else { return Ok(global) };
-    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("profile {}", path.display())).because(error))?;
-    let profile: Profile = toml::from_str(&text).map_err(|error| usage(format!("profile {}: {}", path.display(), error.message())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| usage(format!("profile {}", path.display())).because(error))?;
+    let profile: Profile =
+        toml::from_str(&text).map_err(|error| usage(format!("profile {}: {}", path.display(), error.message())))?;
     global.repo = global.repo.or(profile.repo);
     // A passphrase on the command line beats a key file in the profile.
     if global.passphrase_file.is_none() {
@@ -50,14 +52,18 @@ pub fn with_profile(mut global: Global) -> Result<Global> {
     global.limit_download = global.limit_download.or(profile.limit_download);
     if let (None, Some(progress)) = (global.progress, profile.progress) {
         let parsed = <Progress as clap::ValueEnum>::from_str(&progress, false);
-        global.progress = Some(parsed.map_err(|_| usage(format!("profile {}: progress is auto, never or json", path.display())))?);
+        global.progress =
+            Some(parsed.map_err(|_| usage(format!("profile {}: progress is auto, never or json", path.display())))?);
     }
     Ok(global)
 }
 
 /// Finds who is asking.
 pub fn identity(global: &Global) -> Result<Identity> {
-    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| Error::new(Kind::NoKey, format!("{}", path.display())).because(error));
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path)
+            .map_err(|error| Error::new(Kind::NoKey, format!("{}", path.display())).because(error))
+    };
     if let Some(path) = &global.key_file {
         return Identity::from_key_file(&read(path)?).map_err(|error| error.while_doing(path.display()));
     }
@@ -73,12 +79,18 @@ pub fn identity(global: &Global) -> Result<Identity> {
 }
 
 fn objects(global: &Global, create: bool) -> Result<(SharedObjects, SharedEnvironment)> {
-    let repo = global.repo.as_ref().ok_or_else(|| usage("which repository? --repo PLACE, STRONGROOM_REPO or a profile says"))?;
+    let repo = global
+        .repo
+        .as_ref()
+        .ok_or_else(|| usage("which repository? --repo PLACE, STRONGROOM_REPO or a profile says"))?;
     let place: Place = repo.parse()?;
     let environment: SharedEnvironment = Arc::new(System);
     let mut objects = open(&place, create)?;
     let rate = |text: &Option<String>| match text {
-        Some(text) => parse_size(text).filter(|rate| *rate > 0).map(Some).ok_or_else(|| usage(format!("{text}: not a rate such as 2MiB"))),
+        Some(text) => parse_size(text)
+            .filter(|rate| *rate > 0)
+            .map(Some)
+            .ok_or_else(|| usage(format!("{text}: not a rate such as 2MiB"))),
         None => Ok(None),
     };
     let (up, down) = (rate(&global.limit_upload)?, rate(&global.limit_download)?);
@@ -90,7 +102,9 @@ fn objects(global: &Global, create: bool) -> Result<(SharedObjects, SharedEnviro
 
 fn cache(global: &Global) -> Option<PathBuf> {
     let default = || {
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        let base = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
         base.map(|base| base.join("strongroom"))
     };
     global.cache_dir.clone().or_else(default)
@@ -106,10 +120,19 @@ pub fn init(global: &Global) -> Result<Repository> {
 /// Opens the repository.
 pub fn repository(global: &Global) -> Result<Repository> {
     let (objects, environment) = objects(global, false)?;
-    let missing = |error: Error| if error.kind == Kind::NoRepository { error.while_doing(global.repo.clone().unwrap_or_default()) } else { error };
+    let missing = |error: Error| {
+        if error.kind == Kind::NoRepository {
+            error.while_doing(global.repo.clone().unwrap_or_default())
+        } else {
+            error
+        }
+    };
     // The place first: a wrong one must not ask for a passphrase.
     if crate::store::get_if_present(objects.as_ref(), crate::format::names::CONFIG)?.is_none() {
-        return Err(missing(Error::new(Kind::NoRepository, "there is no repository at this place; `strongroom init` makes one")));
+        return Err(missing(Error::new(
+            Kind::NoRepository,
+            "there is no repository at this place; `strongroom init` makes one",
+        )));
     }
     Repository::open(objects, environment, identity(global)?, cache(global), system::who())
 }
@@ -121,7 +144,12 @@ pub fn tenant(global: &Global) -> Result<Tenant> {
         Some(name) => repository.tenant(name)?,
         None => match repository.tenants()?.as_slice() {
             [(_, id, _)] => repository.tenant(&id.to_string())?,
-            [] => return Err(Error::new(Kind::TenantUnknown, "this key opens no tenant yet; `strongroom tenant create NAME` makes one")),
+            [] => {
+                return Err(Error::new(
+                    Kind::TenantUnknown,
+                    "this key opens no tenant yet; `strongroom tenant create NAME` makes one",
+                ));
+            }
             several => {
                 let names: Vec<_> = several.iter().map(|(name, ..)| name.as_str()).collect();
                 return Err(usage(format!("which tenant? --tenant NAME, with one of {}", names.join(", "))));
@@ -139,5 +167,7 @@ pub fn chunk_size(text: &str) -> Result<ChunkSize> {
     let (fixed, number) = text.strip_prefix("fixed:").map_or((false, text), |number| (true, number));
     let bytes = parse_size(number).and_then(|bytes| u32::try_from(bytes).ok());
     let size = bytes.map(|bytes| if fixed { ChunkSize::Fixed(bytes) } else { ChunkSize::Average(bytes) });
-    size.filter(|size| size.is_valid()).ok_or_else(|| usage(format!("{text}: a chunk size is a power of two from 4KiB to 1MiB, or fixed:SIZE in that range")))
+    size.filter(|size| size.is_valid()).ok_or_else(|| {
+        usage(format!("{text}: a chunk size is a power of two from 4KiB to 1MiB, or fixed:SIZE in that range"))
+    })
 }

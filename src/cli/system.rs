@@ -22,14 +22,20 @@ impl Environment for System {
         i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
     }
     fn fill_random(&self, bytes: &mut [u8]) {
-        #[expect(clippy::expect_used, reason = "without randomness nothing may be sealed: stopping is the only safe answer")]
+        #[expect(
+            clippy::expect_used,
+            reason = "without randomness nothing may be sealed: stopping is the only safe answer"
+        )]
         getrandom::fill(bytes).expect("the system's random source");
     }
     fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
-        #[expect(clippy::expect_used, reason = "a system without threads left can do nothing; the ledger keeps what was published")]
+        #[expect(
+            clippy::expect_used,
+            reason = "a system without threads left can do nothing; the ledger keeps what was published"
+        )]
         std::thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread");
     }
 }
@@ -50,7 +56,8 @@ pub fn is_set(flag: &AtomicBool) -> bool {
 
 /// Returns `user@host`.
 pub fn who() -> String {
-    let user = uzers::get_current_username().map_or_else(|| "unknown".into(), |name| name.to_string_lossy().into_owned());
+    let user =
+        uzers::get_current_username().map_or_else(|| "unknown".into(), |name| name.to_string_lossy().into_owned());
     format!("{user}@{}", host())
 }
 

@@ -12,7 +12,7 @@ use crate::{
     operation::{Unwatched, backup, browse, check, restore},
     pipeline::chunk::ChunkSize,
     repository::{Identity, NewTenant, Repository, Tenant},
-    source::{Owner, Overwrite, Selection},
+    source::{Overwrite, Owner, Selection},
     store::{Place, open},
 };
 use ignore::gitignore::Gitignore;
@@ -54,10 +54,16 @@ pub fn run(global: &Global) -> Result<()> {
     let cache = Some(scratch.0.join("cache"));
     let repository = Repository::init(objects.clone(), environment.clone(), operator, cache.clone(), system::who())?;
     for (name, owner) in [("shop", shop_public), ("bank", bank_public)] {
-        repository.create_tenant(&NewTenant { name: name.into(), owner: Some(owner), suite: Suite::Xaes256Gcm, chunk_size: ChunkSize::Average(8 << 10) })?;
+        repository.create_tenant(&NewTenant {
+            name: name.into(),
+            owner: Some(owner),
+            suite: Suite::Xaes256Gcm,
+            chunk_size: ChunkSize::Average(8 << 10),
+        })?;
     }
     say("A repository in a temporary folder, with two tenants: shop and bank, each with a key of its own.");
-    let as_owner = |identity| Repository::open(objects.clone(), environment.clone(), identity, cache.clone(), system::who());
+    let as_owner =
+        |identity| Repository::open(objects.clone(), environment.clone(), identity, cache.clone(), system::who());
     let shop = as_owner(shop)?;
     let mut tenant = shop.tenant("shop")?;
     let mut days = Vec::new();
@@ -93,7 +99,10 @@ pub fn run(global: &Global) -> Result<()> {
     }
     if global.json {
         let days: Vec<_> = days.iter().map(|day| serde_json::json!({ "what": day.name, "logical_bytes": day.logical, "stored_bytes": day.stored, "seconds": day.seconds })).collect();
-        println!("{}", serde_json::json!({ "backups": days, "restored_files": restored.files, "compared_files": compared, "check_read_bytes": report.read_bytes, "problems": 0 }));
+        println!(
+            "{}",
+            serde_json::json!({ "backups": days, "restored_files": restored.files, "compared_files": compared, "check_read_bytes": report.read_bytes, "problems": 0 })
+        );
         return Ok(());
     }
     say(&format!("\n{:34} {:>10} {:>10} {:>8} {:>7}", "backup", "size", "stored", "ratio", "time"));
@@ -101,20 +110,38 @@ pub fn run(global: &Global) -> Result<()> {
     for day in &days {
         logical += day.logical;
         stored += day.stored;
-        say(&format!("{:34} {:>10} {:>10} {:>8} {:>5.2} s", day.name, size(day.logical), size(day.stored), ratio(day.logical, day.stored), day.seconds));
+        say(&format!(
+            "{:34} {:>10} {:>10} {:>8} {:>5.2} s",
+            day.name,
+            size(day.logical),
+            size(day.stored),
+            ratio(day.logical, day.stored),
+            day.seconds
+        ));
     }
     say(&format!("{:34} {:>10} {:>10} {:>8}", "together", size(logical), size(stored), ratio(logical, stored)));
     say("\nEach dump was read back after its backup and is byte for byte what went in.");
     say(&format!("{} files were restored; {compared} were compared with their originals: equal.", restored.files));
-    say(&format!("check --read-data read {} in {} packs and opened every segment: no problem found.", size(report.read_bytes), report.packs));
+    say(&format!(
+        "check --read-data read {} in {} packs and opened every segment: no problem found.",
+        size(report.read_bytes),
+        report.packs
+    ));
     say("The bank's key opens the bank's data and nothing of the shop's; the operator's opens neither's.");
-    say("\nYour own data: strongroom key generate KEY; export STRONGROOM_REPO=DIR STRONGROOM_KEY_FILE=KEY;\nstrongroom init; strongroom tenant create NAME; strongroom backup PATH; strongroom snapshots");
+    say(
+        "\nYour own data: strongroom key generate KEY; export STRONGROOM_REPO=DIR STRONGROOM_KEY_FILE=KEY;\nstrongroom init; strongroom tenant create NAME; strongroom backup PATH; strongroom snapshots",
+    );
     Ok(())
 }
 
 fn row(name: String, report: &backup::Report, began: std::time::Instant) -> Day {
     let stats = &report.stats;
-    Day { name, logical: stats.logical_bytes, stored: stats.stored_bytes + stats.metadata_bytes, seconds: began.elapsed().as_secs_f64() }
+    Day {
+        name,
+        logical: stats.logical_bytes,
+        stored: stats.stored_bytes + stats.metadata_bytes,
+        seconds: began.elapsed().as_secs_f64(),
+    }
 }
 
 /// A folder that most machines have: real names, links and sizes.
@@ -127,9 +154,14 @@ fn tree_to_show() -> PathBuf {
 fn dump(day: u64) -> Vec<u8> {
     let mut text = Vec::new();
     for row in 0..200_000u64 {
-        let changed = (1..=day).rev().find(|day| (row / 200).wrapping_mul(0x9e37_79b9).wrapping_add(day * 7919) % 100 == 0).unwrap_or(0);
+        let changed = (1..=day)
+            .rev()
+            .find(|day| (row / 200).wrapping_mul(0x9e37_79b9).wrapping_add(day * 7919) % 100 == 0)
+            .unwrap_or(0);
         let hash = blake3::hash(format!("{row} {changed}").as_bytes());
-        text.extend_from_slice(format!("{row}\t{}\tcustomer-{}@example.org\t{}\n", &hash.to_hex()[..24], row % 5000, changed).as_bytes());
+        text.extend_from_slice(
+            format!("{row}\t{}\tcustomer-{}@example.org\t{}\n", &hash.to_hex()[..24], row % 5000, changed).as_bytes(),
+        );
     }
     text
 }
@@ -142,11 +174,22 @@ const OPTIONS: backup::Options = backup::Options { chunk_size: None, rescan: fal
 
 fn back_up_stream(tenant: &mut Tenant, dump: &[u8]) -> Result<backup::Report> {
     let mut bytes = dump;
-    backup::stream(tenant, "dump.sql", &mut bytes, &mut || Ok(()), labels("database"), Vec::new(), &OPTIONS, &Unwatched)
+    backup::stream(
+        tenant,
+        backup::Input { name: "dump.sql", from: &mut bytes, ended: &mut || Ok(()), command: Vec::new() },
+        labels("database"),
+        &OPTIONS,
+        &Unwatched,
+    )
 }
 
 fn back_up_tree(tenant: &mut Tenant, tree: &Path) -> Result<backup::Report> {
-    let selection = Selection { roots: vec![tree.into()], exclude: Gitignore::empty(), exclude_caches: false, one_file_system: false };
+    let selection = Selection {
+        roots: vec![tree.into()],
+        exclude: Gitignore::empty(),
+        exclude_caches: false,
+        one_file_system: false,
+    };
     backup::files(tenant, &selection, labels("files"), &OPTIONS, &Unwatched)
 }
 

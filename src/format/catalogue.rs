@@ -1,8 +1,8 @@
 //! The catalogue: a snapshot's entries, sorted, as one stream. Chapter: `format-spec/catalogue.md`.
 
 use super::{
-    record::{Blob, Field, Malformed, Reader, Writer, malformed, record},
     recipe::Stream,
+    record::{Blob, Field, Malformed, Reader, Writer, malformed, record},
 };
 use std::{cmp::Ordering, collections::BTreeMap};
 

@@ -75,7 +75,7 @@ impl ChunkList {
     }
     /// Checks that the list is one, and returns the sum of its lengths, at most `PLAIN_BYTES_MAX`.
     pub fn plain_bytes(&self) -> Result<usize, Malformed> {
-        if self.ids.0.len() % 16 != 0 || self.lengths.0.len() != self.len() * 4 {
+        if !self.ids.0.len().is_multiple_of(16) || self.lengths.0.len() != self.len() * 4 {
             return Err(malformed("chunk list", "ids and lengths do not match"));
         }
         let mut sum = 0usize;

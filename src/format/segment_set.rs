@@ -46,7 +46,11 @@ impl SegmentSet {
         let mut runs: Vec<(SegmentId, u32)> = Vec::new();
         for segment in self.iter() {
             match runs.last_mut() {
-                Some((first, count)) if first.session == segment.session && first.ordinal + *count == segment.ordinal => *count += 1,
+                Some((first, count))
+                    if first.session == segment.session && first.ordinal + *count == segment.ordinal =>
+                {
+                    *count += 1
+                }
                 _ => runs.push((segment, 1)),
             }
         }

@@ -1,8 +1,8 @@
 //! Snapshots. Chapter: `format-spec/snapshot.md`.
 
 use super::{
-    record::{Blob, record},
     recipe::Stream,
+    record::{Blob, record},
 };
 use crate::id::SnapshotId;
 use std::collections::BTreeMap;
@@ -37,6 +37,7 @@ record! {
     }
 
     /// Counts and bytes of one backup.
+    #[derive(Default)]
     Stats {
         0 files: u64,
         1 directories: u64,
@@ -53,22 +54,5 @@ record! {
         7 stored_bytes: u64,
         /// Sealed bytes of new catalogues and recipes.
         8 metadata_bytes: u64,
-    }
-}
-
-impl Default for Stats {
-    fn default() -> Self {
-        Self {
-            files: 0,
-            directories: 0,
-            others: 0,
-            unreadable: 0,
-            unchanged: 0,
-            logical_bytes: 0,
-            new_bytes: 0,
-            stored_bytes: 0,
-            metadata_bytes: 0,
-            unknown: Default::default(),
-        }
     }
 }

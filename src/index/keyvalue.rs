@@ -10,7 +10,10 @@ use std::{
 
 /// Puts and deletes that become visible together.
 #[derive(Debug, Default)]
-pub struct Batch(pub Vec<(Vec<u8>, Option<Vec<u8>>)>);
+pub struct Batch(pub Vec<Change>);
+
+/// A key, and its new value or none.
+pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 impl Batch {
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
@@ -21,13 +24,16 @@ impl Batch {
     }
 }
 
+/// Sees a pair; says whether to go on.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool> + 'a;
+
 /// A sorted map of bytes.
 pub trait KeyValue: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
     fn write(&self, batch: Batch) -> Result<()>;
     /// Calls `visit` with each pair at or after `from` whose key starts with `prefix`, in order,
     /// until it says stop (`false`).
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()>;
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()>;
 }
 
 /// In memory.
@@ -48,7 +54,7 @@ impl KeyValue for MemoryKeyValue {
         }
         Ok(())
     }
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (key, value) in map.range(from.max(prefix).to_vec()..) {
             if !key.starts_with(prefix) || !visit(key, value)? {
@@ -99,7 +105,7 @@ impl KeyValue for RocksKeyValue {
         }
         self.0.write(writes).map_err(unreadable)
     }
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         for pair in self.0.iterator(IteratorMode::From(from.max(prefix), Direction::Forward)) {
             let (key, value) = pair.map_err(unreadable)?;
             if !key.starts_with(prefix) || !visit(&key, &value)? {
@@ -115,13 +121,18 @@ impl KeyValue for RocksKeyValue {
 pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
     const SLOTS: u32 = 256;
     let cannot = |path: &Path, error: std::io::Error| {
-        Error::new(Kind::Failed, format!("cannot make the cache {}; --cache-dir names another place", path.display())).because(error)
+        Error::new(Kind::Failed, format!("cannot make the cache {}; --cache-dir names another place", path.display()))
+            .because(error)
     };
     std::fs::create_dir_all(folder).map_err(|error| cannot(folder, error))?;
     for slot in 0..SLOTS {
         let path: PathBuf = folder.join(format!("index-{slot}"));
         let lock_path = folder.join(format!("index-{slot}.lock"));
-        let lock = std::fs::OpenOptions::new().create(true).append(true).open(&lock_path).map_err(|error| cannot(&lock_path, error))?;
+        let lock = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&lock_path)
+            .map_err(|error| cannot(&lock_path, error))?;
         if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
@@ -135,5 +146,8 @@ pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
             }
         };
     }
-    Err(failed(format!("{SLOTS} processes use the cache {} already; --cache-dir names another place", folder.display())))
+    Err(failed(format!(
+        "{SLOTS} processes use the cache {} already; --cache-dir names another place",
+        folder.display()
+    )))
 }

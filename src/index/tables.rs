@@ -119,7 +119,8 @@ impl Index {
     /// Returns where a chunk is, as far as chunk tables were read.
     pub fn chunk(&self, id: ChunkId) -> Result<Option<ChunkPlace>> {
         let Some(place) = self.pairs.get(&chunk_key(id))? else { return Ok(None) };
-        let place: [u8; 16] = place.try_into().map_err(|_| failed("the local index is damaged; delete the cache folder and repeat"))?;
+        let place: [u8; 16] =
+            place.try_into().map_err(|_| failed("the local index is damaged; delete the cache folder and repeat"))?;
         let (session, rest) = place.split_at(8);
         let (ordinal, number) = rest.split_at(4);
         let number32 = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -153,9 +154,13 @@ impl Index {
     /// Visits every segment in the order of ids.
     pub fn each_segment(&self, visit: &mut dyn FnMut(SegmentId, SegmentState) -> Result<bool>) -> Result<()> {
         self.pairs.scan(b"s", b"s", &mut |key, value| {
-            let number = |range: std::ops::Range<usize>| key.get(range).map(|bytes| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)));
+            let number = |range: std::ops::Range<usize>| {
+                key.get(range).map(|bytes| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)))
+            };
             match (number(1..9), number(9..13), decode(value)) {
-                (Some(session), Some(ordinal), Ok(state)) => visit(SegmentId { session, ordinal: ordinal as u32 }, state),
+                (Some(session), Some(ordinal), Ok(state)) => {
+                    visit(SegmentId { session, ordinal: ordinal as u32 }, state)
+                }
                 _ => Err(failed("the local index is damaged; delete the cache folder and repeat")),
             }
         })

@@ -114,7 +114,9 @@ impl State {
 
     fn judge(&mut self, tables: &mut dyn Tables, proven: Proven<'_>) -> Rule {
         let entry = proven.entry;
-        require(entry.number == self.head.number + 1, || format!("number {} after {}", entry.number, self.head.number))?;
+        require(entry.number == self.head.number + 1, || {
+            format!("number {} after {}", entry.number, self.head.number)
+        })?;
         require(entry.previous == self.head.hash, || "does not follow the entry before it".into())?;
         let kind = EntryKind::from_number(entry.kind).filter(|_| entry.rules == RULES);
         let Some(kind) = kind else {
@@ -164,7 +166,9 @@ impl State {
 
     fn grant(&mut self, granter: ActorId, grant: Grant) -> Rule {
         let own = self.grants.get(&granter).map(|grant| grant.kinds.as_slice()).unwrap_or_default();
-        require(grant.kinds.iter().all(|kind| own.contains(kind)), || "nobody can grant what they may not write".into())?;
+        require(grant.kinds.iter().all(|kind| own.contains(kind)), || {
+            "nobody can grant what they may not write".into()
+        })?;
         self.grants.insert(grant.actor, grant);
         Ok(())
     }
@@ -229,7 +233,9 @@ impl State {
         let mut next = open.next_pack;
         for fact in packs {
             let own = fact.pack.session == session && fact.pack.nonce == open.nonce;
-            require(own && fact.pack.ordinal >= next, || format!("pack {} is not a new name of this session", fact.pack))?;
+            require(own && fact.pack.ordinal >= next, || {
+                format!("pack {} is not a new name of this session", fact.pack)
+            })?;
             require(fact.kind <= 1, || "unknown kind of pack".into())?;
             next = fact.pack.ordinal.checked_add(1).ok_or_else(|| void("too many packs"))?;
         }
@@ -237,12 +243,20 @@ impl State {
     }
 
     /// Checks the rows of new segments; returns them with their bases' states counted up.
-    fn new_segments(&self, tables: &dyn Tables, proven: Proven<'_>, session: u64, packs: &[PackFact]) -> Result<Added, Stop> {
+    fn new_segments(
+        &self,
+        tables: &dyn Tables,
+        proven: Proven<'_>,
+        session: u64,
+        packs: &[PackFact],
+    ) -> Result<Added, Stop> {
         let open = self.open_session(session, proven.entry.actor)?;
         let mut added = Added { next_segment: open.next_segment, ..Added::default() };
         for row in &proven.annex.rows {
             let id = row.segment;
-            require(id.session == session && id.ordinal >= added.next_segment, || format!("segment {id} is not a new name of this session"))?;
+            require(id.session == session && id.ordinal >= added.next_segment, || {
+                format!("segment {id} is not a new name of this session")
+            })?;
             let pack = located(row, packs)?;
             let mut depth_below = 0;
             for base in &row.bases {
@@ -277,7 +291,15 @@ impl State {
         Ok(added)
     }
 
-    fn add(&mut self, tables: &mut dyn Tables, session: u64, number: u64, packs: &[PackFact], next_pack: u32, added: Added) -> Rule {
+    fn add(
+        &mut self,
+        tables: &mut dyn Tables,
+        session: u64,
+        number: u64,
+        packs: &[PackFact],
+        next_pack: u32,
+        added: Added,
+    ) -> Rule {
         for fact in packs {
             let state = PackState {
                 kind: fact.kind,
@@ -368,7 +390,10 @@ impl State {
     }
 
     fn live_snapshot(&self, id: SnapshotId) -> Result<&SnapshotState, Stop> {
-        self.snapshots.get(&id).filter(|snapshot| snapshot.is_live()).ok_or_else(|| void(format!("snapshot {id} is not live")))
+        self.snapshots
+            .get(&id)
+            .filter(|snapshot| snapshot.is_live())
+            .ok_or_else(|| void(format!("snapshot {id} is not live")))
     }
 
     fn retire(&mut self, number: u64, retire: Snapshots) -> Rule {
@@ -410,15 +435,21 @@ impl State {
     }
 
     fn release(&mut self, release: Release) -> Rule {
-        self.holds.remove(&release.hold).map(drop).ok_or_else(|| void(format!("entry {} is no standing hold", release.hold)))
+        self.holds
+            .remove(&release.hold)
+            .map(drop)
+            .ok_or_else(|| void(format!("entry {} is no standing hold", release.hold)))
     }
 
     fn lock(&mut self, lock: Lock) -> Rule {
         for id in &lock.snapshots {
             let snapshot = self.live_snapshot(*id)?;
-            let shortens = snapshot.locked_until_ns.is_some_and(|until| lock.until_ns < until) || (snapshot.compliance && !lock.compliance);
+            let shortens = snapshot.locked_until_ns.is_some_and(|until| lock.until_ns < until)
+                || (snapshot.compliance && !lock.compliance);
             let unlocked = snapshot.locked_until_ns.is_none_or(|until| until <= self.observed_ns);
-            require(!shortens || unlocked || !snapshot.compliance, || format!("the compliance lock of snapshot {id} cannot be shortened"))?;
+            require(!shortens || unlocked || !snapshot.compliance, || {
+                format!("the compliance lock of snapshot {id} cannot be shortened")
+            })?;
             require(!shortens || !lock.reason.is_empty(), || "a lock is shortened only with a reason".into())?;
         }
         for id in &lock.snapshots {
@@ -482,7 +513,12 @@ impl State {
     }
 
     /// Checks rows that say where known segments are from now on.
-    fn relocated(&self, tables: &dyn Tables, proven: Proven<'_>, publish: &Publish) -> Result<Vec<(SegmentId, SegmentState)>, Stop> {
+    fn relocated(
+        &self,
+        tables: &dyn Tables,
+        proven: Proven<'_>,
+        publish: &Publish,
+    ) -> Result<Vec<(SegmentId, SegmentState)>, Stop> {
         let mut moved: BTreeMap<SegmentId, SegmentState> = BTreeMap::new();
         for row in &proven.annex.rows {
             let id = row.segment;
@@ -495,7 +531,13 @@ impl State {
         Ok(moved.into_iter().collect())
     }
 
-    fn relocate(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, publish: &Publish, moved: Vec<(SegmentId, SegmentState)>) -> Rule {
+    fn relocate(
+        &mut self,
+        tables: &mut dyn Tables,
+        proven: Proven<'_>,
+        publish: &Publish,
+        moved: Vec<(SegmentId, SegmentState)>,
+    ) -> Rule {
         let next_pack = self.new_packs(publish.session, proven.entry.actor, &publish.packs)?;
         self.add(tables, publish.session, proven.entry.number, &publish.packs, next_pack, Added::default())?;
         for (id, state) in moved {
@@ -524,7 +566,9 @@ impl State {
     }
 
     fn new_epoch(&mut self, epoch: Epoch) -> Rule {
-        require(Some(epoch.epoch) == self.epoch.checked_add(1), || format!("epoch {} after {}", epoch.epoch, self.epoch))?;
+        require(Some(epoch.epoch) == self.epoch.checked_add(1), || {
+            format!("epoch {} after {}", epoch.epoch, self.epoch)
+        })?;
         self.epoch = epoch.epoch;
         self.commitments.insert(epoch.epoch, epoch.commitments);
         Ok(())
@@ -532,7 +576,9 @@ impl State {
 
     fn observed(&mut self, number: u64, observed: Observed) -> Rule {
         let end = observed.first.checked_add(observed.times_ns.len() as u64).ok_or_else(|| void("out of range"))?;
-        require(observed.first == self.observed_next && end <= number, || "does not go on where the last one ended".into())?;
+        require(observed.first == self.observed_next && end <= number, || {
+            "does not go on where the last one ended".into()
+        })?;
         for snapshot in self.snapshots.values_mut() {
             let at = snapshot.number.checked_sub(observed.first).and_then(|at| observed.times_ns.get(at as usize));
             snapshot.observed_ns = at.copied().or(snapshot.observed_ns);
@@ -544,7 +590,9 @@ impl State {
 
     fn shred(&mut self, shred: Shred) -> Rule {
         require(!self.has_protected(), || "something is held or locked".into())?;
-        require(shred.epochs.iter().all(|epoch| *epoch < self.epoch), || "the epoch in use can go only with all".into())?;
+        require(shred.epochs.iter().all(|epoch| *epoch < self.epoch), || {
+            "the epoch in use can go only with all".into()
+        })?;
         self.shredded |= shred.epochs.is_empty();
         Ok(())
     }
@@ -559,7 +607,12 @@ impl State {
         require(self.create.ledger == "repository", || "only the repository's ledger names tenants".into())?;
         let known = self.tenants.values().any(|known| known.tenant == tenant.tenant);
         require(!known && !self.tenants.contains_key(&tenant.name), || format!("tenant {} exists", tenant.name))?;
-        let state = TenantState { tenant: tenant.tenant, genesis: tenant.genesis, owner: tenant.owner, unknown: Default::default() };
+        let state = TenantState {
+            tenant: tenant.tenant,
+            genesis: tenant.genesis,
+            owner: tenant.owner,
+            unknown: Default::default(),
+        };
         self.tenants.insert(tenant.name, state);
         Ok(())
     }

@@ -122,7 +122,11 @@ impl State {
     /// Says whether a hold or an unexpired lock protects a snapshot.
     pub fn is_protected(&self, snapshot: &SnapshotState) -> bool {
         let locked = snapshot.locked_until_ns.is_some_and(|until| until > self.observed_ns);
-        locked || self.holds.values().any(|hold| hold.snapshots.contains(&snapshot.snapshot.id) || hold.source.as_ref() == Some(&snapshot.snapshot.source))
+        locked
+            || self.holds.values().any(|hold| {
+                hold.snapshots.contains(&snapshot.snapshot.id)
+                    || hold.source.as_ref() == Some(&snapshot.snapshot.source)
+            })
     }
 
     /// Says whether anything at all is protected.

@@ -47,7 +47,13 @@ pub struct Report {
 }
 
 /// Backs a file tree up.
-pub fn files(tenant: &mut Tenant, selection: &Selection, labels: Labels, options: &Options, monitor: &dyn Monitor) -> Result<Report> {
+pub fn files(
+    tenant: &mut Tenant,
+    selection: &Selection,
+    labels: Labels,
+    options: &Options,
+    monitor: &dyn Monitor,
+) -> Result<Report> {
     let parent = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == labels.source).cloned();
     let pool = pool(tenant)?;
     // An unreadable catalogue costs time, not safety: everything is read again.
@@ -74,7 +80,8 @@ pub fn files(tenant: &mut Tenant, selection: &Selection, labels: Labels, options
             FileType::Directory => backup.stats.directories += 1,
             FileType::File => {
                 let size = std::fs::symlink_metadata(&full).map_or(0, |metadata| metadata.len());
-                let same = before.filter(|before| looks_unchanged(before, &entry, size)).and_then(|before| before.content);
+                let same =
+                    before.filter(|before| looks_unchanged(before, &entry, size)).and_then(|before| before.content);
                 entry.content = match same {
                     Some(stream) if backup.session.reuse(&pool, &stream)? => {
                         backup.stats.unchanged += 1;
@@ -97,27 +104,43 @@ pub fn files(tenant: &mut Tenant, selection: &Selection, labels: Labels, options
         backup.session.abort("nothing could be read")?;
         return Err(failed("nothing could be read, so no snapshot was made"));
     }
-    let paths = selection.roots.iter().map(|root| Blob(std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()).to_vec())).collect();
+    let paths = selection
+        .roots
+        .iter()
+        .map(|root| Blob(std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()).to_vec()))
+        .collect();
     backup.commit(paths, Vec::new())
 }
 
 fn looks_unchanged(before: &Entry, now: &Entry, size: u64) -> bool {
     let key = |entry: &Entry| (entry.mtime_s, entry.mtime_ns, entry.ctime_s, entry.ctime_ns, entry.inode);
-    before.file_type == FileType::File && key(before) == key(now) && before.content.as_ref().is_some_and(|content| content.length == size)
+    before.file_type == FileType::File
+        && key(before) == key(now)
+        && before.content.as_ref().is_some_and(|content| content.length == size)
 }
 
-/// Backs one stream up. `ended` says, after the stream's end, whether it was whole.
+/// A stream to back up.
+pub struct Input<'a> {
+    /// Its path in the snapshot.
+    pub name: &'a str,
+    pub from: &'a mut dyn Read,
+    /// Says, after the stream's end, whether it was whole.
+    pub ended: &'a mut dyn FnMut() -> Result<()>,
+    /// The command that writes it, for the record.
+    pub command: Vec<String>,
+}
+
+/// Backs one stream up.
 pub fn stream(
     tenant: &mut Tenant,
-    name: &str,
-    from: &mut dyn Read,
-    ended: &mut dyn FnMut() -> Result<()>,
+    input: Input<'_>,
     labels: Labels,
-    command: Vec<String>,
     options: &Options,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
-    crate::format::catalogue::check_path(name.as_bytes()).map_err(|_| Error::new(Kind::Usage, format!("`{name}` cannot be a stream's name: use a relative path")))?;
+    let Input { name, from, ended, command } = input;
+    crate::format::catalogue::check_path(name.as_bytes())
+        .map_err(|_| Error::new(Kind::Usage, format!("`{name}` cannot be a stream's name: use a relative path")))?;
     if options.dry_run {
         return Err(Error::new(Kind::Usage, "a stream can be read only once, so there is no dry run of it"));
     }
@@ -130,7 +153,9 @@ pub fn stream(
             Ok(count) => monitor.progress(0, count),
             Err(error) => {
                 backup.session.abort("the stream broke off")?;
-                return Err(failed(format!("the stream `{name}` could not be read to its end, so no snapshot was made: {error}")));
+                return Err(failed(format!(
+                    "the stream `{name}` could not be read to its end, so no snapshot was made: {error}"
+                )));
             }
         }
         if monitor.is_interrupted() {
@@ -190,7 +215,7 @@ impl Previous {
         loop {
             if self.next.is_none() {
                 // A damaged catalogue counts as ended: what it does not tell is read again.
-                self.next = self.entries.as_mut()?.next().unwrap_or_default();
+                self.next = self.entries.as_mut()?.read_next().unwrap_or_default();
                 if self.next.is_none() {
                     self.entries = None;
                 }
@@ -223,7 +248,8 @@ fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor
                         let size = std::fs::symlink_metadata(&full).map_or(0, |metadata| metadata.len());
                         stats.files += 1;
                         stats.logical_bytes += size;
-                        stats.unchanged += u64::from(before.is_some_and(|before| looks_unchanged(&before, &entry, size)));
+                        stats.unchanged +=
+                            u64::from(before.is_some_and(|before| looks_unchanged(&before, &entry, size)));
                         monitor.progress(1, size);
                     }
                     _ => stats.others += 1,
@@ -249,10 +275,14 @@ impl<'a> Begun<'a> {
     fn new(tenant: &'a mut Tenant, options: &Options, labels: Labels) -> Result<Self> {
         let started_ns = tenant.environment.now_ns();
         let policy = &tenant.state.policy;
-        let of_tenant = if policy.fixed { ChunkSize::Fixed(policy.chunk_bytes) } else { ChunkSize::Average(policy.chunk_bytes) };
+        let of_tenant =
+            if policy.fixed { ChunkSize::Fixed(policy.chunk_bytes) } else { ChunkSize::Average(policy.chunk_bytes) };
         let size = options.chunk_size.unwrap_or(of_tenant);
         if !size.is_valid() {
-            return Err(Error::new(Kind::Usage, "a chunk size is a power of two from 4KiB to 1MiB, or fixed:SIZE in that range"));
+            return Err(Error::new(
+                Kind::Usage,
+                "a chunk size is a power of two from 4KiB to 1MiB, or fixed:SIZE in that range",
+            ));
         }
         let mut session = Session::begin(tenant, "backup", size, options.verify)?;
         let catalogue = StreamBuilder::new(&mut session, Lane::Meta);
@@ -300,13 +330,22 @@ impl<'a> Begun<'a> {
         }
         if !matches!(file.changed(), Ok(false)) {
             self.stats.unreadable += 1;
-            monitor.problem(&full.display().to_string(), "changed while it was read; it is in the snapshot as it was read");
+            monitor.problem(
+                &full.display().to_string(),
+                "changed while it was read; it is in the snapshot as it was read",
+            );
         }
         monitor.progress(1, 0);
         builder.finish(&mut self.session).map(Some)
     }
 
-    fn read_data(&mut self, builder: &mut StreamBuilder, file: &mut OpenFile, bytes: u64, monitor: &dyn Monitor) -> Result<std::io::Result<u64>> {
+    fn read_data(
+        &mut self,
+        builder: &mut StreamBuilder,
+        file: &mut OpenFile,
+        bytes: u64,
+        monitor: &dyn Monitor,
+    ) -> Result<std::io::Result<u64>> {
         let mut left = bytes;
         while left > 0 {
             match builder.read_from(&mut self.session, file, left.min(8 << 20))? {

@@ -5,8 +5,8 @@ use crate::{
     format::{
         catalogue::{Entry, IndexPoint, compare_paths, is_within, take_framed},
         decode,
-        record::Field,
         recipe::Stream,
+        record::Field,
         sealed::Kind as SealedKind,
         snapshot::SnapshotContent,
     },
@@ -26,13 +26,19 @@ pub fn pool(tenant: &Tenant) -> Result<SegmentPool> {
 /// Finds a snapshot: an id or unique prefix, `latest`, `latest~2`, `SOURCE@latest`, or `@TIME`
 /// (newest at or before), with `SOURCE` in front if wanted.
 pub fn find<'a>(tenant: &'a Tenant, name: &str) -> Result<&'a SnapshotState> {
-    let unknown = |why: &str| Error::new(Kind::Failed, format!("no snapshot `{name}` in tenant {}: {why}; `strongroom snapshots` lists them", tenant.name));
+    let unknown = |why: &str| {
+        Error::new(
+            Kind::Failed,
+            format!("no snapshot `{name}` in tenant {}: {why}; `strongroom snapshots` lists them", tenant.name),
+        )
+    };
     let live = tenant.state.live();
     let (source, what) = match name.rsplit_once('@') {
         Some((source, what)) => (Some(source).filter(|source| !source.is_empty()), what),
         None => (None, name),
     };
-    let mine: Vec<_> = live.iter().copied().filter(|state| source.is_none_or(|source| state.snapshot.source == source)).collect();
+    let mine: Vec<_> =
+        live.iter().copied().filter(|state| source.is_none_or(|source| state.snapshot.source == source)).collect();
     if let Some(back) = what.strip_prefix("latest") {
         let back: usize = match back.strip_prefix('~') {
             Some(number) => number.parse().map_err(|_| unknown("the number after ~ is none"))?,
@@ -42,8 +48,12 @@ pub fn find<'a>(tenant: &'a Tenant, name: &str) -> Result<&'a SnapshotState> {
         return mine.iter().rev().nth(back).copied().ok_or_else(|| unknown("there are not that many"));
     }
     if name.contains('@') {
-        let time = parse_time(what).ok_or_else(|| unknown("after @ comes `latest` or a time like 2026-11-20T12:00Z"))?;
-        let found = mine.into_iter().filter(|state| state.snapshot.started_ns <= time).max_by_key(|state| state.snapshot.started_ns);
+        let time =
+            parse_time(what).ok_or_else(|| unknown("after @ comes `latest` or a time like 2026-11-20T12:00Z"))?;
+        let found = mine
+            .into_iter()
+            .filter(|state| state.snapshot.started_ns <= time)
+            .max_by_key(|state| state.snapshot.started_ns);
         return found.ok_or_else(|| unknown("none is that old"));
     }
     let mut found = live.into_iter().filter(|state| what.len() >= 4 && state.snapshot.id.to_string().starts_with(what));
@@ -58,7 +68,10 @@ fn parse_time(text: &str) -> Option<i64> {
     let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         // Without seconds, or without a time: in UTC.
         let text = text.trim_end_matches('Z');
-        let civil = text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(23, 59, 59, 0))).ok()?;
+        let civil = text
+            .parse::<jiff::civil::DateTime>()
+            .or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(23, 59, 59, 0)))
+            .ok()?;
         civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
     })?;
     i64::try_from(timestamp.as_nanosecond()).ok()
@@ -68,7 +81,10 @@ fn parse_time(text: &str) -> Option<i64> {
 pub fn content(tenant: &Tenant, state: &SnapshotState) -> Result<SnapshotContent> {
     let id = state.snapshot.id;
     tenant.segments()?;
-    let plain = tenant.keys.open(SealedKind::SnapshotContent, &state.snapshot.content.0).map_err(|error| damaged(format!("snapshot {id}: {error}")))?;
+    let plain = tenant
+        .keys
+        .open(SealedKind::SnapshotContent, &state.snapshot.content.0)
+        .map_err(|error| damaged(format!("snapshot {id}: {error}")))?;
     decode(&plain).map_err(|error| damaged(format!("snapshot {id}: {error}")))
 }
 
@@ -86,7 +102,7 @@ impl<T: Field> Framed<T> {
     }
 
     /// Returns the next record.
-    pub fn next(&mut self) -> Result<Option<T>> {
+    pub fn read_next(&mut self) -> Result<Option<T>> {
         loop {
             let taken = take_framed(&self.buffer[self.at..]).map_err(|error| damaged(error.to_string()))?;
             if let Some((record, length)) = taken {
@@ -98,13 +114,18 @@ impl<T: Field> Framed<T> {
             let start = self.buffer.len();
             self.buffer.resize(start + (256 << 10), 0);
             // The inner error is ours: it keeps its kind.
-            let count = self.reader.read(&mut self.buffer[start..]).map_err(|error| match error.downcast::<Error>() {
-                Ok(error) => error,
-                Err(error) => damaged(error.to_string()),
-            })?;
+            let count =
+                self.reader.read(&mut self.buffer[start..]).map_err(|error| match error.downcast::<Error>() {
+                    Ok(error) => error,
+                    Err(error) => damaged(error.to_string()),
+                })?;
             self.buffer.truncate(start + count);
             if count == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(damaged("a catalogue ends inside an entry")) };
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(damaged("a catalogue ends inside an entry"))
+                };
             }
         }
     }
@@ -126,8 +147,8 @@ impl Entries {
     }
 
     /// Returns the next entry.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
-        while let Some(entry) = self.framed.next()? {
+    pub fn read_next(&mut self) -> Result<Option<Entry>> {
+        while let Some(entry) = self.framed.read_next()? {
             if is_within(&entry.path.0, &self.below) {
                 return Ok(Some(entry));
             }
@@ -143,7 +164,7 @@ impl Entries {
 fn start_of(pool: &SegmentPool, path_index: &Stream, below: &[u8]) -> Result<u64> {
     let mut points = Framed::<IndexPoint>::new(StreamReader::new(pool, path_index)?);
     let mut start = 0;
-    while let Some(point) = points.next()? {
+    while let Some(point) = points.read_next()? {
         if compare_paths(&point.path.0, below) == Ordering::Greater {
             break;
         }
@@ -164,9 +185,14 @@ pub enum Difference {
 }
 
 /// Compares two snapshots; both are read once, side by side.
-pub fn diff(pool: &SegmentPool, old: &SnapshotContent, new: &SnapshotContent, visit: &mut dyn FnMut(Difference, &Entry)) -> Result<()> {
+pub fn diff(
+    pool: &SegmentPool,
+    old: &SnapshotContent,
+    new: &SnapshotContent,
+    visit: &mut dyn FnMut(Difference, &Entry),
+) -> Result<()> {
     let (mut olds, mut news) = (Entries::open(pool, old, b"")?, Entries::open(pool, new, b"")?);
-    let (mut a, mut b) = (olds.next()?, news.next()?);
+    let (mut a, mut b) = (olds.read_next()?, news.read_next()?);
     loop {
         let order = match (&a, &b) {
             (None, None) => return Ok(()),
@@ -178,7 +204,8 @@ pub fn diff(pool: &SegmentPool, old: &SnapshotContent, new: &SnapshotContent, vi
             && let (Some(a), Some(b)) = (&a, &b)
         {
             let digest = |entry: &Entry| entry.content.as_ref().map(|content| (content.digest, content.length));
-            let meta = |entry: &Entry| (entry.mode, entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns, entry.xattrs.clone());
+            let meta =
+                |entry: &Entry| (entry.mode, entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns, entry.xattrs.clone());
             if a.file_type != b.file_type || digest(a) != digest(b) || a.target != b.target || a.device != b.device {
                 visit(Difference::Modified, b);
             } else if meta(a) != meta(b) {
@@ -190,10 +217,10 @@ pub fn diff(pool: &SegmentPool, old: &SnapshotContent, new: &SnapshotContent, vi
             visit(Difference::Added, b);
         }
         if order != Ordering::Greater {
-            a = olds.next()?;
+            a = olds.read_next()?;
         }
         if order != Ordering::Less {
-            b = news.next()?;
+            b = news.read_next()?;
         }
     }
 }

@@ -102,7 +102,12 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
                 bad.entry(*segment).or_insert((name.clone(), what.clone()));
             }
             if segments.is_empty() || !segments.iter().any(|segment| bad.contains_key(segment)) {
-                report.problems.push(Problem { object: name, what, snapshots: Vec::new(), advice: RESTORE_COPY.into() });
+                report.problems.push(Problem {
+                    object: name,
+                    what,
+                    snapshots: Vec::new(),
+                    advice: RESTORE_COPY.into(),
+                });
             }
         }
     }
@@ -112,10 +117,18 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
 }
 
 /// Reads a pack and compares it with its hash; if that differs, says which segments are hurt.
-fn read_pack(tenant: &Tenant, name: &str, state: &PackState, segments: &[SegmentId], bad: &mut BTreeMap<SegmentId, (String, String)>) -> Result<Option<String>> {
+fn read_pack(
+    tenant: &Tenant,
+    name: &str,
+    state: &PackState,
+    segments: &[SegmentId],
+    bad: &mut BTreeMap<SegmentId, (String, String)>,
+) -> Result<Option<String>> {
     let bytes = match tenant.objects.get(name, None) {
         Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => return Ok(Some(error.to_string())),
+        Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => {
+            return Ok(Some(error.to_string()));
+        }
         Err(error) => return Err(error.into()),
     };
     let whole = crate::pipeline::digest::hash(&bytes) == state.hash;
@@ -134,7 +147,9 @@ fn read_pack(tenant: &Tenant, name: &str, state: &PackState, segments: &[Segment
         }
     }
     if !whole && !hurt {
-        return Ok(Some("is not what was written, though every segment in it can be read: its tables are damaged".into()));
+        return Ok(Some(
+            "is not what was written, though every segment in it can be read: its tables are damaged".into(),
+        ));
     }
     Ok(None)
 }
@@ -142,12 +157,22 @@ fn read_pack(tenant: &Tenant, name: &str, state: &PackState, segments: &[Segment
 fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
     tenant.sync()?;
     for what in std::mem::take(&mut tenant.damage) {
-        report.problems.push(Problem { object: "ledger".into(), what, snapshots: Vec::new(), advice: RESTORE_COPY.into() });
+        report.problems.push(Problem {
+            object: "ledger".into(),
+            what,
+            snapshots: Vec::new(),
+            advice: RESTORE_COPY.into(),
+        });
     }
     // Every entry is looked at again, from the store, not from what this machine remembers.
     for problem in tenant.verify_ledger()? {
         if !report.problems.iter().any(|known| known.what.contains(&problem.1)) {
-            report.problems.push(Problem { object: problem.0, what: problem.1, snapshots: problem.2.into_iter().collect(), advice: RESTORE_COPY.into() });
+            report.problems.push(Problem {
+                object: problem.0,
+                what: problem.1,
+                snapshots: problem.2.into_iter().collect(),
+                advice: RESTORE_COPY.into(),
+            });
         }
     }
     Ok(())
@@ -155,7 +180,8 @@ fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
 
 fn check_snapshots(tenant: &Tenant, bad: &BTreeMap<SegmentId, (String, String)>, report: &mut Report) -> Result<()> {
     let bad_set: SegmentSet = bad.keys().copied().collect();
-    let mut hit: BTreeMap<(String, String), Vec<SnapshotId>> = bad.values().map(|problem| (problem.clone(), Vec::new())).collect();
+    let mut hit: BTreeMap<(String, String), Vec<SnapshotId>> =
+        bad.values().map(|problem| (problem.clone(), Vec::new())).collect();
     let pool = pool(tenant).ok();
     for state in tenant.state.live() {
         report.snapshots += 1;
@@ -170,20 +196,28 @@ fn check_snapshots(tenant: &Tenant, bad: &BTreeMap<SegmentId, (String, String)>,
             }
         }
         for segment in reach.iter() {
-            let usable = tenant.index.segment(segment).map_err(|error| failed(error.to_string()))?.is_some_and(|state| state.status != SegmentStatus::Dead);
+            let usable = tenant
+                .index
+                .segment(segment)
+                .map_err(|error| failed(error.to_string()))?
+                .is_some_and(|state| state.status != SegmentStatus::Dead);
             if !usable {
-                hit.entry((format!("segment {segment}"), "is reached, but dead or unknown".into())).or_default().push(id);
+                hit.entry((format!("segment {segment}"), "is reached, but dead or unknown".into()))
+                    .or_default()
+                    .push(id);
             }
         }
         // The catalogue, unless something that it needs is known to be damaged.
         if let Some(pool) = pool.as_ref().filter(|_| reach.is_disjoint(&bad_set)) {
             let walked = content(tenant, state).and_then(|content| {
                 let mut entries = Entries::open(pool, &content, b"")?;
-                while entries.next()?.is_some() {}
+                while entries.read_next()?.is_some() {}
                 Ok(())
             });
             match walked {
-                Err(error) if error.kind == Kind::Damaged => hit.entry((format!("snapshot {id}"), error.message)).or_default().push(id),
+                Err(error) if error.kind == Kind::Damaged => {
+                    hit.entry((format!("snapshot {id}"), error.message)).or_default().push(id)
+                }
                 other => other?,
             }
         }

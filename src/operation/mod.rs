@@ -26,12 +26,19 @@ impl Monitor for Unwatched {}
 
 /// The error of an operation that was asked to stop.
 pub(crate) fn interrupted() -> crate::error::Error {
-    crate::error::Error::new(crate::error::Kind::Interrupted, "interrupted; the repository is unharmed, and what was stored so far will not be stored again")
+    crate::error::Error::new(
+        crate::error::Kind::Interrupted,
+        "interrupted; the repository is unharmed, and what was stored so far will not be stored again",
+    )
 }
 
 /// The error of a place on this machine.
 pub(crate) fn local(full: &std::path::Path, error: &std::io::Error) -> crate::error::Error {
     use crate::error::{Error, Kind};
-    let kind = if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::ReadOnlyFilesystem) { Kind::NotWritable } else { Kind::Failed };
+    let kind = if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::ReadOnlyFilesystem) {
+        Kind::NotWritable
+    } else {
+        Kind::Failed
+    };
     Error::new(kind, format!("{}: {error}", full.display()))
 }

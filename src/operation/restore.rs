@@ -10,7 +10,7 @@ use crate::{
     format::catalogue::{Entry, FileType},
     ledger::SnapshotState,
     repository::{Piece, SegmentPool, StreamReader, Tenant},
-    source::{Owner, Overwrite, Placed, Target},
+    source::{Overwrite, Owner, Placed, Target},
 };
 use ignore::gitignore::Gitignore;
 use std::{
@@ -49,7 +49,13 @@ pub struct Report {
 
 /// Restores what lies at and below `below` (empty: everything). What lies above it is left out of
 /// the restored paths' metadata, not of the paths.
-pub fn restore(tenant: &Tenant, state: &SnapshotState, below: &[u8], options: &Options, monitor: &dyn Monitor) -> Result<Report> {
+pub fn restore(
+    tenant: &Tenant,
+    state: &SnapshotState,
+    below: &[u8],
+    options: &Options,
+    monitor: &dyn Monitor,
+) -> Result<Report> {
     let pool = pool(tenant)?;
     let content = content(tenant, state)?;
     let mut entries = Entries::open(&pool, &content, below)?;
@@ -57,11 +63,14 @@ pub fn restore(tenant: &Tenant, state: &SnapshotState, below: &[u8], options: &O
     let mut report = Report::default();
     let mut target = match options.dry_run {
         true => None,
-        false => Some(Target::open(&options.target, options.overwrite, options.owner, options.delete).map_err(|error| local(&options.target, &error))?),
+        false => Some(
+            Target::open(&options.target, options.overwrite, options.owner, options.delete)
+                .map_err(|error| local(&options.target, &error))?,
+        ),
     };
     let mut linked: HashMap<Vec<u64>, Vec<u8>> = HashMap::new();
     let mut found = false;
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.read_next()? {
         found = true;
         if monitor.is_interrupted() {
             return Err(interrupted());
@@ -95,7 +104,9 @@ pub fn restore(tenant: &Tenant, state: &SnapshotState, below: &[u8], options: &O
         let problem = match done {
             Ok(Ok(())) => None,
             // A full disk is not a problem of one file.
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::StorageFull => return Err(local(&options.target, &error)),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::StorageFull => {
+                return Err(local(&options.target, &error));
+            }
             Ok(Err(error)) => Some(error.to_string()),
             Err(error) if error.kind == Kind::Damaged => Some(error.to_string()),
             Err(error) => return Err(error),
@@ -107,7 +118,11 @@ pub fn restore(tenant: &Tenant, state: &SnapshotState, below: &[u8], options: &O
         monitor.progress(1, 0);
     }
     if !found {
-        return Err(failed(format!("snapshot {} has nothing at `{}`; `strongroom ls` shows what it has", state.snapshot.id, String::from_utf8_lossy(below))));
+        return Err(failed(format!(
+            "snapshot {} has nothing at `{}`; `strongroom ls` shows what it has",
+            state.snapshot.id,
+            String::from_utf8_lossy(below)
+        )));
     }
     if let Some(target) = target {
         report.deleted = target.finish().map_err(|error| local(&options.target, &error))?;
@@ -117,7 +132,12 @@ pub fn restore(tenant: &Tenant, state: &SnapshotState, below: &[u8], options: &O
     }
     match report.problems {
         0 => Ok(report),
-        problems => Err(Error::new(Kind::Damaged, format!("{problems} of the files could not be restored whole and were reported one by one; all others are restored. `strongroom check --read-data` says what is damaged"))),
+        problems => Err(Error::new(
+            Kind::Damaged,
+            format!(
+                "{problems} of the files could not be restored whole and were reported one by one; all others are restored. `strongroom check --read-data` says what is damaged"
+            ),
+        )),
     }
 }
 
@@ -143,7 +163,12 @@ fn count(report: &mut Report, entry: &Entry) {
 }
 
 /// Fills a file. The outer error is the repository's, the inner one the target's.
-fn fill(pool: &SegmentPool, entry: &Entry, mut filling: crate::source::Filling, monitor: &dyn Monitor) -> Result<std::io::Result<()>> {
+fn fill(
+    pool: &SegmentPool,
+    entry: &Entry,
+    mut filling: crate::source::Filling,
+    monitor: &dyn Monitor,
+) -> Result<std::io::Result<()>> {
     if let Some(stream) = &entry.content {
         let mut reader = StreamReader::new(pool, stream)?;
         while let Some(piece) = reader.next_piece()? {
@@ -169,18 +194,26 @@ fn fill(pool: &SegmentPool, entry: &Entry, mut filling: crate::source::Filling, 
     Ok(filling.finish())
 }
 
-fn verify(pool: &SegmentPool, mut entries: Entries, options: &Options, report: &mut Report, monitor: &dyn Monitor) -> Result<()> {
+fn verify(
+    pool: &SegmentPool,
+    mut entries: Entries,
+    options: &Options,
+    report: &mut Report,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     monitor.phase("verify", Some(report.bytes));
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.read_next()? {
         let Some(stream) = entry.content.as_ref().filter(|_| wanted(&entry, options)) else { continue };
         let full = options.target.join(std::ffi::OsStr::from_bytes(&entry.path.0));
         let mut problem = None;
         match std::fs::File::open(&full) {
             Err(error) => problem = Some(error.to_string()),
             Ok(mut file) => {
-                let (mut reader, mut buffers) = (StreamReader::new(pool, stream)?, (vec![0; 1 << 20], vec![0; 1 << 20]));
+                let (mut reader, mut buffers) =
+                    (StreamReader::new(pool, stream)?, (vec![0; 1 << 20], vec![0; 1 << 20]));
                 loop {
-                    let count = std::io::Read::read(&mut reader, &mut buffers.0).map_err(|error| failed(error.to_string()))?;
+                    let count =
+                        std::io::Read::read(&mut reader, &mut buffers.0).map_err(|error| failed(error.to_string()))?;
                     let read = std::io::Read::read_exact(&mut file, &mut buffers.1[..count]);
                     if read.is_err() || buffers.0[..count] != buffers.1[..count] {
                         problem = Some("does not read back as it was restored".into());
@@ -206,7 +239,9 @@ pub fn cat(tenant: &Tenant, state: &SnapshotState, below: &[u8], out: &mut dyn W
     let pool = pool(tenant)?;
     let content = content(tenant, state)?;
     let mut entries = Entries::open(&pool, &content, below)?;
-    let first = entries.next()?.ok_or_else(|| failed(format!("snapshot {} has nothing at `{}`", state.snapshot.id, String::from_utf8_lossy(below))))?;
+    let first = entries.read_next()?.ok_or_else(|| {
+        failed(format!("snapshot {} has nothing at `{}`", state.snapshot.id, String::from_utf8_lossy(below)))
+    })?;
     let broken = |error: std::io::Error| match error.downcast::<Error>() {
         Ok(error) => error,
         Err(error) => failed(format!("standard output: {error}")),
@@ -239,7 +274,9 @@ pub fn cat(tenant: &Tenant, state: &SnapshotState, below: &[u8], out: &mut dyn W
             }
             (FileType::Symlink, _) => {
                 header.set_entry_type(tar::EntryType::Symlink);
-                archive.append_link(&mut header, path, Path::new(std::ffi::OsStr::from_bytes(&entry.target.0))).map_err(broken)?;
+                archive
+                    .append_link(&mut header, path, Path::new(std::ffi::OsStr::from_bytes(&entry.target.0)))
+                    .map_err(broken)?;
             }
             (FileType::Fifo, _) => {
                 header.set_entry_type(tar::EntryType::Fifo);
@@ -248,7 +285,7 @@ pub fn cat(tenant: &Tenant, state: &SnapshotState, below: &[u8], out: &mut dyn W
             // Devices and sockets have no place in an archive that may go anywhere.
             _ => {}
         }
-        next = entries.next()?;
+        next = entries.read_next()?;
     }
     archive.finish().map_err(broken)
 }

@@ -66,7 +66,8 @@ impl Chunker {
                 let average = average as usize;
                 let (small, large) = self.masks;
                 let (gear, shifted) = (&self.gear[..], &self.gear_shifted[..]);
-                cut_gear(bytes, average / 4, average, average * 4, small, large, small << 1, large << 1, gear, shifted).1
+                cut_gear(bytes, average / 4, average, average * 4, small, large, small << 1, large << 1, gear, shifted)
+                    .1
             }
         }
     }

@@ -75,7 +75,8 @@ impl PackBuilder {
         let table = SegmentTable { rows: self.rows.clone(), unknown: Default::default() };
         let chunks = ChunkTable { rows: self.chunks, unknown: Default::default() };
         let binding = |kind| Binding { kind, owner: sealer.owner, segment: None };
-        let seal_table = |kind, key, nonce, plain: Vec<u8>| seal(sealer.suite, key, sealer.epoch, nonce, binding(kind), &plain);
+        let seal_table =
+            |kind, key, nonce, plain: Vec<u8>| seal(sealer.suite, key, sealer.epoch, nonce, binding(kind), &plain);
         let segment_table = seal_table(Kind::SegmentTable, &sealer.segment_table, nonces[0], encode(&table));
         let chunk_table = seal_table(Kind::ChunkTable, &sealer.chunk_table, nonces[1], encode(&chunks));
         let lengths = (segment_table.len() as u32, chunk_table.len() as u32);

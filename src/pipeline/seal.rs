@@ -83,8 +83,9 @@ pub fn encrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &
         }
         Suite::XChaCha20Poly1305 => {
             #[expect(clippy::expect_used, reason = "fails only for inputs beyond 256 GiB")]
-            let sealed =
-                XChaCha20Poly1305::new(&key.0.into()).encrypt_in_place_detached(nonce.into(), data, in_out).expect("ChaCha seals");
+            let sealed = XChaCha20Poly1305::new(&key.0.into())
+                .encrypt_in_place_detached(nonce.into(), data, in_out)
+                .expect("ChaCha seals");
             tag.copy_from_slice(&sealed);
         }
     }

@@ -49,7 +49,12 @@ impl Sealer {
         let compressed = compress(&built.bytes);
         let codec = if compressed.is_some() { Codec::Zstd } else { Codec::Plain };
         let payload = compressed.as_deref().unwrap_or(&built.bytes);
-        let head = SegmentHead { codec: codec as u8, chunks: built.chunks.clone(), bases: Vec::new(), unknown: Default::default() };
+        let head = SegmentHead {
+            codec: codec as u8,
+            chunks: built.chunks.clone(),
+            bases: Vec::new(),
+            unknown: Default::default(),
+        };
         let plain = plain_form(&head, payload);
         seal(self.suite, &self.key, self.epoch, nonce, self.binding(segment), &plain)
     }
@@ -175,13 +180,20 @@ fn decompress(payload: &[u8], prefix: &[u8], plain_bytes: usize) -> Result<Vec<u
     let mut bytes = Vec::with_capacity(plain_bytes);
     let decoder = zstd::stream::read::Decoder::with_ref_prefix(payload, prefix).map_err(failed)?;
     // One byte more than expected, so that a longer stream is seen and not silently cut.
-    std::io::Read::read_to_end(&mut std::io::Read::take(decoder, plain_bytes as u64 + 1), &mut bytes).map_err(failed)?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(decoder, plain_bytes as u64 + 1), &mut bytes)
+        .map_err(failed)?;
     Ok(bytes)
 }
 
 /// Opens a sealed segment as a reader would, and compares it with what was to be sealed: memory
 /// that flips bits and compressors with bugs are found before anything is uploaded.
-pub fn verify(sealed: &[u8], sealer: &Sealer, segment: SegmentId, built: &SegmentBuilder, hasher: &ChunkHasher) -> Result<(), OpenError> {
+pub fn verify(
+    sealed: &[u8],
+    sealer: &Sealer,
+    segment: SegmentId,
+    built: &SegmentBuilder,
+    hasher: &ChunkHasher,
+) -> Result<(), OpenError> {
     let opened = unseal(sealed, sealer.owner, segment, |_| Some(sealer.key.clone()))?.finish(&[], hasher)?;
     match opened.chunks == built.chunks && opened.bytes == built.bytes {
         true => Ok(()),

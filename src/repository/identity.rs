@@ -15,7 +15,10 @@ const ACTOR_PREFIX: &str = "strongroom-actor-1";
 /// The secret half.
 pub enum Identity {
     /// A key file.
-    KeyFile { age: age::x25519::Identity, signing_seed: Key },
+    KeyFile {
+        age: age::x25519::Identity,
+        signing_seed: Key,
+    },
     Passphrase(SecretString),
 }
 
@@ -43,7 +46,10 @@ impl Identity {
         });
         match (age, seed) {
             (Some(age), Some(signing_seed)) => Ok(Self::KeyFile { age, signing_seed }),
-            _ => Err(Error::new(Kind::WrongKey, "not a strongroom key file: it needs a line AGE-SECRET-KEY-1... and a line STRONGROOM-SIGNING-KEY-1...; `strongroom key generate FILE` makes one")),
+            _ => Err(Error::new(
+                Kind::WrongKey,
+                "not a strongroom key file: it needs a line AGE-SECRET-KEY-1... and a line STRONGROOM-SIGNING-KEY-1...; `strongroom key generate FILE` makes one",
+            )),
         }
     }
 
@@ -91,9 +97,8 @@ impl Identity {
     pub(super) fn wrap(&self, plain: &[u8]) -> Result<Vec<u8>> {
         match self {
             Self::KeyFile { .. } => wrap_to(&self.public()?.recipient, plain),
-            Self::Passphrase(passphrase) => {
-                age::encrypt(&age::scrypt::Recipient::new(passphrase.clone()), plain).map_err(|error| failed("cannot wrap keys").because(error))
-            }
+            Self::Passphrase(passphrase) => age::encrypt(&age::scrypt::Recipient::new(passphrase.clone()), plain)
+                .map_err(|error| failed("cannot wrap keys").because(error)),
         }
     }
 }
@@ -105,7 +110,8 @@ pub(super) fn tag_of(recipient: &str, repository: ScopeId) -> String {
 }
 
 pub(super) fn wrap_to(recipient: &str, plain: &[u8]) -> Result<Vec<u8>> {
-    let recipient: age::x25519::Recipient = recipient.parse().map_err(|error: &str| failed(format!("{recipient} is not an age recipient: {error}")))?;
+    let recipient: age::x25519::Recipient =
+        recipient.parse().map_err(|error: &str| failed(format!("{recipient} is not an age recipient: {error}")))?;
     age::encrypt(&recipient, plain).map_err(|error| failed("cannot wrap keys").because(error))
 }
 
@@ -119,7 +125,12 @@ impl PublicIdentity {
 impl std::str::FromStr for PublicIdentity {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let fail = || Error::new(Kind::Usage, "not the public half of a strongroom key: `strongroom key generate FILE` writes it to FILE.pub");
+        let fail = || {
+            Error::new(
+                Kind::Usage,
+                "not the public half of a strongroom key: `strongroom key generate FILE` writes it to FILE.pub",
+            )
+        };
         let (recipient, actor) = text.trim().split_once(' ').ok_or_else(fail)?;
         recipient.parse::<age::x25519::Recipient>().map_err(|_| fail())?;
         let actor = actor.strip_prefix(ACTOR_PREFIX).and_then(|actor| actor.parse().ok()).ok_or_else(fail)?;

@@ -47,14 +47,22 @@ impl Keys {
     }
 
     /// Seals something under the newest epoch.
-    pub fn seal(&self, kind: Kind, suite: Suite, epoch: u32, plain: &[u8], environment: &dyn Environment) -> Result<Vec<u8>> {
+    pub fn seal(
+        &self,
+        kind: Kind,
+        suite: Suite,
+        epoch: u32,
+        plain: &[u8],
+        environment: &dyn Environment,
+    ) -> Result<Vec<u8>> {
         let key = self.key(kind.key_scope(), epoch).ok_or_else(|| self.missing("this"))?;
         Ok(seal(suite, &key, epoch, random(environment), Binding { kind, owner: self.owner, segment: None }, plain))
     }
 
     /// The error of an operation that needs more than this circle has.
     pub fn missing(&self, what: &str) -> crate::error::Error {
-        let message = format!("{what} needs a key of the circle `tenant`; this one is of the circle `{}`", self.circle.name());
+        let message =
+            format!("{what} needs a key of the circle `tenant`; this one is of the circle `{}`", self.circle.name());
         crate::error::Error::new(crate::error::Kind::Refused, message)
     }
 
@@ -93,9 +101,14 @@ impl Keys {
 
     /// Starts from a slot; `add_ring` adds what the root wraps.
     pub(super) fn from_slot(slot: &Slot) -> Result<Self> {
-        let circle = Circle::from_number(slot.circle).ok_or_else(|| damaged("a key slot names a circle that this version does not know"))?;
+        let circle = Circle::from_number(slot.circle)
+            .ok_or_else(|| damaged("a key slot names a circle that this version does not know"))?;
         let mut epochs = BTreeMap::new();
-        let tables = [(KeyScope::Ledger, &slot.ledger), (KeyScope::SegmentTable, &slot.segment_table), (KeyScope::ChunkTable, &slot.chunk_table)];
+        let tables = [
+            (KeyScope::Ledger, &slot.ledger),
+            (KeyScope::SegmentTable, &slot.segment_table),
+            (KeyScope::ChunkTable, &slot.chunk_table),
+        ];
         for (scope, keys) in tables {
             epochs.extend(keys.iter().map(|(epoch, key)| ((scope, *epoch), Key(*key))));
         }
@@ -109,13 +122,16 @@ impl Keys {
     /// Opens a ring with the root. The commitment is compared before anything is decrypted.
     pub(super) fn add_ring(&mut self, epoch: u32, bytes: &[u8]) -> Result<()> {
         let name = || format!("the wrapped keys of epoch {epoch} of {}", self.owner);
-        let bad = |error: &dyn std::fmt::Display| damaged(format!("{} are damaged ({error}); restore the object from a copy of the bucket", name()));
+        let bad = |error: &dyn std::fmt::Display| {
+            damaged(format!("{} are damaged ({error}); restore the object from a copy of the bucket", name()))
+        };
         let body = strip_magic("ring", b'k', bytes).map_err(|error| bad(&error))?;
         let ring: Ring = decode(body).map_err(|error| bad(&error))?;
         let root = self.root.as_ref().filter(|root| commitment(&root.0) == ring.commitments.root);
         let root = root.ok_or_else(|| bad(&"another root wraps them"))?.clone();
         let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
-        let plain = zeroize::Zeroizing::new(open(&ring.sealed.0, binding, |_| Some(root)).map_err(|error| bad(&error))?);
+        let plain =
+            zeroize::Zeroizing::new(open(&ring.sealed.0, binding, |_| Some(root)).map_err(|error| bad(&error))?);
         let keys: RingKeys = decode(&plain).map_err(|error| bad(&error))?;
         let pairs = [
             (KeyScope::Ledger, keys.ledger),
@@ -125,14 +141,22 @@ impl Keys {
         ];
         self.epochs.extend(pairs.map(|(scope, key)| ((scope, epoch), Key(key))));
         (self.id, self.gear) = (Some(Key(keys.id)), Some(Key(keys.gear)));
-        match self.commitments(epoch).as_ref() == Some(&Commitments { unknown: Default::default(), ..ring.commitments.clone() }) {
+        match self.commitments(epoch).as_ref()
+            == Some(&Commitments { unknown: Default::default(), ..ring.commitments.clone() })
+        {
             true => Ok(()),
             false => Err(bad(&"a key is not the one that was committed to")),
         }
     }
 
     /// Makes the plain form of a slot of a circle, with the keys of that circle and no more.
-    pub(super) fn slot(&self, circle: Circle, name: &str, signing_seed: Option<[u8; 32]>, environment: &dyn Environment) -> Slot {
+    pub(super) fn slot(
+        &self,
+        circle: Circle,
+        name: &str,
+        signing_seed: Option<[u8; 32]>,
+        environment: &dyn Environment,
+    ) -> Slot {
         let of = |scope, wanted: bool| -> BTreeMap<u32, [u8; 32]> {
             let matching = self.epochs.iter().filter(|((found, _), _)| wanted && *found == scope);
             matching.map(|((_, epoch), key)| (*epoch, key.0)).collect()

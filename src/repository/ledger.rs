@@ -24,7 +24,10 @@ use bytes::Bytes;
 pub(super) enum Slot {
     Absent,
     /// Nobody who holds the keys wrote this, or it is damaged.
-    Unauthentic { hash: Hash, why: String },
+    Unauthentic {
+        hash: Hash,
+        why: String,
+    },
     Entry(Box<StoredEntry>),
 }
 
@@ -53,7 +56,10 @@ pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Sl
             let annex = read_annex(objects, keys, &entry)?;
             Ok(Slot::Entry(Box::new(StoredEntry { entry, annex, hash: stored_hash })))
         }
-        Err(why) if why.contains(NEWER) => Err(Error::new(ErrorKind::NewerFormat, format!("ledger entry {number} was {why}: use a newer strongroom; nothing was changed"))),
+        Err(why) if why.contains(NEWER) => Err(Error::new(
+            ErrorKind::NewerFormat,
+            format!("ledger entry {number} was {why}: use a newer strongroom; nothing was changed"),
+        )),
         Err(why) => Ok(Slot::Unauthentic { hash: stored_hash, why }),
     }
 }
@@ -81,13 +87,17 @@ fn signed_message(owner: ScopeId, encoded: &[u8]) -> Vec<u8> {
 
 fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<Annex> {
     let bad = |error: &dyn std::fmt::Display| {
-        damaged(format!("the annex of ledger entry {} is damaged ({error}): what that entry says cannot be known; restore the object from a copy of the bucket", entry.number))
+        damaged(format!(
+            "the annex of ledger entry {} is damaged ({error}): what that entry says cannot be known; restore the object from a copy of the bucket",
+            entry.number
+        ))
     };
     let plain = match entry.annex_hash {
         None if entry.annex.0.is_empty() => return Ok(Annex::empty()),
         None => entry.annex.0.clone(),
         Some(expected) => {
-            let stored = get_if_present(objects, &names::annex(keys.owner, expected))?.ok_or_else(|| bad(&"missing"))?;
+            let stored =
+                get_if_present(objects, &names::annex(keys.owner, expected))?.ok_or_else(|| bad(&"missing"))?;
             if hash(&stored) != expected {
                 return Err(bad(&"not what was stored"));
             }
@@ -123,7 +133,14 @@ pub(super) struct Pen<'a> {
 
 impl Pen<'_> {
     /// Tries to write the entry after `head`. Ambiguous answers are settled by reading the slot.
-    pub(super) fn try_append(&self, objects: &dyn Objects, head: Option<&Head>, previous_is_junk: bool, claims: Claims, draft: &Draft) -> Result<Attempt> {
+    pub(super) fn try_append(
+        &self,
+        objects: &dyn Objects,
+        head: Option<&Head>,
+        previous_is_junk: bool,
+        claims: Claims,
+        draft: &Draft,
+    ) -> Result<Attempt> {
         let annex_plain = if draft.annex.is_empty() { Vec::new() } else { encode(&draft.annex) };
         let mut annex_hash = None;
         if annex_plain.len() > INLINE_ANNEX_BYTES_MAX {
@@ -153,7 +170,9 @@ impl Pen<'_> {
         let sealed = self.keys.seal(Kind::Entry, self.suite, self.epoch, &plain, self.environment)?;
         let bytes = Bytes::from([&magic(b'e')[..], &sealed].concat());
         if bytes.len() as u64 > ENTRY_BYTES_MAX {
-            return Err(crate::error::failed("a ledger entry would be larger than 1 MiB; fewer things must be named at once"));
+            return Err(crate::error::failed(
+                "a ledger entry would be larger than 1 MiB; fewer things must be named at once",
+            ));
         }
         let written = StoredEntry { hash: hash(&bytes), annex: draft.annex.clone(), entry };
         match objects.put_if_absent(&names::entry(self.keys.owner, written.entry.number), vec![bytes]) {

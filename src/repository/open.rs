@@ -46,7 +46,13 @@ pub struct NewTenant {
 
 impl Repository {
     /// Makes a repository and its own ledger; the caller becomes its operator.
-    pub fn init(objects: SharedObjects, environment: SharedEnvironment, identity: Identity, cache: Option<PathBuf>, who: String) -> Result<Self> {
+    pub fn init(
+        objects: SharedObjects,
+        environment: SharedEnvironment,
+        identity: Identity,
+        cache: Option<PathBuf>,
+        who: String,
+    ) -> Result<Self> {
         if get_if_present(objects.as_ref(), names::CONFIG)?.is_some() {
             return Err(failed("there is a repository already; nothing was changed"));
         }
@@ -59,7 +65,12 @@ impl Repository {
             unknown: Default::default(),
         };
         let repository = Self { objects, environment, identity, config, cache, who };
-        let new = NewTenant { name: "repository".into(), owner: None, suite: Suite::Xaes256Gcm, chunk_size: ChunkSize::Average(8 << 10) };
+        let new = NewTenant {
+            name: "repository".into(),
+            owner: None,
+            suite: Suite::Xaes256Gcm,
+            chunk_size: ChunkSize::Average(8 << 10),
+        };
         repository.create_ledger(repository.config.repository, "repository", &new)?;
         let bytes = Bytes::from([&magic(b'c')[..], &encode(&repository.config)].concat());
         match repository.objects.put_if_absent(names::CONFIG, vec![bytes])? {
@@ -69,17 +80,35 @@ impl Repository {
     }
 
     /// Finds a repository.
-    pub fn open(objects: SharedObjects, environment: SharedEnvironment, identity: Identity, cache: Option<PathBuf>, who: String) -> Result<Self> {
-        let missing = || Error::new(Kind::NoRepository, "there is no repository at this place; `strongroom init` makes one");
+    pub fn open(
+        objects: SharedObjects,
+        environment: SharedEnvironment,
+        identity: Identity,
+        cache: Option<PathBuf>,
+        who: String,
+    ) -> Result<Self> {
+        let missing =
+            || Error::new(Kind::NoRepository, "there is no repository at this place; `strongroom init` makes one");
         let bytes = get_if_present(objects.as_ref(), names::CONFIG)?.ok_or_else(missing)?;
         let bad = |error: crate::format::Malformed| match error.why.contains(crate::format::sealed::NEWER) {
-            true => Error::new(Kind::NewerFormat, format!("this repository was {}: use a newer strongroom; nothing was changed", error.why)),
-            false => damaged(format!("the repository's `config` is damaged ({error}): restore that object from a copy of the bucket, it is the same for ever")),
+            true => Error::new(
+                Kind::NewerFormat,
+                format!("this repository was {}: use a newer strongroom; nothing was changed", error.why),
+            ),
+            false => damaged(format!(
+                "the repository's `config` is damaged ({error}): restore that object from a copy of the bucket, it is the same for ever"
+            )),
         };
         let config: Config = strip_magic("config", b'c', &bytes).and_then(decode).map_err(bad)?;
         if config.format > VERSION || !config.features.is_empty() {
             let what = config.features.join(", ");
-            return Err(Error::new(Kind::NewerFormat, format!("this repository has format {} and needs {what:?}: use a newer strongroom; nothing was changed", config.format)));
+            return Err(Error::new(
+                Kind::NewerFormat,
+                format!(
+                    "this repository has format {} and needs {what:?}: use a newer strongroom; nothing was changed",
+                    config.format
+                ),
+            ));
         }
         Ok(Self { objects, environment, identity, config, cache, who })
     }
@@ -87,7 +116,10 @@ impl Repository {
     /// Opens the repository's own ledger: for operators.
     pub fn own_ledger(&self) -> Result<Tenant> {
         let slots = self.slots(Some(self.config.repository))?;
-        let slot = slots.into_iter().next().ok_or_else(|| Error::new(Kind::WrongKey, "this key is not an operator's of this repository"))?;
+        let slot = slots
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::new(Kind::WrongKey, "this key is not an operator's of this repository"))?;
         self.open_slot(&slot)
     }
 
@@ -101,7 +133,10 @@ impl Repository {
         slots.sort_by_key(|slot| std::cmp::Reverse(slot.circle));
         match slots.first() {
             Some(slot) => self.open_slot(slot),
-            None if any => Err(Error::new(Kind::TenantUnknown, format!("no tenant `{name}` that this key opens; `strongroom tenant list` shows those it does"))),
+            None if any => Err(Error::new(
+                Kind::TenantUnknown,
+                format!("no tenant `{name}` that this key opens; `strongroom tenant list` shows those it does"),
+            )),
             None => Err(Error::new(Kind::WrongKey, "this key or passphrase opens nothing in this repository")),
         }
     }
@@ -113,7 +148,9 @@ impl Repository {
             return Err(Error::new(Kind::WrongKey, "this key or passphrase opens nothing in this repository"));
         }
         let tenants = slots.into_iter().filter(|slot| slot.owner != self.config.repository);
-        let mut tenants: Vec<_> = tenants.filter_map(|slot| Some((slot.name.clone(), slot.owner, Circle::from_number(slot.circle)?))).collect();
+        let mut tenants: Vec<_> = tenants
+            .filter_map(|slot| Some((slot.name.clone(), slot.owner, Circle::from_number(slot.circle)?)))
+            .collect();
         tenants.sort();
         tenants.dedup_by_key(|(_, owner, _)| *owner);
         Ok(tenants)
@@ -140,13 +177,21 @@ impl Repository {
             for epoch in 0.. {
                 match get_if_present(self.objects.as_ref(), &names::ring(slot.owner, epoch))? {
                     Some(bytes) => keys.add_ring(epoch, &bytes)?,
-                    None if epoch == 0 => return Err(damaged(format!("the wrapped keys of {} are missing: without `{}` nothing of it can be read; restore that object from a copy of the bucket", slot.name, names::ring(slot.owner, 0)))),
+                    None if epoch == 0 => {
+                        return Err(damaged(format!(
+                            "the wrapped keys of {} are missing: without `{}` nothing of it can be read; restore that object from a copy of the bucket",
+                            slot.name,
+                            names::ring(slot.owner, 0)
+                        )));
+                    }
                     None => break,
                 }
             }
         }
         let pairs: Arc<dyn KeyValue> = match &self.cache {
-            Some(cache) => Arc::new(open_free_slot(&cache.join(self.config.repository.to_string()).join(slot.owner.to_string()))?),
+            Some(cache) => {
+                Arc::new(open_free_slot(&cache.join(self.config.repository.to_string()).join(slot.owner.to_string()))?)
+            }
             None => Arc::new(MemoryKeyValue::default()),
         };
         Tenant::open(Opening {
@@ -170,9 +215,14 @@ impl Repository {
 
     /// Makes a tenant. Where it is another's, the caller keeps the steward's keys, and no more.
     pub fn create_tenant(&self, new: &NewTenant) -> Result<ScopeId> {
-        let valid = !new.name.is_empty() && new.name.len() <= 200 && new.name.chars().all(|c| c.is_alphanumeric() || "-_.@/".contains(c));
+        let valid = !new.name.is_empty()
+            && new.name.len() <= 200
+            && new.name.chars().all(|c| c.is_alphanumeric() || "-_.@/".contains(c));
         if !valid || new.name.parse::<ScopeId>().is_ok() {
-            return Err(Error::new(Kind::Usage, "a tenant's name has 1 to 200 letters, digits and -_.@/, and is not an id"));
+            return Err(Error::new(
+                Kind::Usage,
+                "a tenant's name has 1 to 200 letters, digits and -_.@/, and is not an id",
+            ));
         }
         let mut own = self.own_ledger()?;
         let taken = |state: &crate::ledger::State| state.tenants.contains_key(&new.name);
@@ -201,18 +251,28 @@ impl Repository {
     fn create_ledger(&self, owner: ScopeId, ledger: &str, new: &NewTenant) -> Result<Hash> {
         let environment = self.environment.as_ref();
         let keys = Keys::generate(owner, environment);
-        let seed_in_slot: Option<[u8; 32]> = matches!(self.identity, Identity::Passphrase(_)).then(|| random(environment));
+        let seed_in_slot: Option<[u8; 32]> =
+            matches!(self.identity, Identity::Passphrase(_)).then(|| random(environment));
         let signer = self.signer(seed_in_slot)?.ok_or_else(|| failed("no signing key"))?;
         let incomplete = || failed("new keys are incomplete");
         self.put_new(&names::ring(owner, 0), keys.ring(new.suite, 0, environment).ok_or_else(incomplete)?)?;
         let all: Vec<u8> = EntryKind::ALL.iter().map(|kind| *kind as u8).collect();
-        let grant = |actor, name: &str, kinds: Vec<u8>, recipient: Option<String>| Grant { actor, name: name.into(), kinds, recipient, unknown: Default::default() };
+        let grant = |actor, name: &str, kinds: Vec<u8>, recipient: Option<String>| Grant {
+            actor,
+            name: name.into(),
+            kinds,
+            recipient,
+            unknown: Default::default(),
+        };
         let own_recipient = self.identity.public().ok().map(|public| public.recipient);
         let mut grants = vec![];
         match &new.owner {
             Some(other) => {
                 let slot = keys.slot(Circle::Tenant, &new.name, None, environment);
-                self.put_new(&names::slot(&tag_of(&other.recipient, self.config.repository), owner, slot.id), wrap_to(&other.recipient, &encode(&slot))?)?;
+                self.put_new(
+                    &names::slot(&tag_of(&other.recipient, self.config.repository), owner, slot.id),
+                    wrap_to(&other.recipient, &encode(&slot))?,
+                )?;
                 grants.push(grant(other.actor, "owner", all.clone(), Some(other.recipient.clone())));
                 self.put_own_slot(&keys, Circle::Steward, &new.name, seed_in_slot)?;
                 // The operator signs CREATE, so its grant there is full; it is narrowed at once below.
@@ -238,9 +298,16 @@ impl Repository {
             unknown: Default::default(),
         };
         let pen = Pen { keys: &keys, signer: &signer, suite: new.suite, epoch: 0, environment };
-        let claims = Claims { who: self.who.clone(), why: "create".into(), from: String::new(), clock_ns: environment.now_ns(), unknown: Default::default() };
+        let claims = Claims {
+            who: self.who.clone(),
+            why: "create".into(),
+            from: String::new(),
+            clock_ns: environment.now_ns(),
+            unknown: Default::default(),
+        };
         let draft = Draft { kind: EntryKind::Create, body: encode(&create), annex: Annex::empty() };
-        let Attempt::Written(first) = pen.try_append(self.objects.as_ref(), None, false, claims.clone(), &draft)? else {
+        let Attempt::Written(first) = pen.try_append(self.objects.as_ref(), None, false, claims.clone(), &draft)?
+        else {
             return Err(failed("the first ledger entry could not be written: its name is taken"));
         };
         if new.owner.is_some() {
@@ -255,16 +322,29 @@ impl Repository {
 
     fn put_own_slot(&self, keys: &Keys, circle: Circle, name: &str, seed: Option<[u8; 32]>) -> Result<()> {
         let slot = keys.slot(circle, name, seed, self.environment.as_ref());
-        self.put_new(&names::slot(&self.identity.tag(self.config.repository)?, keys.owner, slot.id), self.identity.wrap(&encode(&slot))?)
+        self.put_new(
+            &names::slot(&self.identity.tag(self.config.repository)?, keys.owner, slot.id),
+            self.identity.wrap(&encode(&slot))?,
+        )
     }
 
     /// Wraps the keys of a circle to another identity, and grants it what that circle writes.
-    pub fn add_identity(&self, tenant: &mut Tenant, circle: Circle, kinds: &[EntryKind], public: &PublicIdentity, name: &str) -> Result<()> {
+    pub fn add_identity(
+        &self,
+        tenant: &mut Tenant,
+        circle: Circle,
+        kinds: &[EntryKind],
+        public: &PublicIdentity,
+        name: &str,
+    ) -> Result<()> {
         if tenant.keys.circle < circle {
             return Err(tenant.keys.missing("handing out keys"));
         }
         let slot = tenant.keys.slot(circle, &tenant.name, None, self.environment.as_ref());
-        self.put_new(&names::slot(&tag_of(&public.recipient, self.config.repository), tenant.keys.owner, slot.id), wrap_to(&public.recipient, &encode(&slot))?)?;
+        self.put_new(
+            &names::slot(&tag_of(&public.recipient, self.config.repository), tenant.keys.owner, slot.id),
+            wrap_to(&public.recipient, &encode(&slot))?,
+        )?;
         let body = Grant {
             actor: public.actor,
             name: name.into(),
@@ -292,7 +372,10 @@ fn probe_atomic_create(objects: &SharedObjects, environment: &SharedEnvironment)
         let (sender, receiver) = std::sync::mpsc::channel();
         for racer in 0u8..8 {
             let (objects, name, sender) = (objects.clone(), name.clone(), sender.clone());
-            environment.spawn("probe", Box::new(move || drop(sender.send(objects.put_if_absent(&name, vec![vec![racer].into()])))));
+            environment.spawn(
+                "probe",
+                Box::new(move || drop(sender.send(objects.put_if_absent(&name, vec![vec![racer].into()])))),
+            );
         }
         drop(sender);
         let answers: Vec<_> = receiver.into_iter().collect();

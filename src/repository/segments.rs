@@ -53,7 +53,9 @@ impl Segments {
         let state = self.locate(id)?;
         let name = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
         let bad = |error: &dyn std::fmt::Display| {
-            damaged(format!("segment {id} in {name} is damaged ({error}): what needs it cannot be restored whole; `strongroom check --read-data` names the snapshots"))
+            damaged(format!(
+                "segment {id} in {name} is damaged ({error}): what needs it cannot be restored whole; `strongroom check --read-data` names the snapshots"
+            ))
         };
         if state.depth > depth_max {
             return Err(bad(&"its bases are too deep"));
@@ -61,10 +63,13 @@ impl Segments {
         let range = state.offset..state.offset + u64::from(state.length);
         let sealed = match self.objects.get(&name, Some(range)) {
             Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => return Err(bad(&error)),
+            Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => {
+                return Err(bad(&error));
+            }
             Err(error) => return Err(error.into()),
         };
-        let unsealed = unseal(&sealed, self.keys.owner, id, |epoch| self.keys.key(KeyScope::Content, epoch)).map_err(|error| bad(&error))?;
+        let unsealed = unseal(&sealed, self.keys.owner, id, |epoch| self.keys.key(KeyScope::Content, epoch))
+            .map_err(|error| bad(&error))?;
         let mut prefix = Vec::new();
         for run in unsealed.bases() {
             if !state.bases.contains(&run.segment) {
@@ -72,7 +77,9 @@ impl Segments {
             }
             let below = state.depth.checked_sub(1).ok_or_else(|| bad(&"a base below depth 0"))?;
             let base = self.read_below(run.segment, below)?;
-            prefix.extend_from_slice(base.slice(run.first, run.count).ok_or_else(|| bad(&"it names chunks that its base does not have"))?);
+            prefix.extend_from_slice(
+                base.slice(run.first, run.count).ok_or_else(|| bad(&"it names chunks that its base does not have"))?,
+            );
             if prefix.len() > PREFIX_BYTES_MAX {
                 return Err(bad(&"its bases are too large"));
             }

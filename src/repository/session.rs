@@ -117,7 +117,13 @@ impl<'a> Session<'a> {
         let suite = tenant.suite()?;
         let owner = tenant.keys.owner;
         let sealer = Arc::new(Sealer { suite, owner, epoch, key: key(tenant, KeyScope::Content)? });
-        let tables = TableSealer { suite, owner, epoch, segment_table: key(tenant, KeyScope::SegmentTable)?, chunk_table: key(tenant, KeyScope::ChunkTable)? };
+        let tables = TableSealer {
+            suite,
+            owner,
+            epoch,
+            segment_table: key(tenant, KeyScope::SegmentTable)?,
+            chunk_table: key(tenant, KeyScope::ChunkTable)?,
+        };
         let gear = tenant.keys.gear.clone().ok_or_else(|| missing(tenant))?;
         let hasher = tenant.hasher()?;
         tenant.read_chunk_tables()?;
@@ -134,7 +140,10 @@ impl<'a> Session<'a> {
             tables,
             hasher,
             // Catalogues and recipes change in few places: small chunks keep what did not.
-            chunkers: [Arc::new(Chunker::new(&gear.0, chunk_size)), Arc::new(Chunker::new(&gear.0, ChunkSize::Average(4 << 10)))],
+            chunkers: [
+                Arc::new(Chunker::new(&gear.0, chunk_size)),
+                Arc::new(Chunker::new(&gear.0, ChunkSize::Average(4 << 10))),
+            ],
             lanes: [LaneState::new(PackKind::Data), LaneState::new(PackKind::Meta)],
             next_segment: 0,
             next_pack: 0,
@@ -226,7 +235,9 @@ impl<'a> Session<'a> {
         if self.reach.contains(segment) {
             return Ok(true);
         }
-        let Some(state) = self.tenant.index.segment(segment).map_err(|error| failed(error.to_string()))? else { return Ok(false) };
+        let Some(state) = self.tenant.index.segment(segment).map_err(|error| failed(error.to_string()))? else {
+            return Ok(false);
+        };
         if state.status != SegmentStatus::Live || state.damaged {
             return Ok(false);
         }
@@ -244,7 +255,7 @@ impl<'a> Session<'a> {
         let mut level = Some(stream.clone());
         while let Some(stream) = level {
             let mut runs = super::RunReader::new(pool, &stream)?;
-            while let Some(run) = runs.next()? {
+            while let Some(run) = runs.next_run()? {
                 if let crate::format::recipe::Run::Chunks { segment, .. } = run
                     && !self.rely_on(segment)?
                 {
@@ -265,7 +276,9 @@ impl<'a> Session<'a> {
         rayon::spawn(move || {
             let bytes = sealer.seal(id, &builder, nonce);
             let sealed = match check.then(|| verify(&bytes, &sealer, id, &builder, &hasher)) {
-                Some(Err(error)) => Err(damaged(format!("segment {id} did not read back as it was written ({error}), before it was uploaded: this machine's memory or processor makes mistakes; nothing was lost"))),
+                Some(Err(error)) => Err(damaged(format!(
+                    "segment {id} did not read back as it was written ({error}), before it was uploaded: this machine's memory or processor makes mistakes; nothing was lost"
+                ))),
                 _ => Ok(SealedSegment { id, chunks: builder.chunks, bytes }),
             };
             drop(sender.send(sealed));
@@ -354,7 +367,8 @@ impl<'a> Session<'a> {
         if published.packs.is_empty() {
             return Ok(());
         }
-        let body = encode(&Publish { session: self.number, packs: published.packs.clone(), unknown: Default::default() });
+        let body =
+            encode(&Publish { session: self.number, packs: published.packs.clone(), unknown: Default::default() });
         let annex = Annex { rows: published.rows.clone(), ..Annex::empty() };
         self.tenant.append("backup", |_, _| Ok((EntryKind::Publish, body.clone(), annex.clone())))?;
         self.remember_published(published)
@@ -367,7 +381,13 @@ impl<'a> Session<'a> {
         let published = std::mem::take(&mut self.unpublished);
         let plain = encode(content);
         let tenant = &*self.tenant;
-        let sealed = tenant.keys.seal(SealedKind::SnapshotContent, tenant.suite()?, tenant.state.epoch, &plain, tenant.environment.as_ref())?;
+        let sealed = tenant.keys.seal(
+            SealedKind::SnapshotContent,
+            tenant.suite()?,
+            tenant.state.epoch,
+            &plain,
+            tenant.environment.as_ref(),
+        )?;
         snapshot.content = Blob(sealed);
         snapshot.stats.new_bytes = self.new_bytes;
         [snapshot.stats.stored_bytes, snapshot.stats.metadata_bytes] = self.stored_bytes();
@@ -416,10 +436,15 @@ fn put_pack(objects: &SharedObjects, owner: crate::id::ScopeId, mut pack: Finish
         // The answer to an earlier try was lost, or a conflict was reported: the store's bytes tell.
         Put::Exists => match crate::store::get_if_present(objects.as_ref(), &name)? {
             Some(bytes) if crate::pipeline::digest::hash(&bytes) == pack.fact.hash => Ok(pack),
-            Some(_) => Err(damaged(format!("{name} is taken by other bytes; nothing of this backup counts, repeat it"))),
+            Some(_) => {
+                Err(damaged(format!("{name} is taken by other bytes; nothing of this backup counts, repeat it")))
+            }
             None => match objects.put_if_absent(&name, parts)? {
                 Put::Created => Ok(pack),
-                Put::Exists => Err(Error::new(Kind::Unknown, format!("{name}: the store says that it exists, but shows nothing there"))),
+                Put::Exists => Err(Error::new(
+                    Kind::Unknown,
+                    format!("{name}: the store says that it exists, but shows nothing there"),
+                )),
             },
         },
     }

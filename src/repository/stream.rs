@@ -54,7 +54,12 @@ impl StreamBuilder {
 
     /// Reads `from` to its end, or `limit` bytes, and stores what it gives. An error of the source
     /// is the inner one; the outer one is the repository's.
-    pub fn read_from(&mut self, session: &mut Session<'_>, from: &mut dyn Read, limit: u64) -> Result<std::io::Result<u64>> {
+    pub fn read_from(
+        &mut self,
+        session: &mut Session<'_>,
+        from: &mut dyn Read,
+        limit: u64,
+    ) -> Result<std::io::Result<u64>> {
         let mut total = 0;
         while total < limit {
             self.make_room();
@@ -115,7 +120,10 @@ impl StreamBuilder {
             let id = session.hasher().id(bytes);
             self.digest.chunk(id, length as u32);
             let place = session.place(self.lane, id, bytes)?;
-            self.add_run(session, Run::Chunks { segment: place.segment, first: place.number, count: 1, bytes: length as u64 })?;
+            self.add_run(
+                session,
+                Run::Chunks { segment: place.segment, first: place.number, count: 1, bytes: length as u64 },
+            )?;
         }
         Ok(())
     }
@@ -123,9 +131,10 @@ impl StreamBuilder {
     fn add_run(&mut self, session: &mut Session<'_>, run: Run) -> Result<()> {
         match (&mut self.open_run, run) {
             (Some(Run::Zeros { bytes }), Run::Zeros { bytes: more }) => *bytes += more,
-            (Some(Run::Chunks { segment, first, count, bytes }), Run::Chunks { segment: next, first: next_first, count: more, bytes: more_bytes })
-                if *segment == next && *first + *count == next_first =>
-            {
+            (
+                Some(Run::Chunks { segment, first, count, bytes }),
+                Run::Chunks { segment: next, first: next_first, count: more, bytes: more_bytes },
+            ) if *segment == next && *first + *count == next_first => {
                 *count += more;
                 *bytes += more_bytes;
             }
@@ -176,7 +185,8 @@ impl StreamBuilder {
 
 fn is_zero(bytes: &[u8]) -> bool {
     // The ends first: nearly every chunk with content is told from zeros by its first bytes.
-    bytes.iter().take(16).all(|byte| *byte == 0) && bytes.chunks(1024).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
+    bytes.iter().take(16).all(|byte| *byte == 0)
+        && bytes.chunks(1024).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 /// The runs of a stream, in order, whatever the length of its recipe.
@@ -198,7 +208,9 @@ impl RunReader {
         let fresh = |source, buffer| Self { source, decoder: RunDecoder::default(), buffer, at: 0 };
         match stream.levels {
             0 => Ok(fresh(RunSource::Inline, stream.recipe.0.clone())),
-            levels if levels > LEVELS_MAX => Err(damaged(format!("a recipe is stored {levels} times over, more than allowed"))),
+            levels if levels > LEVELS_MAX => {
+                Err(damaged(format!("a recipe is stored {levels} times over, more than allowed")))
+            }
             levels => {
                 // The digest of a stored recipe is not kept: its chunks' ids are checked one by one.
                 let below = Stream { levels: levels - 1, length: u64::MAX, ..stream.clone() };
@@ -208,7 +220,7 @@ impl RunReader {
     }
 
     /// Returns the next run.
-    pub fn next(&mut self) -> Result<Option<Run>> {
+    pub fn next_run(&mut self) -> Result<Option<Run>> {
         if self.buffer.len() - self.at < RUN_BYTES_MAX
             && let RunSource::Stored(reader) = &mut self.source
         {
@@ -220,7 +232,7 @@ impl RunReader {
             if count == 0 {
                 self.source = RunSource::Ended;
             } else if self.buffer.len() < RUN_BYTES_MAX {
-                return self.next();
+                return self.next_run();
             }
         }
         let mut rest = &self.buffer[self.at..];
@@ -258,14 +270,23 @@ impl StreamReader {
 
     fn unchecked(pool: &SegmentPool, stream: &Stream) -> Result<Self> {
         let runs = RunReader::new(pool, stream)?;
-        Ok(Self { pool: pool.clone(), runs, ahead: VecDeque::new(), asked: VecDeque::new(), length: stream.length, given: 0, digest: None, piece: None })
+        Ok(Self {
+            pool: pool.clone(),
+            runs,
+            ahead: VecDeque::new(),
+            asked: VecDeque::new(),
+            length: stream.length,
+            given: 0,
+            digest: None,
+            piece: None,
+        })
     }
 
     /// Begins at an offset; what lies before is not read, and the digest is not checked.
     pub fn at(pool: &SegmentPool, stream: &Stream, offset: u64) -> Result<Self> {
         let mut reader = Self::unchecked(pool, stream)?;
         let mut skipped = 0;
-        while let Some(run) = reader.runs.next()? {
+        while let Some(run) = reader.runs.next_run()? {
             if skipped + run.bytes() > offset {
                 reader.ahead.push_back(run);
                 break;
@@ -273,7 +294,12 @@ impl StreamReader {
             skipped += run.bytes();
         }
         reader.given = skipped;
-        let mut rest = vec![0; usize::try_from(offset.saturating_sub(skipped)).unwrap_or(0).min(crate::format::segment::PLAIN_BYTES_MAX)];
+        let mut rest = vec![
+            0;
+            usize::try_from(offset.saturating_sub(skipped))
+                .unwrap_or(0)
+                .min(crate::format::segment::PLAIN_BYTES_MAX)
+        ];
         let mut at = 0;
         while at < rest.len() {
             match reader.read_some(&mut rest[at..])? {
@@ -286,7 +312,7 @@ impl StreamReader {
 
     fn look_ahead(&mut self) -> Result<()> {
         while self.asked.len() < READ_AHEAD && self.ahead.len() < 4096 {
-            let Some(run) = self.runs.next()? else { break };
+            let Some(run) = self.runs.next_run()? else { break };
             if let Run::Chunks { segment, .. } = run
                 && self.asked.back() != Some(&segment)
             {
@@ -311,7 +337,13 @@ impl StreamReader {
             }
             Run::Chunks { segment: id, first, count, bytes } => {
                 let segment = self.pool.get(id)?;
-                if self.asked.front() == Some(&id) && !self.ahead.iter().take(1).any(|next| matches!(next, Run::Chunks { segment, .. } if *segment == id)) {
+                if self.asked.front() == Some(&id)
+                    && !self
+                        .ahead
+                        .iter()
+                        .take(1)
+                        .any(|next| matches!(next, Run::Chunks { segment, .. } if *segment == id))
+                {
                     self.asked.pop_front();
                 }
                 if segment.slice(first, count).map(|slice| slice.len() as u64) != Some(bytes) {

@@ -58,7 +58,10 @@ impl Tenant {
     pub(super) fn open(opening: Opening) -> Result<Self> {
         let Opening { objects, environment, keys, name, pairs, signer, who } = opening;
         let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
-            return Err(damaged(format!("the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket", names::entry(keys.owner, 0))));
+            return Err(damaged(format!(
+                "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
+                names::entry(keys.owner, 0)
+            )));
         };
         let mut index = Index::new(pairs.clone());
         let genesis = first.hash;
@@ -96,7 +99,9 @@ impl Tenant {
     fn check_commitments(&self) -> Result<()> {
         let committed = &self.state.create.commitments;
         match self.keys.commitments(0) {
-            Some(found) if found != *committed => Err(damaged(format!("the keys of {} are not those that its ledger was begun with", self.name))),
+            Some(found) if found != *committed => {
+                Err(damaged(format!("the keys of {} are not those that its ledger was begun with", self.name)))
+            }
             _ => Ok(()),
         }
     }
@@ -135,7 +140,9 @@ impl Tenant {
                 },
                 Slot::Absent => break,
                 Slot::Unauthentic { hash, why } => match read(self.objects.as_ref(), &self.keys, number + 1)? {
-                    Slot::Entry(next) if next.entry.previous_is_junk && next.entry.previous == hash => self.state.skip_junk(hash),
+                    Slot::Entry(next) if next.entry.previous_is_junk && next.entry.previous == hash => {
+                        self.state.skip_junk(hash)
+                    }
                     Slot::Entry(next) => self.skip_lost(number, &why, next.entry.previous),
                     _ => {
                         self.damage.push(format!("ledger entry {number} cannot be read ({why}): it is junk that somebody put there, or a damaged newest entry; if a backup just ended, its snapshot may be the one that is missing"));
@@ -160,7 +167,10 @@ impl Tenant {
 
     /// Goes on past an entry that is lost; what it said is unknown, so nothing may be written.
     fn skip_lost(&mut self, number: u64, why: &str, previous: Hash) {
-        let message = format!("ledger entry {number} is lost ({why}): what it said is unknown, later snapshots can be restored as far as they do not need it, and nothing can be written. Restore `{}` from a copy of the bucket", names::entry(self.keys.owner, number));
+        let message = format!(
+            "ledger entry {number} is lost ({why}): what it said is unknown, later snapshots can be restored as far as they do not need it, and nothing can be written. Restore `{}` from a copy of the bucket",
+            names::entry(self.keys.owner, number)
+        );
         self.state.not_understood.get_or_insert_with(|| format!("ledger entry {number} is lost"));
         self.damage.push(message);
         self.state.skip_junk(previous);
@@ -177,8 +187,15 @@ impl Tenant {
 
     /// Appends an entry. `draft` is asked again whenever others wrote first, so that it sees what
     /// they changed. Returns the entry's number, or the error that made it void.
-    pub fn append(&mut self, why: &str, mut draft: impl FnMut(&State, &Index) -> Result<(EntryKind, Vec<u8>, Annex)>) -> Result<u64> {
-        let signer = self.signer.clone().ok_or_else(|| Error::new(Kind::Refused, "this key can read, but has nothing to sign with"))?;
+    pub fn append(
+        &mut self,
+        why: &str,
+        mut draft: impl FnMut(&State, &Index) -> Result<(EntryKind, Vec<u8>, Annex)>,
+    ) -> Result<u64> {
+        let signer = self
+            .signer
+            .clone()
+            .ok_or_else(|| Error::new(Kind::Refused, "this key can read, but has nothing to sign with"))?;
         let mut conflicts = 0u32;
         loop {
             if let Some(what) = &self.state.not_understood {
@@ -186,9 +203,17 @@ impl Tenant {
                 return Err(Error::new(kind, format!("nothing can be written to {}: {what}", self.name)));
             }
             let (kind, body, annex) = draft(&self.state, &self.index)?;
-            let granted = self.state.grants.get(&signer.actor()).is_some_and(|grant| grant.kinds.contains(&(kind as u8)));
+            let granted =
+                self.state.grants.get(&signer.actor()).is_some_and(|grant| grant.kinds.contains(&(kind as u8)));
             if !granted {
-                return Err(Error::new(Kind::Refused, format!("this key may not write {} to the ledger of {}; its administrator can grant that", kind.name(), self.name)));
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!(
+                        "this key may not write {} to the ledger of {}; its administrator can grant that",
+                        kind.name(),
+                        self.name
+                    ),
+                ));
             }
             let claims = Claims {
                 who: self.who.clone(),
@@ -201,7 +226,13 @@ impl Tenant {
                 Some(hash) => Head { number: self.state.head.number + 1, hash, unknown: Default::default() },
                 None => self.state.head.clone(),
             };
-            let pen = Pen { keys: &self.keys, signer: &signer, suite: self.suite()?, epoch: self.state.epoch, environment: self.environment.as_ref() };
+            let pen = Pen {
+                keys: &self.keys,
+                signer: &signer,
+                suite: self.suite()?,
+                epoch: self.state.epoch,
+                environment: self.environment.as_ref(),
+            };
             let draft = Draft { kind, body, annex };
             match pen.try_append(self.objects.as_ref(), Some(&head), self.tail_is_junk.is_some(), claims, &draft)? {
                 Attempt::Written(written) => {
@@ -212,13 +243,23 @@ impl Tenant {
                     self.index.save(self.genesis, &self.state)?;
                     return match verdict {
                         Verdict::Valid => Ok(written.entry.number),
-                        Verdict::Void(why) => Err(failed(format!("{} (entry {}) does not count: {why}", kind.name(), written.entry.number))),
+                        Verdict::Void(why) => Err(failed(format!(
+                            "{} (entry {}) does not count: {why}",
+                            kind.name(),
+                            written.entry.number
+                        ))),
                     };
                 }
                 Attempt::Lost => {
                     conflicts += 1;
                     if conflicts > 1000 {
-                        return Err(Error::new(Kind::Unknown, format!("ledger entry {} could not be written: the store answers that the name is taken, but shows nothing there", head.number + 1)));
+                        return Err(Error::new(
+                            Kind::Unknown,
+                            format!(
+                                "ledger entry {} could not be written: the store answers that the name is taken, but shows nothing there",
+                                head.number + 1
+                            ),
+                        ));
                     }
                     let before = self.state.head.number;
                     self.sync()?;
@@ -248,7 +289,8 @@ impl Tenant {
         let mut chained = true;
         for number in 0..=self.state.head.number {
             let name = names::entry(self.keys.owner, number);
-            let snapshot = self.state.snapshots.values().find(|state| state.number == number).map(|state| state.snapshot.id);
+            let snapshot =
+                self.state.snapshots.values().find(|state| state.number == number).map(|state| state.snapshot.id);
             let slot = match read(self.objects.as_ref(), &self.keys, number) {
                 Err(error) if error.kind == Kind::Damaged => {
                     problems.push((name, error.message, snapshot));
@@ -260,7 +302,13 @@ impl Tenant {
             match slot {
                 Slot::Entry(found) => {
                     if chained && found.entry.previous != previous {
-                        problems.push((name, format!("ledger entry {number} does not follow the entry before it: one of them was changed"), snapshot));
+                        problems.push((
+                            name,
+                            format!(
+                                "ledger entry {number} does not follow the entry before it: one of them was changed"
+                            ),
+                            snapshot,
+                        ));
                     }
                     (previous, chained) = (found.hash, true);
                 }
@@ -315,11 +363,22 @@ impl Tenant {
     /// Reads a pack's chunk table.
     pub fn chunk_table(&self, pack: PackId, state: &PackState) -> Result<Vec<crate::format::pack::ChunkRow>> {
         let name = names::pack(self.keys.owner, pack_kind(state.kind), pack);
-        let bad = |error: &dyn std::fmt::Display| damaged(format!("the chunk table of pack {name} cannot be read ({error}); what it holds still restores, but is stored again if it is backed up again"));
+        let bad = |error: &dyn std::fmt::Display| {
+            damaged(format!(
+                "the chunk table of pack {name} cannot be read ({error}); what it holds still restores, but is stored again if it is backed up again"
+            ))
+        };
         let range = fact_of(pack, state).chunk_table_range().ok_or_else(|| bad(&"wrong lengths"))?;
         let bytes = match self.objects.get(&name, Some(range)) {
             Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind, crate::store::StoreErrorKind::NotFound | crate::store::StoreErrorKind::Other) => return Err(bad(&error)),
+            Err(error)
+                if matches!(
+                    error.kind,
+                    crate::store::StoreErrorKind::NotFound | crate::store::StoreErrorKind::Other
+                ) =>
+            {
+                return Err(bad(&error));
+            }
             Err(error) => return Err(error.into()),
         };
         let plain = self.keys.open(crate::format::sealed::Kind::ChunkTable, &bytes).map_err(|error| bad(&error))?;

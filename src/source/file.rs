@@ -72,7 +72,12 @@ fn xattrs(full: &Path) -> io::Result<BTreeMap<Blob, Blob>> {
         match rustix::fs::lgetxattr(full, name, &mut value[..]) {
             Ok(length) => drop(found.insert(Blob(name.to_vec()), Blob(value[..length].to_vec()))),
             // Removed since, or not for this user.
-            Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP | rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {}
+            Err(
+                rustix::io::Errno::NODATA
+                | rustix::io::Errno::NOTSUP
+                | rustix::io::Errno::PERM
+                | rustix::io::Errno::ACCESS,
+            ) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -6,5 +6,5 @@ mod target;
 mod walk;
 
 pub use file::{Extent, OpenFile, entry_of};
-pub use target::{Filling, Owner, Overwrite, Placed, Target};
+pub use target::{Filling, Overwrite, Owner, Placed, Target};
 pub use walk::{Selection, Walk, Walked};

@@ -68,9 +68,18 @@ impl Target {
     /// Opens a folder, making it if it is not there.
     pub fn open(root: &Path, overwrite: Overwrite, owner: Owner, delete: bool) -> io::Result<Self> {
         std::fs::create_dir_all(root)?;
-        let handle = rustix::fs::openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let handle =
+            rustix::fs::openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let folder = Folder { name: Vec::new(), handle: Arc::new(handle), entry: None, restored: BTreeSet::new() };
-        Ok(Self { root: root.into(), folders: vec![folder], overwrite, owner, delete, users: uzers::UsersCache::new(), deleted: Vec::new() })
+        Ok(Self {
+            root: root.into(),
+            folders: vec![folder],
+            overwrite,
+            owner,
+            delete,
+            users: uzers::UsersCache::new(),
+            deleted: Vec::new(),
+        })
     }
 
     fn top(&self) -> Arc<OwnedFd> {
@@ -137,7 +146,8 @@ impl Target {
             if name != b"." && name != b".." && !restored.contains(name) {
                 remove_at(handle, name)?;
                 let full = [path, b"/", name].concat();
-                self.deleted.push(PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(full)));
+                self.deleted
+                    .push(PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(full)));
             }
         }
         Ok(())
@@ -153,9 +163,18 @@ impl Target {
 
     fn ids(&self, entry: &Entry) -> Option<(u32, u32)> {
         use uzers::{Groups, Users};
-        let user = entry.user.as_ref().filter(|_| self.owner == Owner::Name).and_then(|name| self.users.get_user_by_name(name));
-        let group = entry.group.as_ref().filter(|_| self.owner == Owner::Name).and_then(|name| self.users.get_group_by_name(name));
-        (self.owner != Owner::None).then(|| (user.map_or(entry.uid, |user| user.uid()), group.map_or(entry.gid, |group| group.gid())))
+        let user = entry
+            .user
+            .as_ref()
+            .filter(|_| self.owner == Owner::Name)
+            .and_then(|name| self.users.get_user_by_name(name));
+        let group = entry
+            .group
+            .as_ref()
+            .filter(|_| self.owner == Owner::Name)
+            .and_then(|name| self.users.get_group_by_name(name));
+        (self.owner != Owner::None)
+            .then(|| (user.map_or(entry.uid, |user| user.uid()), group.map_or(entry.gid, |group| group.gid())))
     }
 
     /// Makes what an entry says, below the path `path` (which may leave out leading folders).
@@ -173,7 +192,9 @@ impl Target {
         if let Some(stat) = &existing {
             let same_type = NodeType::from_raw_mode(stat.st_mode) == node_type(entry.file_type);
             let size = entry.content.as_ref().map_or(0, |content| content.length);
-            let same = same_type && stat.st_size as u64 == size && (stat.st_mtime, stat.st_mtime_nsec as u32) == (entry.mtime_s, entry.mtime_ns);
+            let same = same_type
+                && stat.st_size as u64 == size
+                && (stat.st_mtime, stat.st_mtime_nsec as u32) == (entry.mtime_s, entry.mtime_ns);
             let kept = match self.overwrite {
                 Overwrite::Never => true,
                 Overwrite::IfChanged => same && entry.file_type == FileType::File,
@@ -187,7 +208,8 @@ impl Target {
             }
         }
         if entry.file_type == FileType::File {
-            return Filling::begin(parent, name, existing.is_some(), entry.clone(), self.ids(entry)).map(|filling| Placed::Fill(Box::new(filling)));
+            return Filling::begin(parent, name, existing.is_some(), entry.clone(), self.ids(entry))
+                .map(|filling| Placed::Fill(Box::new(filling)));
         }
         if exists_at(&parent, &name)?.is_some() {
             rustix::fs::unlinkat(&parent, &name, AtFlags::empty())?;
@@ -195,10 +217,22 @@ impl Target {
         if entry.file_type == FileType::Symlink {
             rustix::fs::symlinkat(&entry.target.0[..], &parent, &name)?;
         } else {
-            rustix::fs::mknodat(&parent, &name, node_type(entry.file_type), Mode::from_raw_mode(entry.mode), entry.device.unwrap_or(0))?;
+            rustix::fs::mknodat(
+                &parent,
+                &name,
+                node_type(entry.file_type),
+                Mode::from_raw_mode(entry.mode),
+                entry.device.unwrap_or(0),
+            )?;
         }
         if let Some((uid, gid)) = self.ids(entry) {
-            let owned = rustix::fs::chownat(&parent, &name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW);
+            let owned = rustix::fs::chownat(
+                &parent,
+                &name,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            );
             ignore_unprivileged(owned)?;
         }
         if entry.file_type != FileType::Symlink {
@@ -235,7 +269,12 @@ fn open_parent(root: &Arc<OwnedFd>, path: &[u8]) -> io::Result<(Arc<OwnedFd>, Ve
     let last = names.pop().unwrap_or_default().to_vec();
     let mut handle = root.clone();
     for name in names {
-        handle = Arc::new(rustix::fs::openat(&handle, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+        handle = Arc::new(rustix::fs::openat(
+            &handle,
+            name,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?);
     }
     Ok((handle, last))
 }
@@ -246,7 +285,12 @@ fn remove_at(parent: &impl AsFd, name: &[u8]) -> io::Result<()> {
         Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
         result => return Ok(result?),
     }
-    let handle = rustix::fs::openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let handle = rustix::fs::openat(
+        parent,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     for entry in rustix::fs::Dir::read_from(&handle)? {
         let entry = entry?;
         let below = entry.file_name().to_bytes();
@@ -311,7 +355,13 @@ pub struct Filling {
 }
 
 impl Filling {
-    fn begin(parent: Arc<OwnedFd>, name: Vec<u8>, exists: bool, entry: Entry, ids: Option<(u32, u32)>) -> io::Result<Self> {
+    fn begin(
+        parent: Arc<OwnedFd>,
+        name: Vec<u8>,
+        exists: bool,
+        entry: Entry,
+        ids: Option<(u32, u32)>,
+    ) -> io::Result<Self> {
         let temporary = exists.then(|| {
             let mut short = name.clone();
             short.truncate(200);

@@ -26,9 +26,15 @@ pub struct Selection {
 
 /// One thing that the walk met.
 pub enum Walked {
-    Entry { entry: Box<Entry>, full: PathBuf },
+    Entry {
+        entry: Box<Entry>,
+        full: PathBuf,
+    },
     /// It could not be read; what is below it is missing.
-    Unreadable { full: PathBuf, error: io::Error },
+    Unreadable {
+        full: PathBuf,
+        error: io::Error,
+    },
 }
 
 struct Folder {
@@ -48,7 +54,8 @@ impl<'a> Walk<'a> {
     pub fn new(selection: &'a Selection) -> Self {
         let mut walk = Self { selection, folders: Vec::new(), users: uzers::UsersCache::new() };
         let root = Path::new("/");
-        let names = if walk.is_selected(root) { sorted_names(root).unwrap_or_default() } else { walk.towards_roots(root) };
+        let names =
+            if walk.is_selected(root) { sorted_names(root).unwrap_or_default() } else { walk.towards_roots(root) };
         let device = std::fs::metadata(root).map_or(0, |metadata| metadata.dev());
         walk.folders.push(Folder { full: root.into(), names: names.into_iter(), device });
         walk
@@ -70,7 +77,9 @@ impl<'a> Walk<'a> {
         let metadata = match std::fs::symlink_metadata(&full) {
             Ok(metadata) => metadata,
             // Gone since its folder was listed: nothing to back up, unless it was asked for.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_root && self.is_selected(&full) => return None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_root && self.is_selected(&full) => {
+                return None;
+            }
             Err(error) => return Some(Walked::Unreadable { full, error }),
         };
         if !is_root && self.is_selected(&full) && self.selection.exclude.matched(&full, metadata.is_dir()).is_ignore() {
@@ -119,13 +128,16 @@ impl Iterator for Walk<'_> {
 }
 
 fn sorted_names(full: &Path) -> io::Result<Vec<OsString>> {
-    let mut names = std::fs::read_dir(full)?.map(|entry| entry.map(|entry| entry.file_name().into_vec())).collect::<io::Result<Vec<_>>>()?;
+    let mut names = std::fs::read_dir(full)?
+        .map(|entry| entry.map(|entry| entry.file_name().into_vec()))
+        .collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable();
     Ok(names.into_iter().map(OsString::from_vec).collect())
 }
 
 fn is_cache(full: &Path) -> bool {
     let mut signature = [0; 43];
-    let read = std::fs::File::open(full.join("CACHEDIR.TAG")).and_then(|mut file| io::Read::read_exact(&mut file, &mut signature));
+    let read = std::fs::File::open(full.join("CACHEDIR.TAG"))
+        .and_then(|mut file| io::Read::read_exact(&mut file, &mut signature));
     read.is_ok() && &signature == b"Signature: 8a477f597d28d172789f06886806bc55"
 }

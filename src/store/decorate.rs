@@ -34,7 +34,10 @@ impl Retried {
         let mut attempt = 1;
         loop {
             match call() {
-                Err(error) if attempt < self.attempts && matches!(error.kind, StoreErrorKind::Unknown | StoreErrorKind::Unreachable) => {
+                Err(error)
+                    if attempt < self.attempts
+                        && matches!(error.kind, StoreErrorKind::Unknown | StoreErrorKind::Unreachable) =>
+                {
                     self.environment.sleep(Duration::from_millis(50 << attempt.min(8)));
                     attempt += 1;
                 }
@@ -146,7 +149,14 @@ pub struct Limited {
 impl Limited {
     pub fn new(inner: SharedObjects, environment: SharedEnvironment, up: Option<u64>, down: Option<u64>) -> Self {
         let free = || AtomicI64::new(0);
-        Self { inner, environment, up_bytes_per_second: up, down_bytes_per_second: down, up_free_at_ns: free(), down_free_at_ns: free() }
+        Self {
+            inner,
+            environment,
+            up_bytes_per_second: up,
+            down_bytes_per_second: down,
+            up_free_at_ns: free(),
+            down_free_at_ns: free(),
+        }
     }
     fn wait(&self, bytes: u64, rate: Option<u64>, free_at_ns: &AtomicI64) {
         let Some(rate) = rate.filter(|rate| *rate > 0) else { return };
@@ -209,7 +219,12 @@ impl Faulty {
     pub fn new(inner: SharedObjects, plan: impl Fn(u64, Verb, &str) -> Option<Fault> + Send + Sync + 'static) -> Self {
         Self { inner, plan: Box::new(plan), calls: AtomicU64::new(0), crashed: false.into() }
     }
-    fn run<T>(&self, verb: Verb, name: &str, call: impl FnOnce() -> Result<T, StoreError>) -> Result<(T, Option<Fault>), StoreError> {
+    fn run<T>(
+        &self,
+        verb: Verb,
+        name: &str,
+        call: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<(T, Option<Fault>), StoreError> {
         let fault = (self.plan)(self.calls.fetch_add(1, Relaxed), verb, name);
         if fault == Some(Fault::Crash) {
             self.crashed.store(true, Relaxed);
@@ -219,8 +234,12 @@ impl Faulty {
         }
         match fault {
             Some(Fault::Refused) => Err(StoreError::new(StoreErrorKind::Unreachable, name, "injected refusal")),
-            Some(Fault::Full) if verb == Verb::Put => Err(StoreError::new(StoreErrorKind::NotWritable, name, "injected full disk")),
-            Some(Fault::LostAnswer) => call().and(Err(StoreError::new(StoreErrorKind::Unknown, name, "injected lost answer"))),
+            Some(Fault::Full) if verb == Verb::Put => {
+                Err(StoreError::new(StoreErrorKind::NotWritable, name, "injected full disk"))
+            }
+            Some(Fault::LostAnswer) => {
+                call().and(Err(StoreError::new(StoreErrorKind::Unknown, name, "injected lost answer")))
+            }
             other => call().map(|value| (value, other)),
         }
     }

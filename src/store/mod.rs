@@ -67,7 +67,10 @@ impl From<StoreError> for Error {
             StoreErrorKind::NotFound => (Kind::Damaged, "an object is missing from the store"),
             StoreErrorKind::Unknown => (Kind::Unknown, "the store did not say whether it wrote"),
             StoreErrorKind::Unreachable => (Kind::Unreachable, "the store does not answer"),
-            StoreErrorKind::NotWritable => (Kind::NotWritable, "the store takes no writes (read-only, full or not permitted); what was stored before is safe"),
+            StoreErrorKind::NotWritable => (
+                Kind::NotWritable,
+                "the store takes no writes (read-only, full or not permitted); what was stored before is safe",
+            ),
             StoreErrorKind::Other => (Kind::Failed, "the store refused"),
         };
         Error::new(kind, format!("{meaning}: {error}"))

@@ -30,7 +30,10 @@ impl std::str::FromStr for Place {
             "s3" | "az" | "gs" if !bucket.is_empty() => {
                 Ok(Self::Bucket(scheme.to_owned(), bucket.to_owned(), prefix.trim_matches('/').to_owned()))
             }
-            _ => Err(Error::new(Kind::Usage, format!("{text}: not a folder, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX"))),
+            _ => Err(Error::new(
+                Kind::Usage,
+                format!("{text}: not a folder, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX"),
+            )),
         }
     }
 }
@@ -53,20 +56,47 @@ pub fn open(place: &Place, create: bool) -> Result<SharedObjects> {
         Place::Memory => (Arc::new(InMemory::new()), "", None),
         Place::Folder(folder) => {
             if create {
-                std::fs::create_dir_all(folder)
-                    .map_err(|error| Error::new(Kind::NotWritable, format!("cannot make {}", folder.display())).because(error))?;
+                std::fs::create_dir_all(folder).map_err(|error| {
+                    Error::new(Kind::NotWritable, format!("cannot make {}", folder.display())).because(error)
+                })?;
             }
             if !folder.is_dir() {
-                return Err(Error::new(Kind::NoRepository, format!("{}: no such folder, so no repository; `strongroom init` makes one", folder.display())));
+                return Err(Error::new(
+                    Kind::NoRepository,
+                    format!("{}: no such folder, so no repository; `strongroom init` makes one", folder.display()),
+                ));
             }
-            let folder = folder.canonicalize().map_err(|error| Error::new(Kind::Failed, folder.display().to_string()).because(error))?;
+            let folder = folder
+                .canonicalize()
+                .map_err(|error| Error::new(Kind::Failed, folder.display().to_string()).because(error))?;
             (Arc::new(LocalFileSystem::new_with_prefix(&folder).map_err(fail)?.with_fsync(true)), "", Some(folder))
         }
         Place::Bucket(scheme, bucket, prefix) => {
             let inner: Arc<dyn ObjectStore> = match scheme.as_str() {
-                "s3" => Arc::new(AmazonS3Builder::from_env().with_bucket_name(bucket).with_client_options(client).with_retry(retry).build().map_err(fail)?),
-                "az" => Arc::new(MicrosoftAzureBuilder::from_env().with_container_name(bucket).with_client_options(client).with_retry(retry).build().map_err(fail)?),
-                _ => Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_client_options(client).with_retry(retry).build().map_err(fail)?),
+                "s3" => Arc::new(
+                    AmazonS3Builder::from_env()
+                        .with_bucket_name(bucket)
+                        .with_client_options(client)
+                        .with_retry(retry)
+                        .build()
+                        .map_err(fail)?,
+                ),
+                "az" => Arc::new(
+                    MicrosoftAzureBuilder::from_env()
+                        .with_container_name(bucket)
+                        .with_client_options(client)
+                        .with_retry(retry)
+                        .build()
+                        .map_err(fail)?,
+                ),
+                _ => Arc::new(
+                    GoogleCloudStorageBuilder::from_env()
+                        .with_bucket_name(bucket)
+                        .with_client_options(client)
+                        .with_retry(retry)
+                        .build()
+                        .map_err(fail)?,
+                ),
             };
             (inner, prefix.as_str(), None)
         }
@@ -89,7 +119,10 @@ impl FromEnv for ClientOptions {
             .iter()
             .any(|name| std::env::var(name).is_ok_and(|url| url.starts_with("http://")))
             || std::env::var("AZURE_STORAGE_USE_EMULATOR").is_ok();
-        Self::new().with_allow_http(plain).with_connect_timeout(Duration::from_secs(10)).with_timeout(Duration::from_secs(120))
+        Self::new()
+            .with_allow_http(plain)
+            .with_connect_timeout(Duration::from_secs(10))
+            .with_timeout(Duration::from_secs(120))
     }
 }
 
@@ -117,7 +150,11 @@ impl Adapter {
     fn mapped(&self, name: &str, range: Option<Range<u64>>) -> Option<Result<Bytes, StoreError>> {
         let path = self.folder.as_ref()?.join(name);
         let io = |error: std::io::Error| {
-            let kind = if error.kind() == std::io::ErrorKind::NotFound { StoreErrorKind::NotFound } else { StoreErrorKind::Other };
+            let kind = if error.kind() == std::io::ErrorKind::NotFound {
+                StoreErrorKind::NotFound
+            } else {
+                StoreErrorKind::Other
+            };
             StoreError::new(kind, name, error)
         };
         let read = || {
@@ -125,7 +162,11 @@ impl Adapter {
             let length = file.metadata().map_err(io)?.len();
             let range = range.clone().unwrap_or(0..length);
             if range.start > range.end || range.end > length {
-                return Err(StoreError::new(StoreErrorKind::Other, name, format!("has {length} bytes; {} to {} were asked for", range.start, range.end)));
+                return Err(StoreError::new(
+                    StoreErrorKind::Other,
+                    name,
+                    format!("has {length} bytes; {} to {} were asked for", range.start, range.end),
+                ));
             }
             let mut bytes = vec![0; (range.end - range.start) as usize];
             std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, range.start).map_err(io)?;
@@ -141,7 +182,9 @@ impl Objects for Adapter {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.runtime.block_on(self.inner.put_opts(&self.path(name), payload, options)) {
             Ok(_) => Ok(Put::Created),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(Put::Exists),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Ok(Put::Exists)
+            }
             Err(error) => Err(translate(name, error, true)),
         }
     }
@@ -158,9 +201,11 @@ impl Objects for Adapter {
         });
         let bytes = bytes.map_err(|error| translate(name, error, false))?;
         match range {
-            Some(range) if bytes.len() as u64 != range.end.saturating_sub(range.start) => {
-                Err(StoreError::new(StoreErrorKind::Other, name, format!("{} bytes instead of {}", bytes.len(), range.end - range.start)))
-            }
+            Some(range) if bytes.len() as u64 != range.end.saturating_sub(range.start) => Err(StoreError::new(
+                StoreErrorKind::Other,
+                name,
+                format!("{} bytes instead of {}", bytes.len(), range.end - range.start),
+            )),
             _ => Ok(bytes),
         }
     }
@@ -168,7 +213,10 @@ impl Objects for Adapter {
         let path = self.path(prefix);
         let skip = if self.prefix.is_empty() { 0 } else { Path::from(self.prefix.as_str()).as_ref().len() + 1 };
         self.runtime.block_on(async {
-            let listed = self.inner.list(Some(&path)).map_ok(|meta| Listed { name: meta.location.as_ref()[skip..].to_owned(), size_bytes: meta.size });
+            let listed = self
+                .inner
+                .list(Some(&path))
+                .map_ok(|meta| Listed { name: meta.location.as_ref()[skip..].to_owned(), size_bytes: meta.size });
             listed.try_collect().await.map_err(|error| translate(prefix, error, false))
         })
     }
@@ -202,7 +250,9 @@ fn translate(name: &str, error: object_store::Error, writing: bool) -> StoreErro
         E::PermissionDenied { .. } | E::Unauthenticated { .. } if writing => StoreErrorKind::NotWritable,
         _ if writing && full => StoreErrorKind::NotWritable,
         E::Generic { store, .. } if *store != "LocalFileSystem" && *store != "InMemory" => {
-            let refused = ["error sending request", "connect", "dns", "timed out"].iter().any(|hint| text.to_lowercase().contains(hint));
+            let refused = ["error sending request", "connect", "dns", "timed out"]
+                .iter()
+                .any(|hint| text.to_lowercase().contains(hint));
             match (refused, writing) {
                 (true, _) => StoreErrorKind::Unreachable,
                 (false, true) => StoreErrorKind::Unknown,

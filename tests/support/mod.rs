@@ -14,7 +14,7 @@ use strongroom::{
     operation::{Monitor, Unwatched, backup, browse, restore},
     pipeline::chunk::ChunkSize,
     repository::{Identity, NewTenant, Repository, Tenant},
-    source::{Owner, Overwrite, Selection},
+    source::{Overwrite, Owner, Selection},
     store::{Place, SharedObjects, open},
 };
 
@@ -42,8 +42,12 @@ impl Environment for Seeded {
         self.now_ns.fetch_add(duration.as_nanos() as i64, Relaxed);
     }
     fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
-        std::thread::spawn(work);
+        spawn(work);
     }
+}
+
+fn spawn(work: Box<dyn FnOnce() + Send>) {
+    std::thread::spawn(work);
 }
 
 /// A small generator for test data.
@@ -123,7 +127,13 @@ pub fn labels(source: &str) -> backup::Labels {
 pub const OPTIONS: backup::Options = backup::Options { chunk_size: None, rescan: false, verify: true, dry_run: false };
 
 pub fn back_up_bytes(tenant: &mut Tenant, source: &str, mut bytes: &[u8]) -> strongroom::error::Result<backup::Report> {
-    backup::stream(tenant, "stream", &mut bytes, &mut || Ok(()), labels(source), Vec::new(), &OPTIONS, &Unwatched)
+    backup::stream(
+        tenant,
+        backup::Input { name: "stream", from: &mut bytes, ended: &mut || Ok(()), command: Vec::new() },
+        labels(source),
+        &OPTIONS,
+        &Unwatched,
+    )
 }
 
 pub fn read_bytes(tenant: &Tenant, snapshot: &str) -> strongroom::error::Result<Vec<u8>> {
@@ -133,7 +143,12 @@ pub fn read_bytes(tenant: &Tenant, snapshot: &str) -> strongroom::error::Result<
 }
 
 pub fn selection(root: &Path) -> Selection {
-    Selection { roots: vec![root.into()], exclude: ignore::gitignore::Gitignore::empty(), exclude_caches: false, one_file_system: false }
+    Selection {
+        roots: vec![root.into()],
+        exclude: ignore::gitignore::Gitignore::empty(),
+        exclude_caches: false,
+        one_file_system: false,
+    }
 }
 
 pub fn restore_options(target: &Path) -> restore::Options {
@@ -163,11 +178,21 @@ pub fn describe(root: &Path) -> Vec<String> {
         } else {
             String::new()
         };
-        let same_as = inodes.iter().find(|(inode, _)| *inode == metadata.ino() && !metadata.is_dir()).map(|(_, name)| name.clone());
+        let same_as = inodes
+            .iter()
+            .find(|(inode, _)| *inode == metadata.ino() && !metadata.is_dir())
+            .map(|(_, name)| name.clone());
         inodes.push((metadata.ino(), shown.clone()));
         let size = if metadata.is_file() { metadata.len() } else { 0 };
         let rdev = metadata.rdev();
-        out.push(format!("{shown} {:o} {}:{} {}.{:09} {size} {rdev} {content} {same_as:?}", metadata.mode(), metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mtime_nsec()));
+        out.push(format!(
+            "{shown} {:o} {}:{} {}.{:09} {size} {rdev} {content} {same_as:?}",
+            metadata.mode(),
+            metadata.uid(),
+            metadata.gid(),
+            metadata.mtime(),
+            metadata.mtime_nsec()
+        ));
         if metadata.is_dir() {
             let mut below: Vec<PathBuf> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
             below.sort();

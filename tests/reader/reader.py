@@ -1,0 +1,353 @@
+#!/usr/bin/env python3
+"""An independent reader of Strongroom repositories, written from format-spec/ alone.
+
+    reader.py REPOSITORY KEYFILE TENANT list
+    reader.py REPOSITORY KEYFILE TENANT SNAPSHOT|latest TARGET
+
+Reads a local repository; needs blake3, zstandard, cryptography, pycryptodome and pyrage from PyPI.
+It does not judge who may write what: it takes every COMMIT whose signature holds, less those that
+an entry it can read took away. Everything that it restores is checked: seals, chunk ids, digests."""
+import os, struct, sys
+from pathlib import Path
+
+import blake3, pyrage, zstandard
+from Crypto.Cipher import ChaCha20_Poly1305
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+ENTRY, ANNEX, SEGMENT, SEGMENT_TABLE, CHUNK_TABLE, SNAPSHOT, RING = 1, 2, 3, 4, 5, 6, 7
+SCOPE = {ENTRY: 1, ANNEX: 2, SEGMENT: 4, SEGMENT_TABLE: 2, CHUNK_TABLE: 3, SNAPSHOT: 4, RING: 0}
+CREATE, PUBLISH, COMMIT, RETIRE, UNDELETE, REPACK, REWRITE, HEAL = 1, 5, 6, 9, 10, 17, 19, 21
+
+
+def fail(message):
+    sys.exit(f"reader: {message}")
+
+
+# ---- conventions.md: the encoding of records
+
+
+def cbor(b, at=0):
+    """Decodes one item of deterministic CBOR; returns it and where it ends. Maps become dicts."""
+    major, info = b[at] >> 5, b[at] & 31
+    at += 1
+    if info < 24:
+        n = info
+    elif info <= 27:
+        width = 1 << (info - 24)
+        n = int.from_bytes(b[at:at + width], "big")
+        at += width
+    else:
+        fail("indefinite length")
+    if major == 0:
+        return n, at
+    if major == 1:
+        return -1 - n, at
+    if major in (2, 3):
+        if at + n > len(b):
+            fail("a string that is longer than its record")
+        return (b[at:at + n] if major == 2 else b[at:at + n].decode()), at + n
+    if major == 4:
+        items = []
+        for _ in range(n):
+            item, at = cbor(b, at)
+            items.append(item)
+        return items, at
+    if major == 5:
+        pairs = {}
+        for _ in range(n):
+            key, at = cbor(b, at)
+            pairs[key], at = cbor(b, at)
+        return pairs, at
+    if major == 7 and n in (20, 21):
+        return n == 21, at
+    fail("an item that records do not have")
+
+
+def record(b):
+    value, end = cbor(b)
+    if end != len(b):
+        fail("bytes after a record")
+    return value
+
+
+def strip_magic(letter, b):
+    if b[:3] != b"SR" + letter:
+        fail(f"not an object of kind {letter}")
+    if b[3] != 1:
+        fail(f"format version {b[3]} is newer than this reader")
+    return b[4:]
+
+
+# ---- sealed.md: the envelope
+
+
+def aes(key, block):
+    e = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+    return e.update(block) + e.finalize()
+
+
+def xaes_open(key, nonce, data, sealed):
+    l = int.from_bytes(aes(key, bytes(16)), "big")
+    k1 = ((l << 1) & (2**128 - 1)) ^ (0x87 if l >> 127 else 0)
+    k1 = k1.to_bytes(16, "big")
+    xor = lambda a, b: bytes(x ^ y for x, y in zip(a, b))
+    derived = b"".join(aes(key, xor(bytes([0, i, ord("X"), 0]) + nonce[:12], k1)) for i in (1, 2))
+    return AESGCM(derived).decrypt(nonce[12:], sealed, data)
+
+
+def xchacha_open(key, nonce, data, sealed):
+    cipher = ChaCha20_Poly1305.new(key=key, nonce=nonce)
+    cipher.update(data)
+    return cipher.decrypt_and_verify(sealed[:-16], sealed[-16:])
+
+
+def unseal(keys, kind, owner, sealed, segment=None):
+    """keys: {(scope, epoch): key}"""
+    suite, epoch, nonce = sealed[0], struct.unpack("<I", sealed[1:5])[0], sealed[5:29]
+    data = b"strongroom" + bytes([1, kind, SCOPE[kind]]) + struct.pack("<I", epoch) + owner
+    if segment is not None:
+        data += struct.pack("<QI", *segment)
+    key = keys[(SCOPE[kind], epoch)]
+    return {1: xaes_open, 2: xchacha_open}[suite](key, nonce, data, sealed[29:])
+
+
+# ---- keys.md: slots and rings
+
+
+def commitment(key):
+    return blake3.blake3(key, derive_key_context="strongroom v1 key commitment").digest()
+
+
+class Tenant:
+    def __init__(self, repository, keyfile, name):
+        self.repository = Path(repository)
+        config = record(strip_magic(b"c", (self.repository / "config").read_bytes()))
+        if config[0] != 1 or config.get(2):
+            fail(f"format {config[0]} with features {config.get(2)} is newer than this reader")
+        line = next(l.strip() for l in open(keyfile) if l.startswith("AGE-SECRET-KEY-1"))
+        identity = pyrage.x25519.Identity.from_str(line)
+        tag = blake3.blake3(config[1] + str(identity.to_public()).encode(), derive_key_context="strongroom v1 slot tag").digest()[:8].hex()
+        slots = [record(pyrage.decrypt(f.read_bytes(), [identity])) for f in (self.repository / "keys/slot" / tag).glob("*")]
+        slot = next((s for s in slots if s[2] == name and s[1] == 3), None) or fail(f"this key opens no tenant {name}")
+        self.owner, root = slot[0], slot[4]
+        self.path = self.repository / "t" / self.owner.hex()
+        self.keys = {}
+        for ring in sorted((self.repository / "keys/ring" / self.owner.hex()).glob("*")):
+            epoch = int(ring.name, 16)
+            ring = record(strip_magic(b"k", ring.read_bytes()))
+            if ring[0][0] != commitment(root):
+                fail("the ring is wrapped with another root")
+            inner = record(unseal({(0, epoch): root}, RING, self.owner, ring[1]))
+            self.id = inner[0]
+            for number in range(6):
+                if commitment(inner[number]) != ring[0][number + 1]:
+                    fail("a key is not the one that was committed to")
+            self.keys |= {(scope, epoch): inner[scope + 1] for scope in (1, 2, 3, 4)}
+        self.fold()
+
+    # ---- ledger.md, as far as a reader needs it
+
+    def fold(self):
+        self.rows, self.snapshots, previous, number = {}, {}, bytes(32), 0
+        while (path := self.path / "ledger" / f"{number:016x}").exists():
+            stored = path.read_bytes()
+            plain = unseal(self.keys, ENTRY, self.owner, strip_magic(b"e", stored))
+            encoded, signature = plain[:-64], plain[-64:]
+            entry = record(encoded)
+            Ed25519PublicKey.from_public_bytes(entry[3]).verify(signature, b"strongroom ledger entry v1" + self.owner + encoded)
+            if entry[0] != number or entry[1] != previous:
+                fail(f"ledger entry {number} does not follow the one before it")
+            self.apply(number, entry)
+            previous, number = blake3.blake3(stored).digest(), number + 1
+
+    def annex(self, entry):
+        if 10 in entry:
+            stored = (self.path / "annex" / entry[10].hex()).read_bytes()
+            if blake3.blake3(stored).digest() != entry[10]:
+                fail("an annex is not what was stored")
+            return record(unseal(self.keys, ANNEX, self.owner, strip_magic(b"a", stored)))
+        return record(entry[9]) if entry.get(9) else {}
+
+    def apply(self, number, entry):
+        kind, body = entry[5], record(entry[7])
+        if kind in (PUBLISH, COMMIT, REPACK, REWRITE, HEAL):
+            packs = body.get(1, [])
+            for row in self.annex(entry).get(0, []):
+                pack = packs[row[1]]
+                session, nonce, ordinal = pack[0]
+                folder = ("data", "meta")[pack[1]]
+                self.rows[tuple(row[0])] = (self.path / folder / f"{session:012x}-{nonce.hex()}-{ordinal:06x}", row[2], row[3])
+        if kind in (COMMIT, REWRITE):
+            self.snapshots[body[2][0]] = [number, body[2], True]
+        if kind == REWRITE:
+            self.snapshots[body[3]][2] = False
+        if kind in (RETIRE, UNDELETE):
+            for snapshot in body.get(0, []):
+                self.snapshots[snapshot][2] = kind == UNDELETE
+
+    def live(self):
+        return [snapshot for _, snapshot, alive in sorted(self.snapshots.values(), key=lambda s: s[0]) if alive]
+
+    # ---- segment.md and recipe.md
+
+    def segment(self, id, cache={}):
+        if id not in cache:
+            if len(cache) > 64:
+                cache.clear()
+            path, offset, length = self.rows[id]
+            with open(path, "rb") as f:
+                f.seek(offset)
+                plain = unseal(self.keys, SEGMENT, self.owner, f.read(length), id)
+            head_length = struct.unpack("<I", plain[:4])[0]
+            head, payload = record(plain[4:4 + head_length]), plain[4 + head_length:]
+            lengths = struct.unpack(f"<{len(head[1][0]) // 4}I", head[1][0])
+            ids = [head[1][1][i:i + 16] for i in range(0, len(head[1][1]), 16)]
+            prefix = b"".join(c for base in head.get(2, []) for c in self.chunks(tuple(base[0]), base.get(1, 0), base[2]))
+            if head[0] == 1:
+                dictionary = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if prefix else None
+                payload = zstandard.ZstdDecompressor(dict_data=dictionary).decompress(payload, max_output_size=sum(lengths))
+            chunks, at = [], 0
+            for length, chunk_id in zip(lengths, ids):
+                chunk = payload[at:at + length]
+                if blake3.blake3(chunk, key=self.id).digest()[:16] != chunk_id:
+                    fail(f"a chunk of segment {id} is not what its id says")
+                chunks.append((chunk_id, chunk))
+                at += length
+            cache[id] = chunks
+        return cache[id]
+
+    def chunks(self, id, first, count):
+        return [chunk for _, chunk in self.segment(id)[first:first + count]]
+
+    def stream(self, stream):
+        """Yields the stream's bytes; checks its length and digest at the end."""
+        recipe = stream.get(2, b"")
+        for _ in range(stream[3]):
+            recipe = b"".join(part for _, part in self.pieces(recipe))
+        digest = blake3.blake3(b"strongroom stream digest v1", key=self.id)
+        length = zeros = 0
+        for id, part in self.pieces(recipe):
+            length += len(part)
+            if id is None:
+                zeros += len(part)
+            else:
+                if zeros:
+                    digest.update(bytes(16) + struct.pack("<Q", zeros))
+                zeros = 0
+                digest.update(id + struct.pack("<Q", len(part)))
+            yield part
+        if zeros:
+            digest.update(bytes(16) + struct.pack("<Q", zeros))
+        if length != stream[0] or digest.digest() != stream[1]:
+            fail("a stream is not as long as, or not what, its record says")
+
+    def pieces(self, recipe):
+        at, segment, expected = 0, (0, 0), 0
+
+        def number():
+            nonlocal at
+            value = shift = 0
+            while True:
+                byte = recipe[at]
+                at += 1
+                value |= (byte & 127) << shift
+                shift += 7
+                if byte < 128:
+                    return value
+
+        signed = lambda n: (n >> 1) ^ -(n & 1)
+        while at < len(recipe):
+            tag = recipe[at]
+            at += 1
+            if tag == 0:
+                left = number()
+                while left:
+                    part = min(left, 1 << 20)
+                    yield None, bytes(part)
+                    left -= part
+                continue
+            if tag == 1:
+                first = expected + signed(number())
+            elif tag == 2:
+                segment = (segment[0] + signed(number()), segment[1] + signed(number()))
+                first = number()
+            else:
+                fail(f"a run of the unknown kind {tag}")
+            count, size = number(), number()
+            expected = first + count
+            chunks = self.segment(segment)[first:first + count]
+            if sum(len(chunk) for _, chunk in chunks) != size:
+                fail("a run is not as long as it says")
+            yield from chunks
+
+    # ---- catalogue.md and snapshot.md
+
+    def entries(self, snapshot):
+        content = record(unseal(self.keys, SNAPSHOT, self.owner, snapshot[9]))
+        buffer = b""
+        for part in self.stream(content[1]):
+            buffer += part
+            while len(buffer) >= 4 and len(buffer) >= 4 + (length := struct.unpack("<I", buffer[:4])[0]):
+                yield record(buffer[4:4 + length])
+                buffer = buffer[4 + length:]
+        if buffer:
+            fail("the catalogue ends inside an entry")
+
+    def restore(self, snapshot, target):
+        target, folders, linked = os.fsencode(target), [], {}
+        for entry in self.entries(snapshot):
+            names = entry[0].split(b"/")
+            if any(name in (b"", b".", b"..") or b"\0" in name for name in names):
+                fail(f"hostile path {entry[0]!r}")
+            path = os.path.join(target, entry[0])
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            kind, group = entry[1], tuple(entry.get(12, []))
+            if group and group in linked:
+                os.link(linked[group], path)
+                continue
+            if kind == 0:
+                with open(path, "xb") as f:
+                    for part in self.stream(entry[9]) if 9 in entry else ():
+                        f.write(part)
+            elif kind == 1:
+                os.makedirs(path, exist_ok=True)
+                folders.append((path, entry))
+                continue
+            elif kind == 2:
+                os.symlink(entry[10], path)
+                continue
+            elif kind == 3:
+                os.mkfifo(path)
+            else:
+                continue
+            if group:
+                linked[group] = path
+            self.metadata(path, entry)
+        for path, entry in reversed(folders):
+            self.metadata(path, entry)
+
+    @staticmethod
+    def metadata(path, entry):
+        os.chmod(path, entry[2])
+        time = entry[7] * 10**9 + entry[8]
+        os.utime(path, ns=(time, time))
+
+
+def main():
+    if len(sys.argv) not in (5, 6):
+        fail(__doc__)
+    tenant = Tenant(*sys.argv[1:4])
+    live = tenant.live()
+    if sys.argv[4] == "list":
+        for snapshot in live:
+            print(snapshot[0].hex(), snapshot[1], snapshot[4])
+        return
+    chosen = [s for s in live if s[0].hex().startswith(sys.argv[4])] if sys.argv[4] != "latest" else live[-1:]
+    if len(chosen) != 1:
+        fail(f"no snapshot, or several, by the name {sys.argv[4]}")
+    tenant.restore(chosen[0], sys.argv[5])
+
+
+main()
