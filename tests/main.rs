@@ -13,6 +13,7 @@ mod architecture;
 mod cli;
 mod crash;
 mod damage;
+mod fixtures;
 mod fold;
 mod format;
 mod model;

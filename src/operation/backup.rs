@@ -68,8 +68,8 @@ pub fn files(
         if monitor.is_interrupted() {
             return backup.stop();
         }
-        let (mut entry, full) = match walked {
-            Walked::Entry { entry, full } => (*entry, full),
+        let (mut entry, full, size) = match walked {
+            Walked::Entry { entry, full, size_bytes } => (*entry, full, size_bytes),
             Walked::Unreadable { full, error } => {
                 backup.unreadable(monitor, &full, &error);
                 continue;
@@ -79,7 +79,6 @@ pub fn files(
         match entry.file_type {
             FileType::Directory => backup.stats.directories += 1,
             FileType::File => {
-                let size = std::fs::symlink_metadata(&full).map_or(0, |metadata| metadata.len());
                 let same =
                     before.filter(|before| looks_unchanged(before, &entry, size)).and_then(|before| before.content);
                 entry.content = match same {
@@ -240,12 +239,11 @@ fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor
                 stats.unreadable += 1;
                 monitor.problem(&full.display().to_string(), &error.to_string());
             }
-            Walked::Entry { entry, full } => {
+            Walked::Entry { entry, size_bytes: size, .. } => {
                 let before = previous.take(&entry.path.0);
                 match entry.file_type {
                     FileType::Directory => stats.directories += 1,
                     FileType::File => {
-                        let size = std::fs::symlink_metadata(&full).map_or(0, |metadata| metadata.len());
                         stats.files += 1;
                         stats.logical_bytes += size;
                         stats.unchanged +=

@@ -36,7 +36,7 @@ use std::{
 };
 
 /// A segment is sealed when its chunks reach this many bytes.
-pub const SEGMENT_BYTES: usize = 1 << 20;
+pub const SEGMENT_BYTES: usize = 2 << 20;
 /// A pack is uploaded when it reaches this many bytes.
 const PACK_BYTES: u64 = 16 << 20;
 /// PUBLISH comes at least after this many new bytes, and ...

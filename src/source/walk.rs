@@ -29,6 +29,7 @@ pub enum Walked {
     Entry {
         entry: Box<Entry>,
         full: PathBuf,
+        size_bytes: u64,
     },
     /// It could not be read; what is below it is missing.
     Unreadable {
@@ -95,7 +96,7 @@ impl<'a> Walk<'a> {
         {
             return Some(Walked::Unreadable { full, error });
         }
-        Some(Walked::Entry { entry: Box::new(entry), full })
+        Some(Walked::Entry { entry: Box::new(entry), full, size_bytes: metadata.len() })
     }
 
     fn enter(&mut self, full: &Path, metadata: &Metadata, device: u64, is_root: bool) -> io::Result<()> {
