@@ -16,6 +16,7 @@ mod damage;
 mod fixtures;
 mod fold;
 mod format;
+mod long;
 mod model;
 mod pipeline;
 mod roundtrip;
