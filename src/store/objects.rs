@@ -8,13 +8,7 @@ use object_store::{
     ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, aws::AmazonS3Builder,
     azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, memory::InMemory, path::Path,
 };
-use std::{
-    collections::VecDeque,
-    ops::Range,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 /// Where a repository is, as the user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +101,7 @@ pub fn open(place: &Place, create: bool) -> Result<SharedObjects> {
             (inner, prefix.as_str(), None)
         }
     };
-    Ok(Arc::new(Adapter { inner, runtime, prefix: prefix.to_owned(), folder, maps: Mutex::default() }))
+    Ok(Arc::new(Adapter { inner, runtime, prefix: prefix.to_owned(), folder }))
 }
 
 /// Long enough for a store that hiccups, short enough that a wrong address is soon told.
@@ -137,8 +131,6 @@ struct Adapter {
     runtime: tokio::runtime::Runtime,
     prefix: String,
     folder: Option<PathBuf>,
-    /// Packs of a local folder, mapped; those used last.
-    maps: Mutex<VecDeque<(String, Bytes)>>,
 }
 
 impl Adapter {
@@ -155,45 +147,33 @@ impl Adapter {
             None => Ok(()),
         }
     }
-    /// Reads from a local folder: packs through a map that is kept, all else as files are read.
+    /// Reads from a local folder, without the runtime. Not through a map: see `benches/README.md`.
     fn local(&self, name: &str, range: Option<Range<u64>>) -> Option<Result<Bytes, StoreError>> {
         let path = self.folder.as_ref()?.join(name);
-        let is_pack = name.contains("/data/") || name.contains("/meta/");
-        let whole = if is_pack { self.map(name, &path) } else { std::fs::read(&path).map(Bytes::from) };
-        let read = whole.map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            StoreError::new(if missing { StoreErrorKind::NotFound } else { StoreErrorKind::Other }, name, error)
-        });
-        Some(read.and_then(|bytes| {
-            let length = bytes.len() as u64;
-            let range = range.unwrap_or(0..length);
+        let io = |error: std::io::Error| {
+            let kind = if error.kind() == std::io::ErrorKind::NotFound {
+                StoreErrorKind::NotFound
+            } else {
+                StoreErrorKind::Other
+            };
+            StoreError::new(kind, name, error)
+        };
+        let read = || {
+            let file = std::fs::File::open(&path).map_err(io)?;
+            let length = file.metadata().map_err(io)?.len();
+            let range = range.clone().unwrap_or(0..length);
             if range.start > range.end || range.end > length {
-                let why = format!("has {length} bytes; {} to {} were asked for", range.start, range.end);
-                return Err(StoreError::new(StoreErrorKind::Other, name, why));
+                return Err(StoreError::new(
+                    StoreErrorKind::Other,
+                    name,
+                    format!("has {length} bytes; {} to {} were asked for", range.start, range.end),
+                ));
             }
-            Ok(bytes.slice(range.start as usize..range.end as usize))
-        }))
-    }
-
-    /// Maps a pack. Packs are this program's own and never change once they have their name.
-    fn map(&self, name: &str, path: &std::path::Path) -> std::io::Result<Bytes> {
-        const KEPT: usize = 8;
-        let file = std::fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, map)) = maps.iter().find(|(kept, map)| kept == name && map.len() as u64 == length) {
-            return Ok(map.clone());
-        }
-        #[expect(unsafe_code, reason = "a map saves a copy of every segment that is read")]
-        // SAFETY: the file is a pack, written under another name, synced, and never written again.
-        // Whoever truncates it behind our back stops this process, and loses nothing by that.
-        let map = unsafe { memmap2::Mmap::map(&file)? };
-        let map = Bytes::from_owner(map);
-        maps.push_back((name.to_owned(), map.clone()));
-        if maps.len() > KEPT {
-            maps.pop_front();
-        }
-        Ok(map)
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, range.start).map_err(io)?;
+            Ok(Bytes::from(bytes))
+        };
+        Some(read())
     }
 }
 
