@@ -1,6 +1,6 @@
 //! Large things: run with `STRONGROOM_TEST_LONG=1`, which takes some minutes and 10 GB of room.
 
-use crate::{cli::Place, support::*};
+use crate::cli::Place;
 use std::{os::unix::fs::FileExt, path::Path};
 
 fn is_asked_for() -> bool {
