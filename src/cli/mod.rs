@@ -11,21 +11,20 @@ mod tour;
 
 use crate::error::Kind;
 use clap::{CommandFactory, Parser};
-use std::process::ExitCode;
 
-/// Runs the program.
-pub fn main() -> ExitCode {
+/// Runs the program and returns its exit code.
+pub fn main() -> u8 {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             let code = if error.use_stderr() { Kind::Usage.exit_code() } else { 0 };
             drop(error.print());
-            return ExitCode::from(code);
+            return code;
         }
     };
     let json = args.global.json;
     match commands::run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             if json {
                 println!(
@@ -34,7 +33,7 @@ pub fn main() -> ExitCode {
                 );
             }
             eprintln!("strongroom: {error}");
-            ExitCode::from(error.kind.exit_code())
+            error.kind.exit_code()
         }
     }
 }

@@ -16,7 +16,7 @@ pub const RULES: u8 = 1;
 /// The largest stored entry; a reader refuses more.
 pub const ENTRY_BYTES_MAX: u64 = 1 << 20;
 /// The largest annex that stands inside its entry.
-pub const INLINE_ANNEX_BYTES_MAX: usize = 4 << 10;
+pub const INLINE_ANNEX_BYTES_MAX: usize = 2 << 10;
 
 /// What an entry's signature is over: this, the ledger's id, then the entry's encoding.
 pub const SIGNATURE_CONTEXT: &[u8] = b"strongroom ledger entry v1";
