@@ -39,7 +39,7 @@ pub struct Global {
     /// Say nothing but errors
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Say more
+    /// Say which ledger was opened, and which new entries of it are void
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// Progress on standard error

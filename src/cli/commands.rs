@@ -322,7 +322,7 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     };
     watch.end();
     let report = report?;
-    print(global, backup_json(&report, global, &tenant), || backup_text(&report));
+    print(global, backup_json(&report, &tenant), || backup_text(&report));
     match report.stats.unreadable {
         0 => Ok(()),
         count => Err(Error::new(
@@ -339,7 +339,7 @@ fn stats_json(stats: &Stats) -> Value {
         "logical_bytes": stats.logical_bytes, "new_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes, "metadata_bytes": stats.metadata_bytes })
 }
 
-fn backup_json(report: &backup::Report, _: &Global, tenant: &Tenant) -> Value {
+fn backup_json(report: &backup::Report, tenant: &Tenant) -> Value {
     json!({ "tenant": tenant.name, "snapshot_id": report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), "source": report.snapshot.as_ref().map(|snapshot| &snapshot.source), "stats": stats_json(&report.stats) })
 }
 

@@ -156,6 +156,14 @@ pub fn tenant(global: &Global) -> Result<Tenant> {
             }
         },
     };
+    if global.verbose {
+        let (head, circle) = (&tenant.state.head, tenant.keys.circle.name());
+        eprintln!(
+            "strongroom: tenant {} ({}), circle {circle}, ledger head {} {}",
+            tenant.name, tenant.keys.owner, head.number, head.hash
+        );
+        tenant.void.iter().for_each(|(number, why)| eprintln!("strongroom: ledger entry {number} is {why}"));
+    }
     if !global.quiet {
         tenant.damage.iter().for_each(|damage| eprintln!("strongroom: warning: {damage}"));
     }

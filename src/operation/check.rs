@@ -188,7 +188,7 @@ fn check_snapshots(tenant: &Tenant, bad: &BTreeMap<SegmentId, (String, String)>,
         let id = state.snapshot.id;
         let reach = tenant.state.reach(id);
         for (segment, problem) in bad {
-            if !reach.is_disjoint(&bad_set) && reach.contains(*segment) {
+            if reach.contains(*segment) {
                 let snapshots = hit.entry(problem.clone()).or_default();
                 if snapshots.last() != Some(&id) {
                     snapshots.push(id);
