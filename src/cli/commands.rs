@@ -403,14 +403,27 @@ fn snapshots(global: &Global, source: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Splits `SNAP:PATH`; a time may hold colons, so a path must begin after the last one that is
-/// followed by neither digits nor nothing.
+/// Splits `SNAP:PATH`. Sources, times and paths may hold colons, and paths may hold anything.
 fn split_path(name: &str) -> (&str, Vec<u8>) {
-    let from = name.find('@').map_or(0, |at| name[at..].find('Z').map_or(at, |zulu| at + zulu));
-    match name[from..].find(':') {
-        Some(colon) => (&name[..from + colon], name[from + colon + 1..].trim_matches('/').as_bytes().to_vec()),
-        None => (name, Vec::new()),
-    }
+    let first = name.split(':').next().unwrap_or_default();
+    let is_id = first.len() >= 4 && first.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let end = if is_id || (first.starts_with("latest") && !first.contains('@')) {
+        first.len()
+    } else {
+        let after_at = name.find('@').map_or(0, |at| at + 1);
+        let rest = &name[after_at..];
+        let time = rest.find(|c: char| !c.is_ascii_digit() && !"-T:.+".contains(c)).unwrap_or(rest.len());
+        let is_time = after_at > 0 && rest.starts_with(|c: char| c.is_ascii_digit());
+        let length = match is_time {
+            true if rest[time..].starts_with('Z') => time + 1,
+            true if rest[..time].ends_with(':') => time - 1,
+            true => rest.len(),
+            false => rest.find(':').unwrap_or(rest.len()),
+        };
+        after_at + length
+    };
+    let path = name[end..].strip_prefix(':').unwrap_or_default();
+    (&name[..end], path.trim_matches('/').as_bytes().to_vec())
 }
 
 fn entry_json(entry: &Entry) -> Value {
@@ -688,4 +701,25 @@ fn audit_show(global: &Global) -> Result<()> {
         print(global, json!({ "tenant": tenant.name, "entries": list }), String::new);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_snapshot_is_told_from_its_path() {
+        for (name, snapshot, path) in [
+            ("latest", "latest", ""),
+            ("latest:/a/b/", "latest", "a/b"),
+            ("latest~2:a@b:c", "latest~2", "a@b:c"),
+            ("deadbeef:x@y", "deadbeef", "x@y"),
+            ("s@latest:/tmp/Z:Z", "s@latest", "tmp/Z:Z"),
+            ("host:/home@latest:/home/x", "host:/home@latest", "home/x"),
+            ("@2026-11-20T12:00Z", "@2026-11-20T12:00Z", ""),
+            ("s@2026-11-20T12:00:30Z:a:b", "s@2026-11-20T12:00:30Z", "a:b"),
+            ("@2026-11-20:etc/Z", "@2026-11-20", "etc/Z"),
+            ("@2026-11-20", "@2026-11-20", ""),
+        ] {
+            assert_eq!(super::split_path(name), (snapshot, path.as_bytes().to_vec()), "{name}");
+        }
+    }
 }
