@@ -10,6 +10,7 @@
 mod support;
 
 mod architecture;
+mod checkpoint;
 mod cli;
 mod crash;
 mod damage;

@@ -4,6 +4,7 @@
 //! until it has been bounds-checked.
 
 pub mod catalogue;
+pub mod checkpoint;
 pub mod entry;
 pub mod key;
 pub mod names;

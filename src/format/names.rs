@@ -47,9 +47,13 @@ pub fn pack(scope: ScopeId, kind: PackKind, pack: PackId) -> String {
 pub fn checkpoints(scope: ScopeId) -> String {
     format!("t/{scope}/checkpoint")
 }
-/// A checkpoint: folded up to and including entry `number`.
-pub fn checkpoint(scope: ScopeId, number: u64, hash: Hash) -> String {
-    format!("t/{scope}/checkpoint/{number:016x}-{hash}")
+/// The head of a run of checkpoints: what the entries from `first` to `last` changed.
+pub fn run(scope: ScopeId, first: u64, last: u64) -> String {
+    format!("t/{scope}/checkpoint/{first:016x}-{last:016x}")
+}
+/// A part of a run, named by the hash of its stored bytes.
+pub fn run_part(scope: ScopeId, first: u64, last: u64, part: Hash) -> String {
+    format!("t/{scope}/checkpoint/{first:016x}-{last:016x}.{part}")
 }
 /// The keys of one epoch, wrapped by the root.
 pub fn ring(scope: ScopeId, epoch: u32) -> String {
@@ -68,10 +72,11 @@ pub fn slot(tag: &str, scope: ScopeId, slot: crate::id::Nonce) -> String {
 pub fn scope_of_slot(name: &str) -> Option<ScopeId> {
     name.rsplit('/').next()?.split('-').next()?.parse().ok()
 }
-/// Reads number and hash out of the name of a checkpoint.
-pub fn number_of_checkpoint(name: &str) -> Option<(u64, Hash)> {
-    let (number, hash) = name.rsplit('/').next()?.split_once('-')?;
-    Some((u64::from_str_radix(number, 16).ok()?, hash.parse().ok()?))
+/// Reads the range of entries out of the name of a run's head; a part is none.
+pub fn range_of_run(name: &str) -> Option<(u64, u64)> {
+    let (first, last) = name.rsplit('/').next()?.split_once('-')?;
+    let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
+    Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last)
 }
 /// Reads the number out of the name of an entry.
 pub fn number_of_entry(name: &str) -> Option<u64> {

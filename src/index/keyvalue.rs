@@ -66,11 +66,15 @@ impl KeyValue for MemoryKeyValue {
 }
 
 /// On disk.
-pub struct RocksKeyValue(DB);
+pub struct RocksKeyValue {
+    database: DB,
+    /// Held as long as the database: RocksDB's own lock then never meets another process.
+    _slot: std::fs::File,
+}
 
 impl RocksKeyValue {
     /// Opens or makes a database. Its caches are bounded: 16 MiB of blocks, two write buffers of 8 MiB.
-    fn open(folder: &Path) -> Result<Self, rocksdb::Error> {
+    fn open(folder: &Path) -> Result<DB, rocksdb::Error> {
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&Cache::new_lru_cache(16 << 20));
         blocks.set_bloom_filter(10.0, false);
@@ -83,7 +87,7 @@ impl RocksKeyValue {
         options.set_max_open_files(64);
         options.set_keep_log_file_num(1);
         options.set_max_background_jobs(2);
-        DB::open(&options, folder).map(Self)
+        DB::open(&options, folder)
     }
 }
 
@@ -93,7 +97,7 @@ fn unreadable(error: rocksdb::Error) -> Error {
 
 impl KeyValue for RocksKeyValue {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.0.get(key).map_err(unreadable)
+        self.database.get(key).map_err(unreadable)
     }
     fn write(&self, batch: Batch) -> Result<()> {
         let mut writes = WriteBatch::default();
@@ -103,10 +107,10 @@ impl KeyValue for RocksKeyValue {
                 None => writes.delete(key),
             }
         }
-        self.0.write(writes).map_err(unreadable)
+        self.database.write(writes).map_err(unreadable)
     }
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        for pair in self.0.iterator(IteratorMode::From(from.max(prefix), Direction::Forward)) {
+        for pair in self.database.iterator(IteratorMode::From(from.max(prefix), Direction::Forward)) {
             let (key, value) = pair.map_err(unreadable)?;
             if !key.starts_with(prefix) || !visit(&key, &value)? {
                 break;
@@ -136,15 +140,14 @@ pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
         if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
-        // Held until the process ends: RocksDB's own lock then never meets another process.
-        std::mem::forget(lock);
-        return match RocksKeyValue::open(&path) {
-            Ok(database) => Ok(database),
+        let database = match RocksKeyValue::open(&path) {
+            Ok(database) => database,
             Err(_) => {
                 std::fs::remove_dir_all(&path).map_err(|error| cannot(&path, error))?;
-                RocksKeyValue::open(&path).map_err(unreadable)
+                RocksKeyValue::open(&path).map_err(unreadable)?
             }
         };
+        return Ok(RocksKeyValue { database, _slot: lock });
     }
     Err(failed(format!(
         "{SLOTS} processes use the cache {} already; --cache-dir names another place",

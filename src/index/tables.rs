@@ -1,14 +1,20 @@
 //! The index's tables: keys and values.
 //!
-//! `m` the state, `s`+segment its state, `p`+pack its state, `u`+pack a pack whose chunk table was
-//! not read yet, `k`+segment its chunks, `c`+chunk id its place.
+//! `m` the state, `n`+snapshot its state, `s`+segment its state, `p`+pack its state, `u`+pack a pack
+//! whose chunk table was not read yet, `k`+segment its chunks, `c`+chunk id its place, `j`+number+key
+//! a key of `n`, `s` or `p` that changed with that entry or one before it (for checkpoints).
 
 use super::keyvalue::{Batch, KeyValue};
 use crate::{
-    error::{Result, failed},
-    format::{decode, encode, pack::ChunkRow, segment::ChunkList},
-    id::{ChunkId, Hash, PackId, SegmentId},
-    ledger::{PackState, SegmentState, State, Tables, TablesError},
+    error::{Error, Result, failed},
+    format::{
+        checkpoint::{CheckpointPart, PackStateFact, SegmentFact},
+        decode, encode,
+        pack::ChunkRow,
+        segment::ChunkList,
+    },
+    id::{ChunkId, Hash, PackId, SegmentId, SnapshotId},
+    ledger::{PackState, SegmentState, SnapshotState, State, Tables, TablesError},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,6 +30,7 @@ pub struct Index {
     pairs: Arc<dyn KeyValue>,
     segments: BTreeMap<SegmentId, SegmentState>,
     packs: BTreeMap<PackId, PackState>,
+    snapshots: BTreeMap<SnapshotId, SnapshotState>,
 }
 
 fn segment_key(tag: u8, id: SegmentId) -> Vec<u8> {
@@ -37,6 +44,21 @@ fn pack_key(tag: u8, id: PackId) -> Vec<u8> {
     key.extend_from_slice(&encode(&id));
     key
 }
+fn snapshot_key(id: SnapshotId) -> Vec<u8> {
+    [b"n", &id.0[..]].concat()
+}
+fn journal_key(number: u64, key: &[u8]) -> Vec<u8> {
+    [b"j", &number.to_be_bytes()[..], key].concat()
+}
+/// Adds to the journal what a batch changes.
+fn note_changes(batch: &mut Batch, number: u64) {
+    let changed = batch.0.iter().filter(|(key, _)| key[0] != b'u');
+    let journal: Vec<_> = changed.map(|(key, _)| (journal_key(number, key), Some(Vec::new()))).collect();
+    batch.0.extend(journal);
+}
+fn damaged() -> Error {
+    failed("the local index is damaged; delete the cache folder and repeat")
+}
 fn chunk_key(id: ChunkId) -> Vec<u8> {
     let mut key = vec![b'c'];
     key.extend_from_slice(&id.0);
@@ -44,30 +66,39 @@ fn chunk_key(id: ChunkId) -> Vec<u8> {
 }
 const STATE: &[u8] = b"m";
 /// Raised whenever the meaning of a key or value changes: an index of another layout is rebuilt.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
+/// About how many encoded bytes of rows make a part of a checkpoint.
+const PART_BYTES: usize = 4 << 20;
 
 impl Index {
     pub fn new(pairs: Arc<dyn KeyValue>) -> Self {
-        Self { pairs, segments: BTreeMap::new(), packs: BTreeMap::new() }
+        Self { pairs, segments: BTreeMap::new(), packs: BTreeMap::new(), snapshots: BTreeMap::new() }
     }
 
-    /// Returns the state that was saved, if it is of the ledger with this entry 0. Anything else
-    /// (another ledger, another layout, damage) is thrown away.
-    pub fn load(&mut self, genesis: Hash) -> Result<Option<State>> {
+    /// Returns the state that was saved, and whether all of it was folded here, if it is of the
+    /// ledger with this entry 0. Anything else (another ledger, another layout, damage) is thrown away.
+    pub fn load(&mut self, genesis: Hash) -> Result<Option<(State, bool)>> {
         let saved = self.pairs.get(STATE)?;
         let loaded = saved.as_deref().and_then(|bytes| {
             let (layout, rest) = bytes.split_first()?;
-            let (found, state) = rest.split_at_checked(32)?;
-            (*layout == LAYOUT && found == genesis.0).then(|| decode(state).ok())?
+            let (found, rest) = rest.split_at_checked(32)?;
+            let (folded_here, state) = rest.split_first()?;
+            (*layout == LAYOUT && found == genesis.0).then(|| Some((decode(state).ok()?, *folded_here == 1)))?
         });
-        if saved.is_some() && loaded.is_none() {
-            self.clear()?;
-        }
-        Ok(loaded)
+        let Some((mut state, folded_here)): Option<(State, bool)> = loaded else {
+            // What lies there without a state is a rest of an opening that was cut off.
+            return self.clear().map(|()| None);
+        };
+        self.pairs.scan(b"n", b"n", &mut |_, value| {
+            let snapshot: SnapshotState = decode(value).map_err(|_| damaged())?;
+            state.snapshots.insert(snapshot.snapshot.id, snapshot);
+            Ok(true)
+        })?;
+        Ok(Some((state, folded_here)))
     }
 
     /// Makes the fold up to `state` durable, with the tables as they are now.
-    pub fn save(&mut self, genesis: Hash, state: &State) -> Result<()> {
+    pub fn save(&mut self, genesis: Hash, state: &mut State, folded_here: bool) -> Result<()> {
         let mut batch = Batch::default();
         for (id, state) in std::mem::take(&mut self.segments) {
             batch.put(segment_key(b's', id), encode(&state));
@@ -78,21 +109,130 @@ impl Index {
             }
             batch.put(pack_key(b'p', id), encode(&state));
         }
+        for (id, state) in std::mem::take(&mut self.snapshots) {
+            batch.put(snapshot_key(id), encode(&state));
+        }
+        note_changes(&mut batch, state.head.number);
         let mut bytes = vec![LAYOUT];
         bytes.extend_from_slice(&genesis.0);
+        bytes.push(u8::from(folded_here));
+        // Snapshots have keys of their own: what an entry costs does not grow with their number.
+        let snapshots = std::mem::take(&mut state.snapshots);
         bytes.extend_from_slice(&encode(state));
+        state.snapshots = snapshots;
         batch.put(STATE.to_vec(), bytes);
         self.pairs.write(batch)
     }
 
+    /// Returns, from key `after` on, a part with what entries since `first` changed, as it is now,
+    /// and where the next part begins. With `first` 0, everything.
+    pub fn part(&self, first: u64, after: &[u8]) -> Result<(CheckpointPart, Option<Vec<u8>>)> {
+        let mut pairs: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let (mut bytes, mut next) = (0, None);
+        let mut take = |at: &[u8], key: &[u8], value: Vec<u8>| {
+            if next.is_some() || bytes >= PART_BYTES {
+                next.get_or_insert_with(|| at.to_vec());
+                return false;
+            }
+            bytes += key.len() + value.len();
+            pairs.insert(key.to_vec(), value);
+            true
+        };
+        if first == 0 {
+            for table in [b"n", b"p", b"s"] {
+                self.pairs.scan(table, after, &mut |key, value| Ok(take(key, key, value.to_vec())))?;
+            }
+        } else {
+            let from = journal_key(first, b"");
+            self.pairs.scan(b"j", after.max(&from), &mut |at, _| {
+                let key = at.get(9..).unwrap_or_default();
+                Ok(take(at, key, self.pairs.get(key)?.ok_or_else(damaged)?))
+            })?;
+        }
+        let mut part = CheckpointPart::default();
+        for (key, value) in pairs {
+            let bad = |_| damaged();
+            match key.first() {
+                Some(b's') => part.segments.push(SegmentFact {
+                    segment: segment_of(&key).ok_or_else(damaged)?,
+                    state: decode(&value).map_err(bad)?,
+                    unknown: Default::default(),
+                }),
+                Some(b'p') => part.packs.push(PackStateFact {
+                    pack: decode(&key[1..]).map_err(bad)?,
+                    state: decode(&value).map_err(bad)?,
+                    unknown: Default::default(),
+                }),
+                Some(b'n') => part.snapshots.push(decode(&value).map_err(bad)?),
+                _ => return Err(damaged()),
+            }
+        }
+        Ok((part, next))
+    }
+
+    /// Takes a part of a run that ends with entry `last`. Counts only once `save` was called.
+    pub fn put_part(&self, part: CheckpointPart, last: u64) -> Result<()> {
+        let mut batch = Batch::default();
+        for fact in part.segments {
+            batch.put(segment_key(b's', fact.segment), encode(&fact.state));
+        }
+        for fact in part.packs {
+            batch.put(pack_key(b'u', fact.pack), Vec::new());
+            batch.put(pack_key(b'p', fact.pack), encode(&fact.state));
+        }
+        for snapshot in part.snapshots {
+            batch.put(snapshot_key(snapshot.snapshot.id), encode(&snapshot));
+        }
+        note_changes(&mut batch, last);
+        self.pairs.write(batch)
+    }
+
+    /// Says whether another index has the same segments and packs; both as saved.
+    pub fn equals(&self, other: &Self) -> Result<bool> {
+        for table in [b"p", b"s"] {
+            let (mut same, mut count) = (true, 0u64);
+            self.pairs.scan(table, table, &mut |key, value| {
+                same = other.pairs.get(key)?.as_deref() == Some(value);
+                count += 1;
+                Ok(same)
+            })?;
+            other.pairs.scan(table, table, &mut |_, _| {
+                count = count.wrapping_sub(1);
+                Ok(true)
+            })?;
+            if !same || count != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns how many changes wait for `save`.
+    pub fn unsaved(&self) -> usize {
+        self.segments.len() + self.packs.len() + self.snapshots.len()
+    }
+
+    /// Forgets which entries up to `last` changed what: a checkpoint from entry 0 covers them.
+    pub fn forget_changes(&self, last: u64) -> Result<()> {
+        let end = journal_key(last, &[0xff]);
+        self.delete_all(b"j", &mut |key| key <= &end[..])
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) -> Result<()> {
-        (self.segments, self.packs) = Default::default();
+        (self.segments, self.packs, self.snapshots) = Default::default();
+        self.delete_all(b"", &mut |_| true)
+    }
+
+    fn delete_all(&self, prefix: &[u8], wanted: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
         loop {
             let mut batch = Batch::default();
-            self.pairs.scan(b"", b"", &mut |key, _| {
-                batch.delete(key.to_vec());
-                Ok(batch.0.len() < 10_000)
+            self.pairs.scan(prefix, prefix, &mut |key, _| {
+                let more = wanted(key);
+                if more {
+                    batch.delete(key.to_vec());
+                }
+                Ok(more && batch.0.len() < 10_000)
             })?;
             if batch.0.is_empty() {
                 return Ok(());
@@ -119,8 +259,7 @@ impl Index {
     /// Returns where a chunk is, as far as chunk tables were read.
     pub fn chunk(&self, id: ChunkId) -> Result<Option<ChunkPlace>> {
         let Some(place) = self.pairs.get(&chunk_key(id))? else { return Ok(None) };
-        let place: [u8; 16] =
-            place.try_into().map_err(|_| failed("the local index is damaged; delete the cache folder and repeat"))?;
+        let place: [u8; 16] = place.try_into().map_err(|_| damaged())?;
         let (session, rest) = place.split_at(8);
         let (ordinal, number) = rest.split_at(4);
         let number32 = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -147,24 +286,24 @@ impl Index {
     pub fn each_pack(&self, visit: &mut dyn FnMut(PackId, PackState) -> Result<bool>) -> Result<()> {
         self.pairs.scan(b"p", b"p", &mut |key, value| match (decode(&key[1..]), decode(value)) {
             (Ok(id), Ok(state)) => visit(id, state),
-            _ => Err(failed("the local index is damaged; delete the cache folder and repeat")),
+            _ => Err(damaged()),
         })
     }
 
     /// Visits every segment in the order of ids.
     pub fn each_segment(&self, visit: &mut dyn FnMut(SegmentId, SegmentState) -> Result<bool>) -> Result<()> {
-        self.pairs.scan(b"s", b"s", &mut |key, value| {
-            let number = |range: std::ops::Range<usize>| {
-                key.get(range).map(|bytes| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)))
-            };
-            match (number(1..9), number(9..13), decode(value)) {
-                (Some(session), Some(ordinal), Ok(state)) => {
-                    visit(SegmentId { session, ordinal: ordinal as u32 }, state)
-                }
-                _ => Err(failed("the local index is damaged; delete the cache folder and repeat")),
-            }
+        self.pairs.scan(b"s", b"s", &mut |key, value| match (segment_of(key), decode(value)) {
+            (Some(id), Ok(state)) => visit(id, state),
+            _ => Err(damaged()),
         })
     }
+}
+
+fn segment_of(key: &[u8]) -> Option<SegmentId> {
+    let number = |range: std::ops::Range<usize>| {
+        key.get(range).map(|bytes| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)))
+    };
+    Some(SegmentId { session: number(1..9)?, ordinal: number(9..13)? as u32 })
 }
 
 impl Tables for Index {
@@ -187,6 +326,9 @@ impl Tables for Index {
     fn put_pack(&mut self, id: PackId, state: PackState) -> Result<(), TablesError> {
         self.packs.insert(id, state);
         Ok(())
+    }
+    fn put_snapshot(&mut self, snapshot: &SnapshotState) {
+        self.snapshots.insert(snapshot.snapshot.id, snapshot.clone());
     }
 }
 

@@ -136,11 +136,11 @@ impl State {
             EntryKind::Commit => self.commit(tables, proven, body(proven)?),
             EntryKind::Renew => self.renew(entry, body(proven)?),
             EntryKind::Abort => self.abort(entry, body(proven)?),
-            EntryKind::Retire => self.retire(entry.number, body(proven)?),
+            EntryKind::Retire => self.retire(tables, entry.number, body(proven)?),
             EntryKind::Undelete => self.undelete(tables, body(proven)?),
             EntryKind::Hold => self.hold(entry.number, body(proven)?),
             EntryKind::Release => self.release(body(proven)?),
-            EntryKind::Lock => self.lock(body(proven)?),
+            EntryKind::Lock => self.lock(tables, body(proven)?),
             EntryKind::Condemn => self.condemn(tables, entry.number, &proven.annex.segments),
             EntryKind::Rescue => rescue(tables, &proven.annex.segments),
             EntryKind::Dead => self.dead(tables, body(proven)?, &proven.annex.segments),
@@ -156,7 +156,7 @@ impl State {
                 Ok(())
             }
             EntryKind::Fence => self.fence(body(proven)?),
-            EntryKind::Observed => self.observed(entry.number, body(proven)?),
+            EntryKind::Observed => self.observed(tables, entry.number, body(proven)?),
             EntryKind::Shred => self.shred(body(proven)?),
             EntryKind::Generation => self.promote(body(proven)?),
             EntryKind::Access => body::<Access>(proven).map(drop),
@@ -344,6 +344,7 @@ impl State {
         }
         let (reach_added, reach_removed) = (proven.annex.reach_added.clone(), proven.annex.reach_removed.clone());
         let state = SnapshotState::new(entry.number, entry.actor, commit.snapshot, reach_added, reach_removed);
+        tables.put_snapshot(&state);
         self.snapshots.insert(id, state);
         Ok(())
     }
@@ -383,9 +384,7 @@ impl State {
         require(!self.is_protected(replaced), || format!("snapshot {} is held or locked", rewrite.replaces))?;
         require(replaced.snapshot.source == rewrite.snapshot.source, || "a rewrite keeps the source".into())?;
         self.commit(tables, proven, commit_of(&rewrite))?;
-        if let Some(replaced) = self.snapshots.get_mut(&rewrite.replaces) {
-            replaced.retired_by = Some(proven.entry.number);
-        }
+        self.change_snapshot(tables, rewrite.replaces, |replaced| replaced.retired_by = Some(proven.entry.number));
         Ok(())
     }
 
@@ -396,20 +395,25 @@ impl State {
             .ok_or_else(|| void(format!("snapshot {id} is not live")))
     }
 
-    fn retire(&mut self, number: u64, retire: Snapshots) -> Rule {
+    fn change_snapshot(&mut self, tables: &mut dyn Tables, id: SnapshotId, change: impl FnOnce(&mut SnapshotState)) {
+        if let Some(snapshot) = self.snapshots.get_mut(&id) {
+            change(snapshot);
+            tables.put_snapshot(snapshot);
+        }
+    }
+
+    fn retire(&mut self, tables: &mut dyn Tables, number: u64, retire: Snapshots) -> Rule {
         for id in &retire.snapshots {
             let snapshot = self.live_snapshot(*id)?;
             require(!self.is_protected(snapshot), || format!("snapshot {id} is held or locked"))?;
         }
-        for id in &retire.snapshots {
-            if let Some(snapshot) = self.snapshots.get_mut(id) {
-                snapshot.retired_by = Some(number);
-            }
+        for id in retire.snapshots {
+            self.change_snapshot(tables, id, |snapshot| snapshot.retired_by = Some(number));
         }
         Ok(())
     }
 
-    fn undelete(&mut self, tables: &dyn Tables, undelete: Snapshots) -> Rule {
+    fn undelete(&mut self, tables: &mut dyn Tables, undelete: Snapshots) -> Rule {
         for id in &undelete.snapshots {
             let retired = self.snapshots.get(id).is_some_and(|snapshot| !snapshot.is_live());
             require(retired, || format!("snapshot {id} was not retired"))?;
@@ -418,10 +422,8 @@ impl State {
                 require(usable, || format!("segment {segment} of snapshot {id} is dead"))?;
             }
         }
-        for id in &undelete.snapshots {
-            if let Some(snapshot) = self.snapshots.get_mut(id) {
-                snapshot.retired_by = None;
-            }
+        for id in undelete.snapshots {
+            self.change_snapshot(tables, id, |snapshot| snapshot.retired_by = None);
         }
         Ok(())
     }
@@ -441,7 +443,7 @@ impl State {
             .ok_or_else(|| void(format!("entry {} is no standing hold", release.hold)))
     }
 
-    fn lock(&mut self, lock: Lock) -> Rule {
+    fn lock(&mut self, tables: &mut dyn Tables, lock: Lock) -> Rule {
         for id in &lock.snapshots {
             let snapshot = self.live_snapshot(*id)?;
             let shortens = snapshot.locked_until_ns.is_some_and(|until| lock.until_ns < until)
@@ -452,10 +454,10 @@ impl State {
             })?;
             require(!shortens || !lock.reason.is_empty(), || "a lock is shortened only with a reason".into())?;
         }
-        for id in &lock.snapshots {
-            if let Some(snapshot) = self.snapshots.get_mut(id) {
-                (snapshot.locked_until_ns, snapshot.compliance) = (Some(lock.until_ns), lock.compliance);
-            }
+        for id in lock.snapshots {
+            self.change_snapshot(tables, id, |snapshot| {
+                (snapshot.locked_until_ns, snapshot.compliance) = (Some(lock.until_ns), lock.compliance)
+            });
         }
         Ok(())
     }
@@ -574,14 +576,17 @@ impl State {
         Ok(())
     }
 
-    fn observed(&mut self, number: u64, observed: Observed) -> Rule {
+    fn observed(&mut self, tables: &mut dyn Tables, number: u64, observed: Observed) -> Rule {
         let end = observed.first.checked_add(observed.times_ns.len() as u64).ok_or_else(|| void("out of range"))?;
         require(observed.first == self.observed_next && end <= number, || {
             "does not go on where the last one ended".into()
         })?;
         for snapshot in self.snapshots.values_mut() {
             let at = snapshot.number.checked_sub(observed.first).and_then(|at| observed.times_ns.get(at as usize));
-            snapshot.observed_ns = at.copied().or(snapshot.observed_ns);
+            if let Some(at) = at {
+                snapshot.observed_ns = Some(*at);
+                tables.put_snapshot(snapshot);
+            }
         }
         self.observed_ns = observed.times_ns.iter().copied().fold(self.observed_ns, i64::max);
         self.observed_next = end;

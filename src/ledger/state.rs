@@ -1,80 +1,11 @@
 //! The folded ledger, less the tables of segments and packs.
 
+pub use crate::format::checkpoint::{Head, OpenSession, SnapshotState, State, TenantState};
 use crate::{
-    format::{
-        entry::{Commit, Create, Grant, Hold, Policy},
-        key::Commitments,
-        record::record,
-        segment_set::SegmentSet,
-        snapshot::Snapshot,
-    },
-    id::{ActorId, Hash, Nonce, ScopeId, SnapshotId},
+    format::{entry::Commit, segment_set::SegmentSet, snapshot::Snapshot},
+    id::{ActorId, SnapshotId},
 };
 use std::collections::BTreeMap;
-
-record! {
-    /// The last entry of a ledger, as far as it is known.
-    Head {
-        0 number: u64,
-        1 hash: Hash,
-    }
-
-    /// A session that is neither closed, aborted nor fenced.
-    OpenSession {
-        0 actor: ActorId,
-        1 nonce: Nonce,
-        2 next_segment: u32,
-        3 next_pack: u32,
-        /// The number of its newest entry.
-        4 seen: u64,
-    }
-
-    /// A snapshot that was committed, and whether it still stands.
-    SnapshotState {
-        0 snapshot: Snapshot,
-        /// The number of its COMMIT.
-        1 number: u64,
-        2 actor: ActorId,
-        3 reach_added: SegmentSet,
-        4 reach_removed: SegmentSet,
-        /// The number of the RETIRE or REWRITE that took it away.
-        5 retired_by: Option<u64>,
-        6 locked_until_ns: Option<i64>,
-        7 compliance: bool,
-        /// When the store says that it was written.
-        8 observed_ns: Option<i64>,
-    }
-
-    /// A ledger folded up to its head.
-    State {
-        0 head: Head,
-        1 create: Create,
-        2 grants: BTreeMap<ActorId, Grant>,
-        3 sessions: BTreeMap<u64, OpenSession>,
-        4 snapshots: BTreeMap<SnapshotId, SnapshotState>,
-        /// Entry number to hold.
-        5 holds: BTreeMap<u64, Hold>,
-        6 epoch: u32,
-        7 commitments: BTreeMap<u32, Commitments>,
-        8 policy: Policy,
-        9 generation: u32,
-        /// The newest time that the store is known to have had.
-        10 observed_ns: i64,
-        11 observed_next: u64,
-        12 shredded: bool,
-        /// In the repository's ledger: tenants by name.
-        13 tenants: BTreeMap<String, TenantState>,
-        /// What this program does not understand forbids it to write or prune.
-        14 not_understood: Option<String>,
-    }
-
-    /// A tenant of the repository.
-    TenantState {
-        0 tenant: ScopeId,
-        1 genesis: Hash,
-        2 owner: Option<String>,
-    }
-}
 
 impl State {
     /// Returns a snapshot's reach: its own difference upon its ancestors'.

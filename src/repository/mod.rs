@@ -2,6 +2,7 @@
 //!
 //! Introduces the store to the index. Knows no use case.
 
+mod checkpoint;
 mod identity;
 mod keyring;
 mod ledger;

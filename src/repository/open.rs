@@ -188,18 +188,22 @@ impl Repository {
                 }
             }
         }
-        let pairs: Arc<dyn KeyValue> = match &self.cache {
-            Some(cache) => {
-                Arc::new(open_free_slot(&cache.join(self.config.repository.to_string()).join(slot.owner.to_string()))?)
-            }
-            None => Arc::new(MemoryKeyValue::default()),
+        let folder = self
+            .cache
+            .as_ref()
+            .map(|cache| cache.join(self.config.repository.to_string()).join(slot.owner.to_string()));
+        let new_pairs = move || -> Result<Arc<dyn KeyValue>> {
+            Ok(match &folder {
+                Some(folder) => Arc::new(open_free_slot(folder)?),
+                None => Arc::new(MemoryKeyValue::default()),
+            })
         };
         Tenant::open(Opening {
             objects: self.objects.clone(),
             environment: self.environment.clone(),
             keys,
             name: slot.name.clone(),
-            pairs,
+            new_pairs: Box::new(new_pairs),
             signer: self.signer(slot.signing_seed)?.map(Arc::new),
             who: self.who.clone(),
         })

@@ -413,6 +413,7 @@ impl<'a> Session<'a> {
             Ok((EntryKind::Commit, encode(&commit), annex))
         })?;
         self.remember_published(published)?;
+        self.tenant.checkpoint_since(number);
         Ok(snapshot)
     }
 

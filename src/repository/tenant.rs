@@ -1,6 +1,7 @@
 //! One owner's ledger, followed: the state, the index, and how entries are added.
 
 use super::{
+    checkpoint,
     keyring::Keys,
     ledger::{Attempt, Draft, Pen, Slot, read},
     segments::Segments,
@@ -15,13 +16,16 @@ use crate::{
         pack::{ChunkTable, PackFact},
         sealed::{KeyScope, Suite},
     },
-    id::{Hash, PackId},
+    id::{Hash, PackId, SnapshotId},
     index::{Index, KeyValue},
     ledger::{Head, PackState, Proven, State, Tables, Verdict},
     pipeline::{digest::ChunkHasher, sign::Signer},
     store::SharedObjects,
 };
 use std::sync::Arc;
+
+/// How many rows a fold keeps in memory before it writes them to the index.
+const UNSAVED_MAX: usize = 64 << 10;
 
 /// An opened tenant (or the repository's own ledger).
 pub struct Tenant {
@@ -36,11 +40,19 @@ pub struct Tenant {
     /// What was found wrong while the ledger was read: shown to people, forbids writing.
     pub damage: Vec<String>,
     pairs: Arc<dyn KeyValue>,
+    new_pairs: NewPairs,
     genesis: Hash,
+    /// Nothing in the index was taken from a checkpoint.
+    folded_here: bool,
+    /// The next commit writes a checkpoint of the whole ledger.
+    checkpoint_due: bool,
     tail_is_junk: Option<Hash>,
     /// Entries that were void, with the reason, since the tenant was opened.
     pub void: Vec<(u64, String)>,
 }
+
+/// Opens an index that no other process uses, filled or empty.
+pub(super) type NewPairs = Box<dyn Fn() -> Result<Arc<dyn KeyValue>> + Send + Sync>;
 
 /// What opening needs.
 pub(super) struct Opening {
@@ -48,7 +60,7 @@ pub(super) struct Opening {
     pub environment: SharedEnvironment,
     pub keys: Keys,
     pub name: String,
-    pub pairs: Arc<dyn KeyValue>,
+    pub new_pairs: NewPairs,
     pub signer: Option<Arc<Signer>>,
     pub who: String,
 }
@@ -56,7 +68,8 @@ pub(super) struct Opening {
 impl Tenant {
     /// Folds what is new since the index was saved, or everything.
     pub(super) fn open(opening: Opening) -> Result<Self> {
-        let Opening { objects, environment, keys, name, pairs, signer, who } = opening;
+        let Opening { objects, environment, keys, name, new_pairs, signer, who } = opening;
+        let pairs = new_pairs()?;
         let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
             return Err(damaged(format!(
                 "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
@@ -65,13 +78,21 @@ impl Tenant {
         };
         let mut index = Index::new(pairs.clone());
         let genesis = first.hash;
-        let (state, fresh) = match index.load(genesis)? {
-            Some(state) => (state, false),
+        let proven = Proven { entry: &first.entry, annex: &first.annex, hash: first.hash };
+        let begun = State::begin(proven).map_err(|error| damaged(format!("{name}: {error}")))?;
+        let mut damage = Vec::new();
+        let loaded = index.load(genesis)?;
+        let fresh = loaded.is_none();
+        let (state, folded_here) = match loaded {
+            Some(loaded) => loaded,
             None => {
-                let proven = Proven { entry: &first.entry, annex: &first.annex, hash: first.hash };
-                (State::begin(proven).map_err(|error| damaged(format!("{name}: {error}")))?, true)
+                let read = checkpoint::read(objects.as_ref(), &keys, &begun.create, &mut index)?;
+                damage = read.problems;
+                let folded_here = read.state.is_none();
+                (read.state.unwrap_or(begun), folded_here)
             }
         };
+        let at_checkpoint = state.head.number;
         let mut tenant = Self {
             objects,
             environment,
@@ -81,9 +102,12 @@ impl Tenant {
             index,
             signer,
             who,
-            damage: Vec::new(),
+            checkpoint_due: !damage.is_empty(),
+            damage,
             pairs,
+            new_pairs,
             genesis,
+            folded_here,
             tail_is_junk: None,
             void: Vec::new(),
         };
@@ -92,6 +116,10 @@ impl Tenant {
             tenant.check_remembered_head()?;
         }
         tenant.sync_from(fresh)?;
+        if tenant.damage.iter().any(|what| what.contains(checkpoint::CUT)) {
+            tenant.state.not_understood.get_or_insert_with(|| "its history was cut or changed".into());
+        }
+        tenant.checkpoint_due |= fresh && tenant.state.head.number - at_checkpoint >= checkpoint::TAIL_ENTRIES;
         Ok(tenant)
     }
 
@@ -133,7 +161,12 @@ impl Tenant {
         loop {
             let number = self.state.head.number + 1;
             match read(self.objects.as_ref(), &self.keys, number)? {
-                Slot::Entry(found) => drop(self.fold(&found.entry, &found.annex, found.hash)?),
+                Slot::Entry(found) => {
+                    drop(self.fold(&found.entry, &found.annex, found.hash)?);
+                    if self.index.unsaved() > UNSAVED_MAX {
+                        self.index.save(self.genesis, &mut self.state, self.folded_here)?;
+                    }
+                }
                 Slot::Absent if fresh => match self.after_gap(number)? {
                     Some(next) => self.skip_lost(number, "missing", next),
                     None => break,
@@ -153,7 +186,7 @@ impl Tenant {
             }
         }
         if self.state.head.number != before || fresh {
-            self.index.save(self.genesis, &self.state)?;
+            self.index.save(self.genesis, &mut self.state, self.folded_here)?;
         }
         Ok(())
     }
@@ -240,7 +273,7 @@ impl Tenant {
                         self.state.skip_junk(hash);
                     }
                     let verdict = self.fold(&written.entry, &written.annex, written.hash)?;
-                    self.index.save(self.genesis, &self.state)?;
+                    self.index.save(self.genesis, &mut self.state, self.folded_here)?;
                     return match verdict {
                         Verdict::Valid => Ok(written.entry.number),
                         Verdict::Void(why) => Err(failed(format!(
@@ -281,12 +314,43 @@ impl Tenant {
         Ok(())
     }
 
-    /// Reads every entry of the ledger again, up to the head, and returns what is wrong: the
-    /// object, what, and the snapshot that the entry made.
-    pub fn verify_ledger(&self) -> Result<Vec<(String, String, Option<crate::id::SnapshotId>)>> {
+    /// Writes a checkpoint if the ledger passed a multiple of `TAIL_ENTRIES` since an entry, and this
+    /// key may. It is disposable: if it cannot be written, a later one will be.
+    pub(super) fn checkpoint_since(&mut self, since: u64) {
+        let passed = self.state.head.number / checkpoint::TAIL_ENTRIES > since / checkpoint::TAIL_ENTRIES;
+        if passed || self.checkpoint_due {
+            drop(self.write_checkpoint());
+        }
+    }
+
+    /// Writes a checkpoint up to the head; without need, or without the right to, nothing.
+    pub fn write_checkpoint(&mut self) -> Result<()> {
+        let Some(signer) = self.signer.clone() else { return Ok(()) };
+        if !checkpoint::is_trusted(&self.state.grants, signer.actor()) || self.state.not_understood.is_some() {
+            return Ok(());
+        }
+        let chain = checkpoint::chain(checkpoint::list(self.objects.as_ref(), self.keys.owner)?);
+        let first = if self.checkpoint_due { 0 } else { checkpoint::first_of_next(&chain, self.state.head.number) };
+        if first > self.state.head.number {
+            return Ok(());
+        }
+        let with = (self.keys.as_ref(), signer.as_ref(), self.suite()?);
+        checkpoint::write(self.objects.as_ref(), with, self.environment.as_ref(), (first, &self.state), &self.index)?;
+        self.checkpoint_due = false;
+        Ok(())
+    }
+
+    /// Reads every entry of the ledger again, up to the head, folds it afresh, and returns what is
+    /// wrong: the object, what, and the snapshot that the entry made. An index that is not what the
+    /// ledger folds to is replaced.
+    pub fn verify_ledger(&mut self) -> Result<Vec<(String, String, Option<SnapshotId>)>> {
         let mut problems = Vec::new();
         let mut previous = Hash::default();
         let mut chained = true;
+        let pairs = (self.new_pairs)()?;
+        let mut index = Index::new(pairs.clone());
+        index.clear()?;
+        let mut folded: Option<State> = None;
         for number in 0..=self.state.head.number {
             let name = names::entry(self.keys.owner, number);
             let snapshot =
@@ -311,6 +375,13 @@ impl Tenant {
                         ));
                     }
                     (previous, chained) = (found.hash, true);
+                    let proven = Proven { entry: &found.entry, annex: &found.annex, hash: found.hash };
+                    match &mut folded {
+                        Some(state) => {
+                            drop(state.apply(&mut index, proven).map_err(|error| failed(error.to_string()))?)
+                        }
+                        None => folded = State::begin(proven).ok(),
+                    }
                 }
                 Slot::Unauthentic { hash, why } => {
                     let named = matches!(read(self.objects.as_ref(), &self.keys, number + 1)?, Slot::Entry(next) if next.entry.previous_is_junk && next.entry.previous == hash);
@@ -319,12 +390,37 @@ impl Tenant {
                         chained = false;
                     }
                     previous = hash;
+                    if let Some(state) = &mut folded {
+                        state.skip_junk(hash);
+                    }
                 }
                 Slot::Absent => {
                     problems.push((name, format!("ledger entry {number} is missing"), snapshot));
                     chained = false;
                 }
             }
+            if let Some(state) = folded.as_mut().filter(|_| index.unsaved() > UNSAVED_MAX) {
+                index.save(self.genesis, state, true)?;
+            }
+        }
+        let comparable = problems.is_empty() && self.state.not_understood.is_none();
+        if let (true, Some(mut state)) = (comparable, folded) {
+            index.save(self.genesis, &mut state, true)?;
+            if state == self.state && index.equals(&self.index)? {
+                self.folded_here = true;
+            } else {
+                self.index.clear()?;
+                problems.push((
+                    "index".into(),
+                    "what this machine remembered, or took from a checkpoint, is not what the ledger says; it was thrown away, and the ledger counts".into(),
+                    None,
+                ));
+                (self.state, self.index, self.pairs, self.folded_here) = (state, index, pairs, true);
+            }
+        }
+        for (name, what) in checkpoint::problems(self.objects.as_ref(), &self.keys, &self.state.grants)? {
+            self.checkpoint_due = true;
+            problems.push((name, what, None));
         }
         Ok(problems)
     }

@@ -1,0 +1,169 @@
+//! The folded ledger as records, and the checkpoints that hold it: disposable, signed, in runs.
+//! Chapter: `format-spec/checkpoint.md`. What the fold does with these is the ledger's business.
+
+use super::{
+    entry::{Create, Grant, Hold, Policy},
+    key::Commitments,
+    record::{Field, Malformed, Reader, Writer, malformed, record},
+    segment_set::SegmentSet,
+    snapshot::Snapshot,
+};
+use crate::id::{ActorId, Hash, Nonce, PackId, ScopeId, SegmentId, SnapshotId};
+use std::collections::BTreeMap;
+
+/// What a run's signature is over: this, the ledger's id, then the encoding of the Checkpoint.
+pub const CHECKPOINT_CONTEXT: &[u8] = b"strongroom checkpoint v1";
+/// The largest stored part; a reader refuses more.
+pub const PART_BYTES_MAX: u64 = 64 << 20;
+
+/// Whether a segment can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentStatus {
+    Live = 0,
+    /// A CONDEMN names it and nobody rescued it since.
+    Condemned = 1,
+    /// Gone for ever.
+    Dead = 2,
+}
+
+impl Field for SegmentStatus {
+    fn put(&self, out: &mut Writer) {
+        out.u64(*self as u64);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match u8::take(from)? {
+            0 => Ok(Self::Live),
+            1 => Ok(Self::Condemned),
+            2 => Ok(Self::Dead),
+            other => Err(malformed("segment state", format!("unknown status {other}"))),
+        }
+    }
+}
+
+record! {
+    /// The last entry of a ledger, as far as it is known.
+    Head {
+        0 number: u64,
+        1 hash: Hash,
+    }
+
+    /// A session that is neither closed, aborted nor fenced.
+    OpenSession {
+        0 actor: ActorId,
+        1 nonce: Nonce,
+        2 next_segment: u32,
+        3 next_pack: u32,
+        /// The number of its newest entry.
+        4 seen: u64,
+    }
+
+    /// A snapshot that was committed, and whether it still stands.
+    SnapshotState {
+        0 snapshot: Snapshot,
+        /// The number of its COMMIT.
+        1 number: u64,
+        2 actor: ActorId,
+        3 reach_added: SegmentSet,
+        4 reach_removed: SegmentSet,
+        /// The number of the RETIRE or REWRITE that took it away.
+        5 retired_by: Option<u64>,
+        6 locked_until_ns: Option<i64>,
+        7 compliance: bool,
+        /// When the store says that it was written.
+        8 observed_ns: Option<i64>,
+    }
+
+    /// A ledger folded up to its head.
+    State {
+        0 head: Head,
+        1 create: Create,
+        2 grants: BTreeMap<ActorId, Grant>,
+        3 sessions: BTreeMap<u64, OpenSession>,
+        4 snapshots: BTreeMap<SnapshotId, SnapshotState>,
+        /// Entry number to hold.
+        5 holds: BTreeMap<u64, Hold>,
+        6 epoch: u32,
+        7 commitments: BTreeMap<u32, Commitments>,
+        8 policy: Policy,
+        9 generation: u32,
+        /// The newest time that the store is known to have had.
+        10 observed_ns: i64,
+        11 observed_next: u64,
+        12 shredded: bool,
+        /// In the repository's ledger: tenants by name.
+        13 tenants: BTreeMap<String, TenantState>,
+        /// What this program does not understand forbids it to write or prune.
+        14 not_understood: Option<String>,
+    }
+
+    /// A tenant of the repository.
+    TenantState {
+        0 tenant: ScopeId,
+        1 genesis: Hash,
+        2 owner: Option<String>,
+    }
+
+    /// Where a segment is and what may be done with it.
+    SegmentState {
+        0 pack: PackId,
+        1 offset: u64,
+        2 length: u32,
+        3 depth: u8,
+        4 bases: Vec<SegmentId>,
+        5 status: SegmentStatus,
+        /// The CONDEMN that named it last.
+        6 condemned_by: u64,
+        7 damaged: bool,
+        /// How many segments that are not dead have it as a base.
+        8 dependants: u32,
+    }
+
+    /// What is known of a pack.
+    PackState {
+        0 kind: u8,
+        1 length: u64,
+        2 hash: Hash,
+        /// Segments located here that are not dead.
+        3 live_segments: u32,
+        4 tier: u8,
+        5 segment_table: u32,
+        6 chunk_table: u32,
+        /// DROP covers it: the object may be deleted.
+        7 dropped: bool,
+    }
+
+    /// A run: what the entries from `first` up to the state's head changed, as it is at that head.
+    Checkpoint {
+        0 first: u64,
+        1 actor: ActorId,
+        /// The state at the head, without its snapshots.
+        2 state: State,
+        /// The stored hashes of the run's parts.
+        3 parts: Vec<Hash>,
+    }
+
+    /// A part of a run: rows that were added or changed in it.
+    CheckpointPart {
+        0 segments: Vec<SegmentFact>,
+        1 packs: Vec<PackStateFact>,
+        2 snapshots: Vec<SnapshotState>,
+    }
+
+    /// A segment and its state.
+    SegmentFact {
+        0 segment: SegmentId,
+        1 state: SegmentState,
+    }
+
+    /// A pack and its state.
+    PackStateFact {
+        0 pack: PackId,
+        1 state: PackState,
+    }
+}
+
+impl Default for CheckpointPart {
+    fn default() -> Self {
+        Self { segments: Vec::new(), packs: Vec::new(), snapshots: Vec::new(), unknown: Default::default() }
+    }
+}

@@ -1,0 +1,171 @@
+//! Guards checkpoints: they make opening cheap, never say what the ledger does not, and nobody
+//! without the right can make others believe one.
+
+use crate::support::*;
+use std::sync::Arc;
+use strongroom::{
+    error::Kind,
+    format::{
+        checkpoint::{CHECKPOINT_CONTEXT, Checkpoint},
+        encode,
+        entry::EntryKind,
+        key::Circle,
+        names,
+        sealed::{Kind as SealedKind, magic},
+    },
+    operation::{Unwatched, check},
+    repository::{Identity, Repository, Tenant},
+    store::{Recorded, Verb},
+};
+
+fn runs(fixture: &Fixture, tenant: &Tenant) -> Vec<(u64, u64)> {
+    let listed = fixture.objects.list(&names::checkpoints(tenant.keys.owner)).unwrap();
+    listed.iter().filter_map(|object| names::range_of_run(&object.name)).collect()
+}
+
+#[test]
+fn opening_reads_a_few_runs_and_the_tail_and_finds_what_a_fold_finds() {
+    let fixture = Fixture::in_memory(1);
+    let mut tenant = fixture.tenant();
+    let mut most_runs = 0;
+    for number in 0..300u32 {
+        back_up_bytes(&mut tenant, &format!("s{}", number % 7), &number.to_le_bytes()).unwrap();
+        most_runs = most_runs.max(runs(&fixture, &tenant).len());
+    }
+    let entries = tenant.state.head.number + 1;
+    assert!(entries > 600 && (1..=5).contains(&most_runs), "{entries} entries, {most_runs} runs");
+    let recorded = Arc::new(Recorded::new(fixture.objects.clone()));
+    let mut fresh = fixture.repository_on(recorded.clone()).unwrap().tenant("t").unwrap();
+    let gets = recorded.calls.lock().unwrap().iter().filter(|(verb, _)| *verb == Verb::Get).count();
+    assert!(gets < 100, "{gets} objects were read to open a ledger of {entries} entries");
+    assert_eq!(fresh.state, tenant.state);
+    // `check` folds all of it anew, and compares.
+    assert_eq!(check::check(&mut fresh, Some(100), &Unwatched).unwrap().problems, []);
+    assert_eq!(read_bytes(&fresh, "s3@latest~1").unwrap(), 290u32.to_le_bytes());
+    // What was stored before the checkpoint is not stored again by somebody who opened from it.
+    let report = back_up_bytes(&mut fresh, "again", &250u32.to_le_bytes()).unwrap();
+    assert_eq!(report.stats.new_bytes, 0);
+}
+
+#[test]
+fn runs_cover_the_ledger_without_gaps_whoever_writes_them() {
+    let fixture = Fixture::in_memory(2);
+    let mut tenants: Vec<Tenant> = (0..3).map(|_| fixture.tenant()).collect();
+    let mut random = Random(2);
+    for number in 0..60u32 {
+        let tenant = &mut tenants[random.below(3) as usize];
+        back_up_bytes(tenant, "s", &number.to_le_bytes()).unwrap();
+        if random.below(3) == 0 {
+            tenant.write_checkpoint().unwrap();
+        }
+        if random.below(5) == 0 {
+            let mut fresh = fixture.tenant();
+            fresh.sync().unwrap();
+            assert_eq!(fresh.damage, [""; 0]);
+            assert_eq!(check::check(&mut fresh, None, &Unwatched).unwrap().problems, [], "after {number}");
+            tenants[0] = fresh;
+        }
+    }
+}
+
+/// Writes a run as an attacker with the tenant's keys would: `lie` changes the state.
+fn forge(fixture: &Fixture, identity: &Identity, tenant: &Tenant, lie: impl FnOnce(&mut Checkpoint)) {
+    let Identity::KeyFile { signing_seed, .. } = identity else { panic!() };
+    let signer = strongroom::pipeline::sign::Signer::new(signing_seed).unwrap();
+    let mut state = tenant.state.clone();
+    state.snapshots.clear();
+    let mut run = Checkpoint { first: 0, actor: signer.actor(), state, parts: Vec::new(), unknown: Default::default() };
+    lie(&mut run);
+    let mut plain = encode(&run);
+    let signature = signer.sign(&[CHECKPOINT_CONTEXT, &tenant.keys.owner.0[..], &plain].concat());
+    plain.extend_from_slice(&signature);
+    let sealed = tenant
+        .keys
+        .seal(SealedKind::Checkpoint, tenant.suite().unwrap(), 0, &plain, fixture.environment.as_ref())
+        .unwrap();
+    let name = names::run(tenant.keys.owner, run.first, run.state.head.number);
+    fixture.objects.put_if_absent(&name, vec![[&magic(b's')[..], &sealed].concat().into()]).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_a_key_that_may_not_delete_counts_for_nothing() {
+    let fixture = Fixture::in_memory(3);
+    let agent = Identity::generate(fixture.environment.as_ref());
+    let mut tenant = fixture.tenant();
+    back_up_bytes(&mut tenant, "s", b"precious").unwrap();
+    fixture
+        .repository()
+        .add_identity(&mut tenant, Circle::Tenant, EntryKind::BACKUP_ROLE, &agent.public().unwrap(), "agent")
+        .unwrap();
+    // No snapshots at all, and the agent may do everything.
+    forge(&fixture, &agent, &tenant, |run| {
+        let all: Vec<u8> = EntryKind::ALL.iter().map(|kind| *kind as u8).collect();
+        run.state.grants.values_mut().for_each(|grant| grant.kinds = all.clone());
+    });
+    let mut honest = fixture.tenant();
+    assert_eq!(honest.state, tenant.state);
+    assert!(honest.damage[0].contains("no grant"), "{:?}", honest.damage);
+    let report = check::check(&mut honest, None, &Unwatched).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.what.contains("no grant")), "{report:?}");
+    // The next backup puts a good one in its place.
+    back_up_bytes(&mut honest, "s", b"precious too").unwrap();
+    let mut fresh = fixture.tenant();
+    assert_eq!((fresh.damage.len(), runs(&fixture, &fresh).len()), (0, 1));
+    assert_eq!(check::check(&mut fresh, None, &Unwatched).unwrap().problems, []);
+}
+
+#[test]
+fn a_checkpoint_that_lies_is_found_by_check_and_a_revoked_key_makes_none() {
+    let fixture = Fixture::in_memory(4);
+    let mut tenant = fixture.tenant();
+    back_up_bytes(&mut tenant, "s", b"precious").unwrap();
+    // The owner's own key, stolen: it may do everything, so its checkpoint is believed at first.
+    forge(&fixture, &fixture.identity(), &tenant, |_| {});
+    let mut deceived = fixture.tenant();
+    assert!(deceived.state.live().is_empty());
+    let report = check::check(&mut deceived, None, &Unwatched).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.object == "index"), "{report:?}");
+    assert_eq!(deceived.state, tenant.state, "from here on the ledger counts");
+
+    let admin = Identity::generate(fixture.environment.as_ref());
+    let public = admin.public().unwrap();
+    fixture.repository().add_identity(&mut tenant, Circle::Tenant, EntryKind::ALL, &public, "admin").unwrap();
+    let mut by_admin = as_other(&fixture, &admin);
+    back_up_bytes(&mut by_admin, "s", b"more").unwrap();
+    by_admin.write_checkpoint().unwrap();
+    tenant.sync().unwrap();
+    let revoke =
+        strongroom::format::entry::Revoke { actor: public.actor, reason: "stolen".into(), unknown: Default::default() };
+    let body = encode(&revoke);
+    let empty = strongroom::format::entry::Annex::empty;
+    tenant.append("", |_, _| Ok((EntryKind::Revoke, body.clone(), empty()))).unwrap();
+    for listed in fixture.objects.list(&names::checkpoints(tenant.keys.owner)).unwrap() {
+        fixture.objects.delete(&listed.name).unwrap();
+    }
+    forge(&fixture, &admin, &tenant, |_| {});
+    let honest = fixture.tenant();
+    assert_eq!((honest.state.live().len(), honest.state == tenant.state), (2, true));
+}
+
+fn as_other(fixture: &Fixture, identity: &Identity) -> Tenant {
+    let copy = Identity::from_key_file(&identity.to_key_file().unwrap()).unwrap();
+    let repository =
+        Repository::open(fixture.objects.clone(), fixture.environment.clone(), copy, None, "x".into()).unwrap();
+    repository.tenant("t").unwrap()
+}
+
+#[test]
+fn a_checkpoint_knows_that_the_newest_entries_were_cut_off() {
+    let fixture = Fixture::in_memory(5);
+    let mut tenant = fixture.tenant();
+    back_up_bytes(&mut tenant, "s", b"one").unwrap();
+    back_up_bytes(&mut tenant, "s", b"two").unwrap();
+    tenant.write_checkpoint().unwrap();
+    fixture.objects.delete(&names::entry(tenant.keys.owner, tenant.state.head.number)).unwrap();
+    let mut fresh = fixture.tenant();
+    assert!(fresh.damage.iter().any(|what| what.contains("cut")), "{:?}", fresh.damage);
+    assert_eq!(read_bytes(&fresh, "latest").unwrap(), b"one");
+    assert_eq!(back_up_bytes(&mut fresh, "s", b"three").unwrap_err().kind, Kind::Damaged);
+    let report = check::check(&mut fresh, None, &Unwatched).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.what.contains("cut")), "{report:?}");
+}
