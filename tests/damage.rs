@@ -124,7 +124,7 @@ fn every_harm_to_every_object_is_found_and_never_wrong_bytes() {
     let many: Vec<u8> = (0..300u32).flat_map(|_| random.bytes(1 << 20)).collect();
     back_up_bytes(&mut tenant, "many", &many).unwrap();
     tenant.write_checkpoint().unwrap();
-    back_up_bytes(&mut tenant, "s0", &contents[0]).unwrap();
+    back_up_bytes(&mut tenant, "again", &contents[0]).unwrap();
     tenant.write_checkpoint().unwrap();
     let id = tenant.keys.owner.to_string();
     let mut other = fixture.repository().tenant("other").unwrap();

@@ -37,6 +37,8 @@ pub struct Problem {
 
 const RESTORE_COPY: &str = "restore the object from a copy of the bucket; or back the same data up again, which stores anew what a later snapshot needs";
 
+const NOTHING_TO_DO: &str = "nothing: it is made anew from the ledger, by the next backup with a key that may";
+
 /// Checks a tenant; `read_percent` of the packs are read whole and every segment in them opened.
 pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monitor) -> Result<Report> {
     let mut report = Report::default();
@@ -156,21 +158,24 @@ fn read_pack(
 
 fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
     tenant.sync()?;
-    for what in std::mem::take(&mut tenant.damage) {
+    let noticed = std::mem::take(&mut tenant.damage);
+    // Every entry is looked at again, from the store, not from what this machine remembers.
+    for (object, what, snapshot) in tenant.verify_ledger()? {
+        let is_disposable = object == "index" || object.starts_with(&names::checkpoints(tenant.keys.owner));
+        let advice = if is_disposable { NOTHING_TO_DO } else { RESTORE_COPY };
         report.problems.push(Problem {
-            object: "ledger".into(),
+            object,
             what,
-            snapshots: Vec::new(),
-            advice: RESTORE_COPY.into(),
+            snapshots: snapshot.into_iter().collect(),
+            advice: advice.into(),
         });
     }
-    // Every entry is looked at again, from the store, not from what this machine remembers.
-    for problem in tenant.verify_ledger()? {
-        if !report.problems.iter().any(|known| known.what.contains(&problem.1)) {
+    for what in noticed {
+        if !report.problems.iter().any(|known| what.contains(&known.what)) {
             report.problems.push(Problem {
-                object: problem.0,
-                what: problem.1,
-                snapshots: problem.2.into_iter().collect(),
+                object: "ledger".into(),
+                what,
+                snapshots: Vec::new(),
                 advice: RESTORE_COPY.into(),
             });
         }
