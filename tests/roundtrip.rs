@@ -7,7 +7,10 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
 };
-use strongroom::operation::{Unwatched, backup, browse, check, restore};
+use strongroom::{
+    operation::{Unwatched, backup, browse, check, restore},
+    source::Names,
+};
 
 fn back_up_and_restore(root: &Path) -> (tempfile::TempDir, Fixture) {
     let fixture = Fixture::in_memory(1);
@@ -97,13 +100,21 @@ fn a_restore_goes_on_where_it_was_cut_off_and_leaves_right_files_alone() {
     let restored = target.path().join(root.path().strip_prefix("/").unwrap());
     fs::write(restored.join("a/b.c/text"), b"half").unwrap();
     fs::remove_file(restored.join("a/link")).unwrap();
-    fs::write(restored.join("a/extra"), b"extra").unwrap();
+    for extra in ["a/extra", "a/0-before-all", "a/zz-after-all"] {
+        fs::write(restored.join(extra), b"extra").unwrap();
+    }
+    // What a restore that was killed leaves behind; and a file that stands for another's name.
+    fs::create_dir(target.path().join(".strongroom-links")).unwrap();
+    fs::hard_link(restored.join("a/extra"), target.path().join(".strongroom-links/1-2")).unwrap();
+    fs::remove_file(restored.join("z-hard")).unwrap();
+    fs::write(restored.join("z-hard"), b"no link any more").unwrap();
     let tenant = fixture.tenant();
     let snapshot = browse::find(&tenant, "latest").unwrap();
     let options = restore::Options { delete: true, ..restore_options(target.path()) };
     let report = restore::restore(&tenant, snapshot, b"", &options, &Unwatched).unwrap();
-    assert!(report.kept >= 3 && report.deleted.len() == 1, "{report:?}");
+    assert!(report.kept >= 3 && report.deleted == 3, "{report:?}");
     assert_eq!(describe(&restored), describe(root.path()));
+    assert!(!target.path().join(".strongroom-links").exists());
 }
 
 #[test]
@@ -214,6 +225,21 @@ fn fixed_chunks_and_the_other_cipher_work_alike() {
     let report = back_up_bytes(&mut tenant, "s", &pages).unwrap();
     assert_eq!(report.stats.new_bytes, 8 << 10, "one page changed");
     assert_eq!(read_bytes(&tenant, "latest").unwrap(), pages);
+}
+
+proptest! {
+    #[test]
+    fn names_are_sorted_whether_or_not_they_fit_in_memory(
+        names in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..400),
+        bytes_max in 1usize..9000,
+    ) {
+        let spill = std::env::temp_dir();
+        let given = names.iter().cloned().map(Ok);
+        let found: Vec<_> = Names::sorted(given, bytes_max, &spill).unwrap().map(Result::unwrap).collect();
+        let mut expected = names;
+        expected.sort();
+        prop_assert_eq!(found, expected);
+    }
 }
 
 proptest! {

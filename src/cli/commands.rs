@@ -315,6 +315,7 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
             exclude: patterns(&args.exclude, &args.exclude_file)?,
             exclude_caches: args.exclude_caches,
             one_file_system: args.one_file_system,
+            spill: ready::spill(global)?,
             roots,
         };
         tenant = ready::tenant(global)?;
@@ -579,11 +580,7 @@ fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
     let object = json!({ "snapshot_id": state.snapshot.id.to_string(), "target": args.target, "dry_run": args.dry_run, "files": report.files, "bytes": report.bytes, "kept": report.kept, "directories": report.directories, "others": report.others, "deleted": report.deleted });
     print(global, object, || {
         let would = if args.dry_run { "would restore" } else { "restored" };
-        let deleted = if report.deleted.is_empty() {
-            String::new()
-        } else {
-            format!(", {} extras removed", report.deleted.len())
-        };
+        let deleted = if report.deleted == 0 { String::new() } else { format!(", {} extras removed", report.deleted) };
         format!(
             "{would} {} files ({}), {} folders, {} others to {}; {} were right already{deleted}",
             report.files,

@@ -110,6 +110,16 @@ fn cache(global: &Global) -> Option<PathBuf> {
     global.cache_dir.clone().or_else(default)
 }
 
+/// Returns the folder for what does not fit in memory: beside the indexes, else the system's.
+pub fn spill(global: &Global) -> Result<PathBuf> {
+    let folder = cache(global).unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        Error::new(Kind::Failed, format!("cannot make the cache {}; --cache-dir names another place", folder.display()))
+            .because(error)
+    })?;
+    Ok(folder)
+}
+
 /// Makes the repository.
 pub fn init(global: &Global) -> Result<Repository> {
     let identity = identity(global)?;

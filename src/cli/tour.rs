@@ -189,6 +189,7 @@ fn back_up_tree(tenant: &mut Tenant, tree: &Path) -> Result<backup::Report> {
         exclude: Gitignore::empty(),
         exclude_caches: false,
         one_file_system: false,
+        spill: std::env::temp_dir(),
     };
     backup::files(tenant, &selection, labels("files"), &OPTIONS, &Unwatched)
 }

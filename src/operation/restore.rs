@@ -14,7 +14,6 @@ use crate::{
 };
 use ignore::gitignore::Gitignore;
 use std::{
-    collections::HashMap,
     io::Write,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -44,7 +43,7 @@ pub struct Report {
     pub directories: u64,
     pub others: u64,
     pub problems: u64,
-    pub deleted: Vec<PathBuf>,
+    pub deleted: u64,
 }
 
 /// Restores what lies at and below `below` (empty: everything). What lies above it is left out of
@@ -68,7 +67,6 @@ pub fn restore(
                 .map_err(|error| local(&options.target, &error))?,
         ),
     };
-    let mut linked: HashMap<Vec<u64>, Vec<u8>> = HashMap::new();
     let mut found = false;
     while let Some(entry) = entries.read_next()? {
         found = true;
@@ -84,14 +82,14 @@ pub fn restore(
             continue;
         };
         let path = &entry.path.0;
-        let first = (!entry.hard_link.is_empty()).then(|| linked.get(&entry.hard_link)).flatten();
-        let placed = match first {
-            Some(first) => target.link(path, first).map(|()| Placed::Done),
-            None => target.place(path, &entry),
+        let has_links = !entry.hard_link.is_empty();
+        let linked = if has_links { target.link(path, &entry.hard_link) } else { Ok(false) };
+        let is_first = has_links && matches!(linked, Ok(false));
+        let placed = match linked {
+            Ok(true) => Ok(Placed::Done),
+            Ok(false) => target.place(path, &entry),
+            Err(error) => Err(error),
         };
-        if !entry.hard_link.is_empty() && first.is_none() && placed.is_ok() {
-            linked.insert(entry.hard_link.clone(), path.clone());
-        }
         let done = match placed {
             Ok(Placed::Fill(filling)) => fill(&pool, &entry, *filling, monitor),
             Ok(Placed::Kept) => {
@@ -100,6 +98,10 @@ pub fn restore(
             }
             Ok(Placed::Done) => Ok(Ok(())),
             Err(error) => Ok(Err(error)),
+        };
+        let done = match done {
+            Ok(Ok(())) if is_first => Ok(target.remember(path, &entry.hard_link)),
+            done => done,
         };
         let problem = match done {
             Ok(Ok(())) => None,

@@ -2,9 +2,11 @@
 //! file has. Never knows about chunks, keys or stores.
 
 mod file;
+mod names;
 mod target;
 mod walk;
 
 pub use file::{Extent, OpenFile, entry_of};
+pub use names::Names;
 pub use target::{Filling, Overwrite, Owner, Placed, Target};
 pub use walk::{Selection, Walk, Walked};

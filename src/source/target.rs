@@ -1,16 +1,16 @@
 //! A folder that a restore fills. Every step is taken relative to an open folder and follows no
 //! symlink, so that no catalogue, however hostile, reaches outside.
 
-use super::file::exists_at;
+use super::{file::exists_at, names::Names};
 use crate::format::catalogue::{Entry, FileType, check_path};
 use rustix::{
     fd::OwnedFd,
     fs::{AtFlags, CWD, FileType as NodeType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
 };
 use std::{
-    collections::BTreeSet,
     fs::File,
     io,
+    iter::Peekable,
     os::{fd::AsFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -49,8 +49,13 @@ struct Folder {
     name: Vec<u8>,
     handle: Arc<OwnedFd>,
     entry: Option<Entry>,
-    restored: BTreeSet<Vec<u8>>,
+    /// What was there before and is not known yet to be in the snapshot, if extras are to go.
+    before: Option<Peekable<Names>>,
 }
+
+/// Holds a link to each restored file that has more names, until the restore ends: a table of any
+/// size that takes no memory.
+const LINKS: &[u8] = b".strongroom-links";
 
 /// The folder.
 pub struct Target {
@@ -60,8 +65,9 @@ pub struct Target {
     owner: Owner,
     delete: bool,
     users: uzers::UsersCache,
-    /// What was deleted as extra.
-    pub deleted: Vec<PathBuf>,
+    links: Option<OwnedFd>,
+    /// How many extras were deleted.
+    deleted: u64,
 }
 
 impl Target {
@@ -70,7 +76,8 @@ impl Target {
         std::fs::create_dir_all(root)?;
         let handle =
             rustix::fs::openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let folder = Folder { name: Vec::new(), handle: Arc::new(handle), entry: None, restored: BTreeSet::new() };
+        let folder = Folder { name: Vec::new(), handle: Arc::new(handle), entry: None, before: None };
+        clear_links(&folder.handle)?;
         Ok(Self {
             root: root.into(),
             folders: vec![folder],
@@ -78,7 +85,8 @@ impl Target {
             owner,
             delete,
             users: uzers::UsersCache::new(),
-            deleted: Vec::new(),
+            links: None,
+            deleted: 0,
         })
     }
 
@@ -119,10 +127,12 @@ impl Target {
             }
             Err(error) => return Err(error.into()),
         };
-        if let Some(above) = self.folders.last_mut().filter(|_| self.delete) {
-            above.restored.insert(name.to_vec());
-        }
-        self.folders.push(Folder { name: name.to_vec(), handle: Arc::new(handle), entry, restored: BTreeSet::new() });
+        self.keep(name)?;
+        let before = match self.delete && entry.is_some() {
+            true => Some(Names::of_open(&handle, &self.root)?.peekable()),
+            false => None,
+        };
+        self.folders.push(Folder { name: name.to_vec(), handle: Arc::new(handle), entry, before });
         Ok(())
     }
 
@@ -131,30 +141,36 @@ impl Target {
         if self.folders.len() < 2 {
             return Ok(());
         }
+        self.delete_extras(None)?;
         let Some(folder) = self.folders.pop() else { return Ok(()) };
         let Some(entry) = folder.entry else { return Ok(()) };
-        if self.delete {
-            self.delete_extras(&folder.handle, &folder.restored, &entry.path.0)?;
-        }
         apply_metadata(&folder.handle, &entry, self.ids(&entry))
     }
 
-    fn delete_extras(&mut self, handle: &OwnedFd, restored: &BTreeSet<Vec<u8>>, path: &[u8]) -> io::Result<()> {
-        for extra in rustix::fs::Dir::read_from(handle)? {
-            let extra = extra?;
-            let name = extra.file_name().to_bytes();
-            if name != b"." && name != b".." && !restored.contains(name) {
-                remove_at(handle, name)?;
-                let full = [path, b"/", name].concat();
-                self.deleted
-                    .push(PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(full)));
+    /// Says that a name of the innermost folder is in the snapshot. Names come in order.
+    fn keep(&mut self, name: &[u8]) -> io::Result<()> {
+        self.delete_extras(Some(name))
+    }
+
+    /// Deletes what was in the innermost folder before `until`, or to its end, and was not kept.
+    fn delete_extras(&mut self, until: Option<&[u8]>) -> io::Result<()> {
+        let last = self.folders.len() - 1;
+        let Folder { handle, before: Some(before), .. } = &mut self.folders[last] else { return Ok(()) };
+        while let Some(name) = before.next_if(|name| match (name, until) {
+            (Ok(name), Some(until)) => name.as_slice() <= until,
+            _ => true,
+        }) {
+            let name = name?;
+            if Some(name.as_slice()) != until {
+                remove_at(handle, &name)?;
+                self.deleted += 1;
             }
         }
         Ok(())
     }
 
-    /// Ends the restore: all folders get their metadata.
-    pub fn finish(mut self) -> io::Result<Vec<PathBuf>> {
+    /// Ends the restore: all folders get their metadata. Returns how many extras were deleted.
+    pub fn finish(mut self) -> io::Result<u64> {
         while self.folders.len() > 1 {
             self.leave()?;
         }
@@ -184,9 +200,7 @@ impl Target {
             self.enter(&name, Some(entry.clone()))?;
             return Ok(Placed::Done);
         }
-        if let Some(folder) = self.folders.last_mut().filter(|_| self.delete) {
-            folder.restored.insert(name.clone());
-        }
+        self.keep(&name)?;
         let parent = self.top();
         let existing = exists_at(&parent, &name)?;
         if let Some(stat) = &existing {
@@ -242,41 +256,70 @@ impl Target {
         Ok(Placed::Done)
     }
 
-    /// Makes `path` another name of the file at `first`, restored before.
-    pub fn link(&mut self, path: &[u8], first: &[u8]) -> io::Result<()> {
+    /// Makes `path` another name of the file that was remembered under `key`; says `false` if none was.
+    pub fn link(&mut self, path: &[u8], key: &[u64]) -> io::Result<bool> {
         let name = self.enter_parent_of(path)?;
-        if let Some(folder) = self.folders.last_mut().filter(|_| self.delete) {
-            folder.restored.insert(name.clone());
-        }
-        let parent = self.top();
-        let root = self.folders[0].handle.clone();
-        let (first_parent, first_name) = open_parent(&root, first)?;
-        let wanted = exists_at(&first_parent, &first_name)?;
-        let existing = exists_at(&parent, &name)?;
-        if let (Some(wanted), Some(existing)) = (&wanted, &existing) {
+        let Some(links) = &self.links else { return Ok(false) };
+        let Some(wanted) = exists_at(links, &link_name(key))? else { return Ok(false) };
+        let (parent, links) = (self.top(), rustix::io::dup(links)?);
+        self.keep(&name)?;
+        if let Some(existing) = exists_at(&parent, &name)? {
             if (wanted.st_dev, wanted.st_ino) == (existing.st_dev, existing.st_ino) {
-                return Ok(());
+                return Ok(true);
             }
             remove_at(&parent, &name)?;
         }
-        Ok(rustix::fs::linkat(&first_parent, &first_name, &parent, &name, AtFlags::empty())?)
+        rustix::fs::linkat(&links, &link_name(key), &parent, &name, AtFlags::empty())?;
+        Ok(true)
+    }
+
+    /// Remembers the file at `path`, which has other names too.
+    pub fn remember(&mut self, path: &[u8], key: &[u64]) -> io::Result<()> {
+        let name = self.enter_parent_of(path)?;
+        if self.links.is_none() {
+            let root = &self.folders[0].handle;
+            match rustix::fs::mkdirat(root, LINKS, Mode::RWXU) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            self.links = Some(rustix::fs::openat(root, LINKS, flags, Mode::empty())?);
+        }
+        let Some(links) = &self.links else { return Ok(()) };
+        Ok(rustix::fs::linkat(self.top(), &name, links, &link_name(key), AtFlags::empty())?)
     }
 }
 
-/// Opens the folder that holds a restored file, step by step, following nothing.
-fn open_parent(root: &Arc<OwnedFd>, path: &[u8]) -> io::Result<(Arc<OwnedFd>, Vec<u8>)> {
-    let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-    let last = names.pop().unwrap_or_default().to_vec();
-    let mut handle = root.clone();
-    for name in names {
-        handle = Arc::new(rustix::fs::openat(
-            &handle,
-            name,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?);
+impl Drop for Target {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next restore to the same place.
+        drop(clear_links(&self.folders[0].handle));
     }
-    Ok((handle, last))
+}
+
+fn link_name(key: &[u64]) -> Vec<u8> {
+    key.iter().map(u64::to_string).collect::<Vec<_>>().join("-").into_bytes()
+}
+
+/// Removes the links of this restore, or of one that was cut off; a folder of that name with other
+/// things in it is somebody else's, and stays.
+fn clear_links(root: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(links) = rustix::fs::openat(root, LINKS, flags, Mode::empty()) else { return Ok(()) };
+    let mut is_ours = true;
+    for entry in rustix::fs::Dir::read_from(&links)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') {
+            rustix::fs::unlinkat(&links, name, AtFlags::empty())?;
+        } else {
+            is_ours &= name == b"." || name == b"..";
+        }
+    }
+    match is_ours {
+        true => Ok(rustix::fs::unlinkat(root, LINKS, AtFlags::REMOVEDIR)?),
+        false => Ok(()),
+    }
 }
 
 /// Removes a file, or a folder with all below it.

@@ -1,6 +1,6 @@
 //! Walks file trees in the catalogue's order: each folder's names sorted as bytes.
 
-use super::file::entry_of;
+use super::{file::entry_of, names::Names};
 use crate::format::catalogue::{Entry, FileType};
 use ignore::gitignore::Gitignore;
 use std::{
@@ -22,6 +22,8 @@ pub struct Selection {
     pub exclude_caches: bool,
     /// Do not enter other file systems than those of the roots.
     pub one_file_system: bool,
+    /// A folder for the names of very large folders, in a file without a name.
+    pub spill: PathBuf,
 }
 
 /// One thing that the walk met.
@@ -40,11 +42,11 @@ pub enum Walked {
 
 struct Folder {
     full: PathBuf,
-    names: std::vec::IntoIter<OsString>,
+    names: Names,
     device: u64,
 }
 
-/// The walk: an iterator that holds one sorted list of names for each open folder.
+/// The walk: an iterator that holds sorted names for each open folder, at most 16 MiB each.
 pub struct Walk<'a> {
     selection: &'a Selection,
     folders: Vec<Folder>,
@@ -55,10 +57,12 @@ impl<'a> Walk<'a> {
     pub fn new(selection: &'a Selection) -> Self {
         let mut walk = Self { selection, folders: Vec::new(), users: uzers::UsersCache::new() };
         let root = Path::new("/");
-        let names =
-            if walk.is_selected(root) { sorted_names(root).unwrap_or_default() } else { walk.towards_roots(root) };
+        let names = match walk.is_selected(root) {
+            true => Names::of(root, &selection.spill).unwrap_or_else(|_| Names::known(Vec::new())),
+            false => walk.towards_roots(root),
+        };
         let device = std::fs::metadata(root).map_or(0, |metadata| metadata.dev());
-        walk.folders.push(Folder { full: root.into(), names: names.into_iter(), device });
+        walk.folders.push(Folder { full: root.into(), names, device });
         walk
     }
 
@@ -67,10 +71,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Returns the names below a folder above the roots that lead to them.
-    fn towards_roots(&self, full: &Path) -> Vec<OsString> {
+    fn towards_roots(&self, full: &Path) -> Names {
         let below = self.selection.roots.iter().filter_map(|root| root.strip_prefix(full).ok()?.components().next());
-        let names: BTreeSet<OsString> = below.map(|component| component.as_os_str().to_owned()).collect();
-        names.into_iter().collect()
+        let names: BTreeSet<Vec<u8>> = below.map(|component| component.as_os_str().as_bytes().to_vec()).collect();
+        Names::known(names.into_iter().collect())
     }
 
     fn visit(&mut self, full: PathBuf, device: u64) -> Option<Walked> {
@@ -102,11 +106,11 @@ impl<'a> Walk<'a> {
     fn enter(&mut self, full: &Path, metadata: &Metadata, device: u64, is_root: bool) -> io::Result<()> {
         let names = match self.is_selected(full) {
             false => self.towards_roots(full),
-            true if self.selection.one_file_system && !is_root && metadata.dev() != device => Vec::new(),
-            true if self.selection.exclude_caches && is_cache(full) => vec!["CACHEDIR.TAG".into()],
-            true => sorted_names(full)?,
+            true if self.selection.one_file_system && !is_root && metadata.dev() != device => Names::known(Vec::new()),
+            true if self.selection.exclude_caches && is_cache(full) => Names::known(vec![b"CACHEDIR.TAG".to_vec()]),
+            true => Names::of(full, &self.selection.spill)?,
         };
-        self.folders.push(Folder { full: full.into(), names: names.into_iter(), device: metadata.dev() });
+        self.folders.push(Folder { full: full.into(), names, device: metadata.dev() });
         Ok(())
     }
 }
@@ -120,20 +124,20 @@ impl Iterator for Walk<'_> {
                 self.folders.pop();
                 continue;
             };
+            let name = match name {
+                Ok(name) => OsString::from_vec(name),
+                Err(error) => {
+                    let full = folder.full.clone();
+                    self.folders.pop();
+                    return Some(Walked::Unreadable { full, error });
+                }
+            };
             let (full, device) = (folder.full.join(&name), folder.device);
             if let Some(walked) = self.visit(full, device) {
                 return Some(walked);
             }
         }
     }
-}
-
-fn sorted_names(full: &Path) -> io::Result<Vec<OsString>> {
-    let mut names = std::fs::read_dir(full)?
-        .map(|entry| entry.map(|entry| entry.file_name().into_vec()))
-        .collect::<io::Result<Vec<_>>>()?;
-    names.sort_unstable();
-    Ok(names.into_iter().map(OsString::from_vec).collect())
 }
 
 fn is_cache(full: &Path) -> bool {

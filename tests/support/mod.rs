@@ -148,6 +148,7 @@ pub fn selection(root: &Path) -> Selection {
         exclude: ignore::gitignore::Gitignore::empty(),
         exclude_caches: false,
         one_file_system: false,
+        spill: std::env::temp_dir(),
     }
 }
 
