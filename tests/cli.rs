@@ -348,10 +348,17 @@ fn the_independent_reader_restores_byte_for_byte() {
     let data = data(&place);
     std::fs::write(data.join("zeros"), vec![0; 3 << 20]).unwrap();
     std::os::unix::fs::symlink("one", data.join("link")).unwrap();
+    let ssh = place.path("ssh");
+    let generated = ["-q", "-t", "ed25519", "-N", "", "-f", ssh.to_str().unwrap()];
+    assert!(Command::new("ssh-keygen").args(generated).status().unwrap().success());
     for cipher in ["xaes256gcm", "xchacha20poly1305"] {
         let tenant = format!("with-{cipher}");
-        place.ok(&["tenant", "create", &tenant, "--cipher", cipher]);
-        place.ok(&["--tenant", &tenant, "backup", "--source", "s", data.to_str().unwrap()]);
+        // One with a key file of ours, one with an SSH key.
+        let key = place.path(if cipher == "xaes256gcm" { "key" } else { "ssh" });
+        let public = key.with_extension("pub");
+        place.ok(&["tenant", "create", &tenant, "--cipher", cipher, "--owner", public.to_str().unwrap()]);
+        let key = key.to_str().unwrap();
+        place.ok(&["--key-file", key, "--tenant", &tenant, "backup", "--source", "s", data.to_str().unwrap()]);
         let out = place.path(&format!("out-{cipher}"));
         let read = |repo: &Path, key: &Path, out: &Path| {
             let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/reader.py");
@@ -366,7 +373,7 @@ fn the_independent_reader_restores_byte_for_byte() {
                 .unwrap();
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         };
-        read(&place.path("repo"), &place.path("key"), &out);
+        read(&place.path("repo"), Path::new(key), &out);
         let content = |root: &Path| {
             let listed = Command::new("sh")
                 .arg("-c")
@@ -378,4 +385,64 @@ fn the_independent_reader_restores_byte_for_byte() {
         };
         assert_eq!(content(&out.join(data.strip_prefix("/").unwrap())), content(&data));
     }
+}
+
+#[test]
+fn an_ssh_key_owns_a_tenant_opens_it_and_signs() {
+    let place = Place::new();
+    let keygen = |kind: &str, name: &str, passphrase: &str| {
+        let path = place.path(name);
+        let args = ["-q", "-t", kind, "-N", passphrase, "-C", "who@where", "-f", path.to_str().unwrap()];
+        assert!(Command::new("ssh-keygen").args(args).status().unwrap().success());
+    };
+    keygen("ed25519", "plain", "");
+    keygen("ed25519", "locked", "open sesame");
+    keygen("rsa", "rsa", "");
+    let data = data(&place);
+    for (name, passphrase) in [("plain", ""), ("locked", "open sesame")] {
+        let public = place.path(&format!("{name}.pub"));
+        place.ok(&["tenant", "create", name, "--owner", public.to_str().unwrap()]);
+        let with = |args: &[&str], passphrase: &str| {
+            let mut command = place.command(args);
+            command.env("STRONGROOM_KEY_FILE", place.path(name)).env("STRONGROOM_PASSPHRASE", passphrase);
+            command.output().unwrap()
+        };
+        let backed_up = with(&["backup", data.to_str().unwrap()], passphrase);
+        assert!(backed_up.status.success(), "{}", String::from_utf8_lossy(&backed_up.stderr));
+        let out = place.path(&format!("out-{name}"));
+        assert!(with(&["restore", "latest", "--target", out.to_str().unwrap()], passphrase).status.success());
+        let restored = out.join(data.strip_prefix("/").unwrap()).join("one");
+        assert_eq!(std::fs::read(restored).unwrap(), std::fs::read(data.join("one")).unwrap());
+        // The operator is its steward, and reads nothing.
+        place.fails(&["--tenant", name, "cat", &format!("latest:{}/one", data.display())], 17, "tenant");
+        if !passphrase.is_empty() {
+            assert_eq!(with(&["snapshots"], "wrong").status.code(), Some(11));
+        }
+    }
+    let rsa = place.command(&["snapshots"]).env("STRONGROOM_KEY_FILE", place.path("rsa")).output().unwrap();
+    assert_eq!(rsa.status.code(), Some(11));
+    assert!(String::from_utf8_lossy(&rsa.stderr).contains("ed25519"));
+    let public = place.path("rsa.pub");
+    place.fails(&["tenant", "create", "x", "--owner", public.to_str().unwrap()], 2, "ed25519");
+}
+
+#[test]
+fn a_source_has_its_own_chunk_size() {
+    let place = Place::new();
+    place.ok(&["policy", "set", "--chunk-size", "fixed:8KiB", "--source", "db"]);
+    let shown = place.json(&["policy", "show"]);
+    assert_eq!((&shown["chunk_bytes"], &shown["chunk_fixed"]), (&8192.into(), &false.into()));
+    assert_eq!(shown["sources"]["db"]["chunk_fixed"], true);
+    // Pages in another order: fixed cuts find each of them again, wherever it lies.
+    let pages: Vec<Vec<u8>> = (0..64).map(|seed| Random(seed).bytes(8192)).collect();
+    let backwards: Vec<Vec<u8>> = pages.iter().rev().cloned().collect();
+    let file = place.path("pages");
+    let new_bytes = |pages: &[Vec<u8>], source: &str| {
+        std::fs::write(&file, pages.concat()).unwrap();
+        place.json(&["backup", "--source", source, file.to_str().unwrap()])["stats"]["new_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(new_bytes(&pages, "db"), 64 * 8192);
+    assert_eq!(new_bytes(&backwards, "db"), 0);
+    assert!(new_bytes(&backwards, "other") > 0);
+    place.fails(&["policy", "set", "--chunk-size", "5KiB"], 2, "power of two");
 }

@@ -1,5 +1,6 @@
-//! A model of two writers and one pruner over one ledger, on the project's own fold: every
+//! A model of writers and one pruner over one ledger, on the project's own fold. Two writers: every
 //! interleaving, with at most one fault (a crash, a stall that outlasts a fence, a lost answer).
+//! Four writers and five faults: random walks.
 
 use crate::fold::{AGENT, Ledger, OWNER, names, pack_fact, row, segments_body, session_body, snapshot};
 use stateright::{Checker, Model, Property};
@@ -81,7 +82,15 @@ enum Mutation {
 
 struct System {
     mutation: Mutation,
+    writers: usize,
+    faults_max: u8,
+    entries_max: usize,
 }
+
+/// What is searched exhaustively.
+const SMALL: System = System { mutation: Mutation::None, writers: 2, faults_max: 1, entries_max: 12 };
+/// What is too large for that, and walked at random.
+const LARGE: System = System { mutation: Mutation::None, writers: 4, faults_max: 5, entries_max: 40 };
 
 fn segment(id: (u64, u32)) -> SegmentId {
     SegmentId { session: id.0, ordinal: id.1 }
@@ -214,7 +223,7 @@ impl Model for System {
         let entries =
             vec![Written::Session(9), Written::Commit { session: 1, snapshot: 1, relies: vec![], stores: true }];
         let actor = Actor { folded: 2, ..Actor::default() };
-        vec![World { entries, writers: vec![actor.clone(), actor.clone()], pruner: actor, faults: 0, deleted: vec![] }]
+        vec![World { entries, writers: vec![actor.clone(); self.writers], pruner: actor, faults: 0, deleted: vec![] }]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -226,19 +235,19 @@ impl Model for System {
                 actions.push(Action::Fold(number));
             }
             actions.push(Action::Write(number));
-            if world.faults == 0 {
+            if world.faults < self.faults_max {
                 actions.extend([Action::LoseAnswer(number), Action::Crash(number)]);
             }
         }
         if world.pruner.folded < world.entries.len() as u64 {
             actions.push(Action::PrunerFold);
         }
-        if world.pruner.step <= 3 && world.entries.len() < 12 {
+        if world.pruner.step <= 3 && world.entries.len() < self.entries_max {
             actions.push(Action::Prune);
         }
         // Any open session may be taken for dead: a writer that was only asleep must survive it.
         let (ledger, _) = fold(&world.entries);
-        if world.faults == 0 {
+        if world.faults < self.faults_max {
             actions.extend(ledger.state.sessions.keys().map(|session| Action::Fence(*session)));
         }
     }
@@ -335,7 +344,7 @@ impl Model for System {
             Property::always("every live snapshot restores", restores),
             Property::always("a writer that reports success has a snapshot", success_is_success),
             Property::sometimes("a pack is deleted", |_, world: &World| !world.deleted.is_empty()),
-            Property::sometimes("both writers succeed", |_, world: &World| {
+            Property::sometimes("all writers succeed", |_, world: &World| {
                 world.writers.iter().all(|writer| writer.step == 2)
             }),
         ]
@@ -344,18 +353,33 @@ impl Model for System {
 
 #[test]
 fn two_writers_and_a_pruner_with_one_fault_lose_nothing() {
-    let checker = System { mutation: Mutation::None }.checker().threads(2).spawn_bfs().join();
+    let checker = SMALL.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
     println!("{} states, {} of them different", checker.state_count(), checker.unique_state_count());
     assert!(checker.unique_state_count() > 1000);
 }
 
+/// `STRONGROOM_TEST_LONG=1` walks a hundred times as far.
+#[test]
+fn four_writers_and_a_pruner_with_five_faults_lose_nothing_on_random_walks() {
+    let seed = std::env::var("STRONGROOM_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let states = if std::env::var_os("STRONGROOM_TEST_LONG").is_some() { 3_000_000 } else { 30_000 };
+    println!("seed {seed}");
+    let chooser = stateright::UniformChooser;
+    let checker = LARGE.checker().threads(2).target_state_count(states).spawn_simulation(seed, chooser).join();
+    checker.assert_properties();
+    assert!(checker.state_count() >= states, "{}", checker.state_count());
+}
+
 #[test]
 fn the_model_notices_rules_that_are_left_out() {
     for mutation in [Mutation::DeleteBeforeDrop, Mutation::TrustVoidCommit] {
-        let checker = System { mutation }.checker().threads(2).spawn_bfs().join();
+        let checker = System { mutation, ..SMALL }.checker().threads(2).spawn_bfs().join();
+        let walks = System { mutation, ..LARGE }.checker().threads(2).target_state_count(30_000);
+        let walks = walks.spawn_simulation(1, stateright::UniformChooser).join();
+        assert!(walks.discovery("every live snapshot restores").is_some() || mutation != Mutation::DeleteBeforeDrop);
         assert!(
-            !checker.discoveries().keys().all(|name| name.starts_with("a pack") || name.starts_with("both")),
+            !checker.discoveries().keys().all(|name| name.starts_with("a pack") || name.starts_with("all")),
             "a mutation went unnoticed"
         );
     }

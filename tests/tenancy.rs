@@ -132,3 +132,28 @@ fn a_passphrase_opens_what_it_made() {
             .unwrap();
     assert_eq!(wrong.tenant("t").err().unwrap().kind, Kind::WrongKey);
 }
+
+#[test]
+fn a_store_that_cannot_tell_writers_apart_is_refused_to_several() {
+    use strongroom::{pipeline::chunk::ChunkSize, repository::Session};
+    let fixture = Fixture::in_memory(6);
+    let other = Identity::generate(fixture.environment.as_ref());
+    let public = other.public().unwrap();
+    fixture
+        .repository()
+        .add_identity(&mut fixture.tenant(), Circle::Tenant, EntryKind::BACKUP_ROLE, &public, "other")
+        .unwrap();
+    let mut mine = fixture.repository();
+    let mut theirs = open_as(&fixture, &other);
+    (mine.config.atomic_create, theirs.config.atomic_create) = (false, false);
+    let (mut first, mut second) = (mine.tenant("t").unwrap(), mine.tenant("t").unwrap());
+    let mut foreign = theirs.tenant("t").unwrap();
+    let open = Session::begin(&mut first, "backup", ChunkSize::Average(8 << 10), true).unwrap();
+    let refused = back_up_bytes(&mut foreign, "s", b"x").unwrap_err();
+    assert!(refused.kind == Kind::Refused && refused.message.contains("several writers"), "{refused}");
+    // The same key, again: the earlier process is taken for dead, and fails if it is not.
+    back_up_bytes(&mut second, "s", b"x").unwrap();
+    assert!(open.abort("late").is_err());
+    back_up_bytes(&mut foreign, "s", b"y").unwrap();
+    assert_eq!(read_bytes(&foreign, "latest").unwrap(), b"y");
+}

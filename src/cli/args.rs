@@ -70,6 +70,9 @@ pub enum Command {
     /// Tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// What a tenant's backups are made like
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Back up files, a stream or a command's output
     Backup(Box<BackupArgs>),
     /// List snapshots
@@ -153,6 +156,20 @@ pub enum TenantCommand {
     Show { name: String },
 }
 
+#[derive(Subcommand)]
+pub enum PolicyCommand {
+    /// Show it
+    Show,
+    /// Change it, for the tenant or for one source; later backups follow it
+    Set {
+        #[arg(long)]
+        source: Option<String>,
+        /// Average chunk, 4KiB to 1MiB, or fixed:SIZE; data that is cut differently is stored anew
+        #[arg(long, value_name = "SIZE")]
+        chunk_size: String,
+    },
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Cipher {
     Xaes256gcm,
@@ -206,9 +223,6 @@ pub struct BackupArgs {
     /// Count what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Average chunk for this source, or fixed:SIZE
-    #[arg(long, value_name = "SIZE")]
-    pub chunk_size: Option<String>,
     /// Do not open what was sealed again before it is uploaded
     #[arg(long)]
     pub no_verify: bool,

@@ -9,12 +9,14 @@ use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         catalogue::{Entry, FileType},
-        entry::EntryKind,
+        encode,
+        entry::{Annex, EntryKind, SourcePolicy},
         key::Circle,
         sealed::Suite,
         snapshot::Stats,
     },
     operation::{backup, browse, check, restore},
+    pipeline::chunk::ChunkSize,
     repository::{Identity, NewTenant, PublicIdentity, Tenant},
     source::{Overwrite, Owner, Selection},
 };
@@ -39,6 +41,8 @@ pub fn run(args: Args) -> Result<()> {
         }
         Command::Tenant(TenantCommand::List) => tenant_list(&global),
         Command::Tenant(TenantCommand::Show { name }) => tenant_show(&global, name),
+        Command::Policy(PolicyCommand::Show) => policy_show(&global, &ready::tenant(&global)?),
+        Command::Policy(PolicyCommand::Set { source, chunk_size }) => policy_set(&global, source, &chunk_size),
         Command::Backup(args) => back_up(&global, *args),
         Command::Snapshots { source } => snapshots(&global, source.as_deref()),
         Command::Ls { snapshot, shallow } => ls(&global, &snapshot, shallow),
@@ -183,8 +187,7 @@ fn tenant_show(global: &Global, name: String) -> Result<()> {
     let tenant = ready::tenant(&Global { tenant: Some(name), ..global.clone() })?;
     let (state, id) = (&tenant.state, tenant.keys.owner);
     let snapshots = state.live().len();
-    let chunk =
-        format!("{}{}", if state.policy.fixed { "fixed:" } else { "" }, size(u64::from(state.policy.chunk_bytes)));
+    let chunk = chunks(state.policy.chunk_bytes, state.policy.fixed);
     let suite = if state.create.suite == 1 { "xaes256gcm" } else { "xchacha20poly1305" };
     let object = json!({ "tenant": tenant.name, "tenant_id": id.to_string(), "circle": tenant.keys.circle.name(), "cipher": suite, "chunk_bytes": state.policy.chunk_bytes, "chunk_fixed": state.policy.fixed,
         "snapshots": snapshots, "entries": state.head.number + 1, "head": state.head.hash.to_string(), "epoch": state.epoch });
@@ -198,6 +201,46 @@ fn tenant_show(global: &Global, name: String) -> Result<()> {
         )
     });
     Ok(())
+}
+
+fn chunks(bytes: u32, fixed: bool) -> String {
+    format!("{}{}", if fixed { "fixed:" } else { "" }, size(u64::from(bytes)))
+}
+
+fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
+    let policy = &tenant.state.policy;
+    let of = |bytes, fixed| json!({ "chunk_bytes": bytes, "chunk_fixed": fixed });
+    let sources: BTreeMap<_, _> =
+        policy.sources.iter().map(|(name, source)| (name, of(source.chunk_bytes, source.fixed))).collect();
+    let object = json!({ "tenant": tenant.name, "chunk_bytes": policy.chunk_bytes, "chunk_fixed": policy.fixed, "sources": sources });
+    print(global, object, || {
+        let mut text = format!("chunks  {}\n", chunks(policy.chunk_bytes, policy.fixed));
+        for (name, source) in &policy.sources {
+            text += &format!("chunks  {} for {name}\n", chunks(source.chunk_bytes, source.fixed));
+        }
+        text
+    });
+    Ok(())
+}
+
+fn policy_set(global: &Global, source: Option<String>, chunk_size: &str) -> Result<()> {
+    let (chunk_bytes, fixed) = match ready::chunk_size(chunk_size)? {
+        ChunkSize::Average(bytes) => (bytes, false),
+        ChunkSize::Fixed(bytes) => (bytes, true),
+    };
+    let mut tenant = ready::tenant(global)?;
+    tenant.append("policy set", |state, _| {
+        let mut policy = state.policy.clone();
+        match &source {
+            Some(source) => {
+                let own = SourcePolicy { chunk_bytes, fixed, unknown: Default::default() };
+                policy.sources.insert(source.clone(), own);
+            }
+            None => (policy.chunk_bytes, policy.fixed) = (chunk_bytes, fixed),
+        }
+        Ok((EntryKind::Policy, encode(&policy), Annex::empty()))
+    })?;
+    policy_show(global, &tenant)
 }
 
 fn screen(global: &Global) -> Screen {
@@ -240,12 +283,7 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
         let (key, value) = tag.split_once('=').ok_or_else(|| usage("a tag is KEY=VALUE"))?;
         tags.insert(key.to_owned(), value.to_owned());
     }
-    let options = backup::Options {
-        chunk_size: args.chunk_size.as_deref().map(ready::chunk_size).transpose()?,
-        rescan: args.rescan,
-        verify: !args.no_verify,
-        dry_run: args.dry_run,
-    };
+    let options = backup::Options { rescan: args.rescan, verify: !args.no_verify, dry_run: args.dry_run };
     let host = super::system::host();
     let labels =
         |source: String| backup::Labels { source, kind: args.kind.clone(), tags: tags.clone(), host: host.clone() };

@@ -58,15 +58,24 @@ pub fn with_profile(mut global: Global) -> Result<Global> {
     Ok(global)
 }
 
+fn read(path: &PathBuf) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Error::new(Kind::NoKey, format!("{}", path.display())).because(error))
+}
+
 /// Finds who is asking.
 pub fn identity(global: &Global) -> Result<Identity> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path)
-            .map_err(|error| Error::new(Kind::NoKey, format!("{}", path.display())).because(error))
-    };
     if let Some(path) = &global.key_file {
-        return Identity::from_key_file(&read(path)?).map_err(|error| error.while_doing(path.display()));
+        let text = zeroize::Zeroizing::new(read(path)?);
+        let identity = match Identity::is_ssh_key(&text) {
+            true => Identity::from_ssh_key(&text, || passphrase(global)),
+            false => Identity::from_key_file(&text),
+        };
+        return identity.map_err(|error| error.while_doing(path.display()));
     }
+    passphrase(global).map(Identity::Passphrase)
+}
+
+fn passphrase(global: &Global) -> Result<age::secrecy::SecretString> {
     let passphrase = match (&global.passphrase_file, std::env::var("STRONGROOM_PASSPHRASE")) {
         (Some(path), _) => read(path)?.trim_end_matches(['\r', '\n']).to_owned(),
         (None, Ok(passphrase)) => passphrase,
@@ -75,7 +84,7 @@ pub fn identity(global: &Global) -> Result<Identity> {
     if passphrase.is_empty() {
         return Err(Error::new(Kind::NoKey, "the passphrase is empty"));
     }
-    Ok(Identity::Passphrase(age::secrecy::SecretString::from(passphrase)))
+    Ok(age::secrecy::SecretString::from(passphrase))
 }
 
 fn objects(global: &Global, create: bool) -> Result<(SharedObjects, SharedEnvironment)> {

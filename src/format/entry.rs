@@ -261,7 +261,13 @@ record! {
         0 chunk_bytes: u32,
         1 fixed: bool,
         /// Sources that differ.
-        2 sources: BTreeMap<String, Blob>,
+        2 sources: BTreeMap<String, SourcePolicy>,
+    }
+
+    /// What a source's policy says instead of the tenant's.
+    SourcePolicy {
+        0 chunk_bytes: u32,
+        1 fixed: bool,
     }
 
     /// OBSERVED: when the store says that entries were written, in nanoseconds since 1970.

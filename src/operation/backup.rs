@@ -29,8 +29,6 @@ pub struct Labels {
 
 /// How to back up.
 pub struct Options {
-    /// Instead of the tenant's.
-    pub chunk_size: Option<ChunkSize>,
     /// Read even what looks unchanged.
     pub rescan: bool,
     /// Open every segment again before it is uploaded.
@@ -273,14 +271,16 @@ impl<'a> Begun<'a> {
     fn new(tenant: &'a mut Tenant, options: &Options, labels: Labels) -> Result<Self> {
         let started_ns = tenant.environment.now_ns();
         let policy = &tenant.state.policy;
-        let of_tenant =
-            if policy.fixed { ChunkSize::Fixed(policy.chunk_bytes) } else { ChunkSize::Average(policy.chunk_bytes) };
-        let size = options.chunk_size.unwrap_or(of_tenant);
+        let (bytes, fixed) = match policy.sources.get(&labels.source) {
+            Some(source) => (source.chunk_bytes, source.fixed),
+            None => (policy.chunk_bytes, policy.fixed),
+        };
+        let size = if fixed { ChunkSize::Fixed(bytes) } else { ChunkSize::Average(bytes) };
         if !size.is_valid() {
-            return Err(Error::new(
-                Kind::Usage,
-                "a chunk size is a power of two from 4KiB to 1MiB, or fixed:SIZE in that range",
-            ));
+            return Err(failed(format!(
+                "the policy of {} asks for chunks of {bytes} bytes, which cannot be; `strongroom policy set --chunk-size` changes it; nothing was backed up",
+                tenant.name
+            )));
         }
         let mut session = Session::begin(tenant, "backup", size, options.verify)?;
         let catalogue = StreamBuilder::new(&mut session, Lane::Meta);

@@ -1,4 +1,5 @@
-//! Who is asking: an age identity that opens slots and an ed25519 key that signs, or a passphrase.
+//! Who is asking: an age identity that opens slots and an ed25519 key that signs, an SSH key that
+//! does both, or a passphrase.
 
 use crate::{
     environment::{Environment, random},
@@ -11,12 +12,19 @@ use zeroize::Zeroizing;
 
 const SIGNING_PREFIX: &str = "STRONGROOM-SIGNING-KEY-1";
 const ACTOR_PREFIX: &str = "strongroom-actor-1";
+const SSH_PREFIX: &str = "ssh-ed25519 ";
 
 /// The secret half.
 pub enum Identity {
     /// A key file.
     KeyFile {
         age: age::x25519::Identity,
+        signing_seed: Key,
+    },
+    /// An SSH key of the type ed25519.
+    Ssh {
+        age: age::ssh::Identity,
+        recipient: String,
         signing_seed: Key,
     },
     Passphrase(SecretString),
@@ -33,6 +41,29 @@ impl Identity {
     /// Makes a new key file's identity.
     pub fn generate(environment: &dyn Environment) -> Self {
         Self::KeyFile { age: age::x25519::Identity::generate(), signing_seed: Key(random(environment)) }
+    }
+
+    /// Reads an SSH key in OpenSSH's format. `ask` is asked for its passphrase if it has one.
+    pub fn from_ssh_key(text: &str, ask: impl FnOnce() -> Result<SecretString>) -> Result<Self> {
+        let bad = |error: &dyn std::fmt::Display| Error::new(Kind::WrongKey, format!("not a usable SSH key: {error}"));
+        let mut key = ssh_key::PrivateKey::from_openssh(text).map_err(|error| bad(&error))?;
+        if key.is_encrypted() {
+            key = key
+                .decrypt(ask()?.expose_secret())
+                .map_err(|_| Error::new(Kind::WrongKey, "the passphrase does not open this SSH key"))?;
+        }
+        // RSA is left out: no RSA code may touch secrets here (RUSTSEC-2023-0071), and it cannot sign entries.
+        let pair = key.key_data().ed25519().ok_or_else(|| bad(&"only keys of the type ed25519 can be used"))?;
+        let signing_seed = Key(pair.private.to_bytes());
+        let recipient = ssh_recipient(&ssh_key::PublicKey::from(pair.public))?;
+        let opened = key.to_openssh(ssh_key::LineEnding::LF).map_err(|error| bad(&error))?;
+        let age = age::ssh::Identity::from_buffer(opened.as_bytes(), None).map_err(|error| bad(&error))?;
+        Ok(Self::Ssh { age, recipient, signing_seed })
+    }
+
+    /// Says whether a key file's text is an SSH key.
+    pub fn is_ssh_key(text: &str) -> bool {
+        text.trim_start().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----")
     }
 
     /// Reads a key file: a line `AGE-SECRET-KEY-1..` and a line `STRONGROOM-SIGNING-KEY-1..`.
@@ -55,7 +86,9 @@ impl Identity {
 
     /// Writes the key file.
     pub fn to_key_file(&self) -> Result<Zeroizing<String>> {
-        let Self::KeyFile { age, signing_seed } = self else { return Err(failed("a passphrase has no key file")) };
+        let Self::KeyFile { age, signing_seed } = self else {
+            return Err(failed("only a generated key has a key file"));
+        };
         let public = self.public()?;
         let signing = Zeroizing::new(hex::encode_upper(signing_seed.0));
         Ok(Zeroizing::new(format!(
@@ -73,6 +106,10 @@ impl Identity {
                 let signer = Signer::new(signing_seed).ok_or_else(|| failed("the signing key is not usable"))?;
                 Ok(PublicIdentity { recipient: age.to_public().to_string(), actor: signer.actor() })
             }
+            Self::Ssh { recipient, signing_seed, .. } => {
+                let signer = Signer::new(signing_seed).ok_or_else(|| failed("the signing key is not usable"))?;
+                Ok(PublicIdentity { recipient: recipient.clone(), actor: signer.actor() })
+            }
             Self::Passphrase(_) => Err(failed("a passphrase has no public half")),
         }
     }
@@ -81,7 +118,7 @@ impl Identity {
     /// slots are for the same identity, and nothing else.
     pub(super) fn tag(&self, repository: ScopeId) -> Result<String> {
         match self {
-            Self::KeyFile { .. } => Ok(tag_of(&self.public()?.recipient, repository)),
+            Self::KeyFile { .. } | Self::Ssh { .. } => Ok(tag_of(&self.public()?.recipient, repository)),
             Self::Passphrase(_) => Ok("passphrase".to_owned()),
         }
     }
@@ -89,6 +126,7 @@ impl Identity {
     pub(super) fn open(&self, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let opened = match self {
             Self::KeyFile { age, .. } => age::decrypt(age, wrapped),
+            Self::Ssh { age, .. } => age::decrypt(age, wrapped),
             Self::Passphrase(passphrase) => age::decrypt(&age::scrypt::Identity::new(passphrase.clone()), wrapped),
         };
         opened.ok().map(Zeroizing::new)
@@ -96,7 +134,7 @@ impl Identity {
 
     pub(super) fn wrap(&self, plain: &[u8]) -> Result<Vec<u8>> {
         match self {
-            Self::KeyFile { .. } => wrap_to(&self.public()?.recipient, plain),
+            Self::KeyFile { .. } | Self::Ssh { .. } => wrap_to(&self.public()?.recipient, plain),
             Self::Passphrase(passphrase) => age::encrypt(&age::scrypt::Recipient::new(passphrase.clone()), plain)
                 .map_err(|error| failed("cannot wrap keys").because(error)),
         }
@@ -110,14 +148,27 @@ pub(super) fn tag_of(recipient: &str, repository: ScopeId) -> String {
 }
 
 pub(super) fn wrap_to(recipient: &str, plain: &[u8]) -> Result<Vec<u8>> {
-    let recipient: age::x25519::Recipient =
-        recipient.parse().map_err(|error: &str| failed(format!("{recipient} is not an age recipient: {error}")))?;
-    age::encrypt(&recipient, plain).map_err(|error| failed("cannot wrap keys").because(error))
+    let bad = || failed(format!("{recipient} is not an age recipient or an SSH key"));
+    let wrapped = if recipient.starts_with(SSH_PREFIX) {
+        age::encrypt(&recipient.parse::<age::ssh::Recipient>().map_err(|_| bad())?, plain)
+    } else {
+        age::encrypt(&recipient.parse::<age::x25519::Recipient>().map_err(|_| bad())?, plain)
+    };
+    wrapped.map_err(|error| failed("cannot wrap keys").because(error))
+}
+
+/// The public key without its comment, which is not part of who it is.
+fn ssh_recipient(public: &ssh_key::PublicKey) -> Result<String> {
+    let text = public.to_openssh().map_err(|error| failed("cannot write an SSH key").because(error))?;
+    Ok(text.split(' ').take(2).collect::<Vec<_>>().join(" "))
 }
 
 impl PublicIdentity {
-    /// One line: the age recipient, then the signing key.
+    /// One line: the age recipient, then the signing key; of an SSH key itself.
     pub fn to_text(&self) -> String {
+        if self.recipient.starts_with(SSH_PREFIX) {
+            return self.recipient.clone();
+        }
         format!("{} {ACTOR_PREFIX}{}", self.recipient, self.actor)
     }
 }
@@ -128,9 +179,14 @@ impl std::str::FromStr for PublicIdentity {
         let fail = || {
             Error::new(
                 Kind::Usage,
-                "not the public half of a strongroom key: `strongroom key generate FILE` writes it to FILE.pub",
+                "not the public half of a strongroom key, which `strongroom key generate FILE` writes to FILE.pub, nor an SSH key of the type ed25519",
             )
         };
+        if text.starts_with(SSH_PREFIX) {
+            let public = ssh_key::PublicKey::from_openssh(text.trim()).map_err(|_| fail())?;
+            let actor = ActorId(public.key_data().ed25519().ok_or_else(fail)?.0);
+            return Ok(Self { recipient: ssh_recipient(&public)?, actor });
+        }
         let (recipient, actor) = text.trim().split_once(' ').ok_or_else(fail)?;
         recipient.parse::<age::x25519::Recipient>().map_err(|_| fail())?;
         let actor = actor.strip_prefix(ACTOR_PREFIX).and_then(|actor| actor.parse().ok()).ok_or_else(fail)?;

@@ -206,12 +206,13 @@ impl Repository {
             new_pairs: Box::new(new_pairs),
             signer: self.signer(slot.signing_seed)?.map(Arc::new),
             who: self.who.clone(),
+            several_writers: self.config.atomic_create,
         })
     }
 
     fn signer(&self, seed_in_slot: Option<[u8; 32]>) -> Result<Option<Signer>> {
         let seed = match &self.identity {
-            Identity::KeyFile { signing_seed, .. } => Some(signing_seed.clone()),
+            Identity::KeyFile { signing_seed, .. } | Identity::Ssh { signing_seed, .. } => Some(signing_seed.clone()),
             Identity::Passphrase(_) => seed_in_slot.map(Key),
         };
         Ok(seed.as_ref().and_then(Signer::new))
@@ -270,7 +271,9 @@ impl Repository {
         };
         let own_recipient = self.identity.public().ok().map(|public| public.recipient);
         let mut grants = vec![];
-        match &new.owner {
+        // Whoever names his own key is an owner like one who names none.
+        let other_owner = new.owner.as_ref().filter(|owner| owner.actor != signer.actor());
+        match other_owner {
             Some(other) => {
                 let slot = keys.slot(Circle::Tenant, &new.name, None, environment);
                 self.put_new(
@@ -314,7 +317,7 @@ impl Repository {
         else {
             return Err(failed("the first ledger entry could not be written: its name is taken"));
         };
-        if new.owner.is_some() {
+        if other_owner.is_some() {
             let kinds = EntryKind::STEWARD_ROLE.iter().map(|kind| *kind as u8).collect();
             let body = encode(&grant(signer.actor(), "operator", kinds, own_recipient));
             let head = crate::ledger::Head { number: 0, hash: first.hash, unknown: Default::default() };

@@ -127,6 +127,9 @@ impl<'a> Session<'a> {
         let gear = tenant.keys.gear.clone().ok_or_else(|| missing(tenant))?;
         let hasher = tenant.hasher()?;
         tenant.read_chunk_tables()?;
+        if !tenant.several_writers {
+            refuse_others(tenant)?;
+        }
         let nonce = Nonce(random(tenant.environment.as_ref()));
         let number = tenant.append(why, |_, _| {
             Ok((EntryKind::Session, encode(&SessionBody { nonce, unknown: Default::default() }), Annex::empty()))
@@ -427,6 +430,28 @@ impl<'a> Session<'a> {
     pub fn new_snapshot_id(&self) -> SnapshotId {
         SnapshotId(random(self.tenant.environment.as_ref()))
     }
+}
+
+/// On a store that cannot tell several writers apart there may be one: sessions of this key are
+/// ended, so that a process that still has one fails instead of writing on; another key's refuses.
+fn refuse_others(tenant: &mut Tenant) -> Result<()> {
+    tenant.sync()?;
+    let own = tenant.signer.as_ref().map(|signer| signer.actor());
+    let open: Vec<_> = tenant.state.sessions.iter().map(|(number, session)| (*number, session.actor)).collect();
+    for (session, actor) in open {
+        if Some(actor) != own {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "session {session} of the key {actor} is open, and this store cannot tell several writers apart (`init` found that it may let two of them make one object): wait until that backup ends; nothing was changed"
+                ),
+            ));
+        }
+        let reason = "a later backup of the same key began on a store for one writer".to_owned();
+        let body = encode(&About { session, reason, seen: 0, unknown: Default::default() });
+        tenant.append("backup", |_, _| Ok((EntryKind::Abort, body.clone(), Annex::empty())))?;
+    }
+    Ok(())
 }
 
 fn put_pack(objects: &SharedObjects, owner: crate::id::ScopeId, mut pack: FinishedPack) -> Result<FinishedPack> {

@@ -37,6 +37,8 @@ pub struct Tenant {
     pub index: Index,
     pub signer: Option<Arc<Signer>>,
     pub who: String,
+    /// Whether the store can tell several writers apart.
+    pub several_writers: bool,
     /// What was found wrong while the ledger was read: shown to people, forbids writing.
     pub damage: Vec<String>,
     pairs: Arc<dyn KeyValue>,
@@ -63,12 +65,13 @@ pub(super) struct Opening {
     pub new_pairs: NewPairs,
     pub signer: Option<Arc<Signer>>,
     pub who: String,
+    pub several_writers: bool,
 }
 
 impl Tenant {
     /// Folds what is new since the index was saved, or everything.
     pub(super) fn open(opening: Opening) -> Result<Self> {
-        let Opening { objects, environment, keys, name, new_pairs, signer, who } = opening;
+        let Opening { objects, environment, keys, name, new_pairs, signer, who, several_writers } = opening;
         let pairs = new_pairs()?;
         let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
             return Err(damaged(format!(
@@ -102,6 +105,7 @@ impl Tenant {
             index,
             signer,
             who,
+            several_writers,
             checkpoint_due: !damage.is_empty(),
             damage,
             pairs,

@@ -126,9 +126,14 @@ class Tenant:
         config = record(strip_magic(b"c", (self.repository / "config").read_bytes()))
         if config[0] != 1 or config.get(2):
             fail(f"format {config[0]} with features {config.get(2)} is newer than this reader")
-        line = next(l.strip() for l in open(keyfile) if l.startswith("AGE-SECRET-KEY-1"))
-        identity = pyrage.x25519.Identity.from_str(line)
-        tag = blake3.blake3(config[1] + str(identity.to_public()).encode(), derive_key_context="strongroom v1 slot tag").digest()[:8].hex()
+        key = Path(keyfile).read_text()
+        if key.startswith("-----BEGIN OPENSSH"):
+            identity = pyrage.ssh.Identity.from_buffer(key.encode())
+            recipient = " ".join(Path(f"{keyfile}.pub").read_text().split()[:2])
+        else:
+            identity = pyrage.x25519.Identity.from_str(next(l.strip() for l in key.splitlines() if l.startswith("AGE-SECRET-KEY-1")))
+            recipient = str(identity.to_public())
+        tag = blake3.blake3(config[1] + recipient.encode(), derive_key_context="strongroom v1 slot tag").digest()[:8].hex()
         slots = [record(pyrage.decrypt(f.read_bytes(), [identity])) for f in (self.repository / "keys/slot" / tag).glob("*")]
         slot = next((s for s in slots if s[2] == name and s[1] == 3), None) or fail(f"this key opens no tenant {name}")
         self.owner, root = slot[0], slot[4]
