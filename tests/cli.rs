@@ -220,7 +220,7 @@ fn damage_is_named_with_its_code() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_the_repository_is_unharmed() {
+fn a_full_and_a_read_only_disk_are_told_and_the_repository_is_unharmed() {
     let place = Place::new();
     let data = data(&place);
     let small = place.path("small");
@@ -241,7 +241,16 @@ fn a_full_disk_is_told_and_the_repository_is_unharmed() {
     std::fs::write(data.join("big"), Random(8).bytes(8 << 20)).unwrap();
     let output = place.run(&["--repo", repo, "backup", "--source", "s", data.to_str().unwrap()]);
     let checked = place.run(&["--repo", repo, "check", "--read-data"]);
+    let read_only = Command::new("mount").args(["-o", "remount,ro"]).arg(&small).status();
+    let refused = place.run(&["--repo", repo, "backup", "--source", "s", data.join("one").to_str().unwrap()]);
+    let out = place.path("out");
+    let restored = place.run(&["--repo", repo, "restore", "latest", "--target", out.to_str().unwrap()]);
+    let checked_there = place.run(&["--repo", repo, "check", "--read-data"]);
     let unmounted = Command::new("umount").arg("-l").arg(&small).status();
+    assert!(read_only.unwrap().success());
+    assert_eq!(refused.status.code(), Some(19), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert!(checked_there.status.success(), "{}", String::from_utf8_lossy(&checked_there.stdout));
     assert_eq!(output.status.code(), Some(19), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     assert!(unmounted.unwrap().success());

@@ -262,3 +262,24 @@ fn an_older_checkpoint_in_the_place_of_a_newer_one_deceives_nobody_and_is_replac
     assert_eq!((healed.damage.len(), healed.state == fresh.state), (0, true));
     assert!(check::check(&mut healed, Some(100), &Unwatched).unwrap().problems.is_empty());
 }
+
+#[test]
+fn what_check_found_damaged_is_stored_again_by_the_next_backup() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
+    let mut tenant = fixture.tenant();
+    let bytes = Random(1).text(3 << 20);
+    back_up_bytes(&mut tenant, "s", &bytes).unwrap();
+    let pack = clay.0.lock().unwrap().keys().find(|name| kind_of(name) == "data").unwrap().clone();
+    clay.0.lock().unwrap().remove(&pack);
+    let report = check::check(&mut tenant, None, &Unwatched).unwrap();
+    assert_eq!((report.problems.len(), report.marked), (1, 2), "{report:?}");
+    // Known by now: told again, not noted again.
+    let report = check::check(&mut fixture.tenant(), None, &Unwatched).unwrap();
+    assert_eq!((report.problems.len(), report.marked), (1, 0), "{report:?}");
+    let again = back_up_bytes(&mut fixture.tenant(), "s", &bytes).unwrap();
+    assert_eq!(again.stats.new_bytes, bytes.len() as u64);
+    let later = fixture.tenant();
+    assert_eq!(read_bytes(&later, "latest").unwrap(), bytes);
+    assert_eq!(read_bytes(&later, "latest~1").unwrap_err().kind, Kind::Damaged);
+}

@@ -646,7 +646,7 @@ fn check_all(global: &Global, read_data: Option<u8>) -> Result<()> {
         .collect();
     print(
         global,
-        json!({ "tenant": tenant.name, "packs": report.packs, "segments": report.segments, "snapshots": report.snapshots, "read_bytes": report.read_bytes, "problems": problems }),
+        json!({ "tenant": tenant.name, "packs": report.packs, "segments": report.segments, "snapshots": report.snapshots, "read_bytes": report.read_bytes, "marked_segments": report.marked, "problems": problems }),
         || {
             let mut text = format!(
                 "{} packs, {} segments, {} snapshots checked, {} read\n",
@@ -662,6 +662,10 @@ fn check_all(global: &Global, read_data: Option<u8>) -> Result<()> {
                     "DAMAGED {}: {}\n  hit: {hit}\n  what to do: {}\n",
                     problem.object, problem.what, problem.advice
                 );
+            }
+            if report.marked > 0 {
+                text +=
+                    &format!("{} segments are noted as damaged: later backups do not rely on them\n", report.marked);
             }
             text + if report.problems.is_empty() { "no problem found" } else { "" }
         },

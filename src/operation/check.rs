@@ -1,4 +1,5 @@
-//! Check: does everything that the ledger says exist, and is it what was written? Changes nothing.
+//! Check: does everything that the ledger says exist, and is it what was written? What is not is
+//! noted in the ledger (DAMAGED), so that later backups do not rely on it. Changes nothing else.
 
 use super::{
     Monitor,
@@ -7,7 +8,12 @@ use super::{
 };
 use crate::{
     error::{Kind, Result, failed},
-    format::{names, segment_set::SegmentSet},
+    format::{
+        encode,
+        entry::{Annex, EntryKind, Segments},
+        names,
+        segment_set::SegmentSet,
+    },
     id::{PackId, SegmentId, SnapshotId},
     ledger::{PackState, SegmentStatus, Tables},
     repository::Tenant,
@@ -23,6 +29,8 @@ pub struct Report {
     pub snapshots: u64,
     pub read_bytes: u64,
     pub problems: Vec<Problem>,
+    /// Segments that were noted as damaged now.
+    pub marked: u64,
 }
 
 /// One thing that is wrong.
@@ -115,7 +123,32 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
     }
     monitor.phase("snapshots", None);
     check_snapshots(tenant, &bad, &mut report)?;
+    report.marked = mark(tenant, bad.into_keys())?;
     Ok(report)
+}
+
+/// Notes damaged segments in the ledger, if this key may and the store can be written.
+fn mark(tenant: &mut Tenant, bad: impl Iterator<Item = SegmentId>) -> Result<u64> {
+    let mut segments = SegmentSet::default();
+    for id in bad {
+        let state = tenant.index.segment(id).map_err(|error| failed(error.to_string()))?;
+        if state.is_some_and(|state| !state.damaged && state.status != SegmentStatus::Dead) {
+            segments.insert(id);
+        }
+    }
+    if segments.is_empty() {
+        return Ok(0);
+    }
+    let body = Segments { condemn: None, reason: "found by check".into(), unknown: Default::default() };
+    let annex = Annex { segments: segments.clone(), ..Annex::empty() };
+    match tenant.append("check", |_, _| Ok((EntryKind::Damaged, encode(&body), annex.clone()))) {
+        Ok(_) => Ok(segments.len()),
+        // The report is what matters.
+        Err(error) if matches!(error.kind, Kind::Refused | Kind::NotWritable | Kind::Damaged | Kind::NewerFormat) => {
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads a pack and compares it with its hash; if that differs, says which segments are hurt.
