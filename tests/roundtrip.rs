@@ -9,7 +9,7 @@ use std::{
 };
 use strongroom::{
     operation::{Unwatched, backup, browse, check, restore},
-    source::Names,
+    source::{Names, Overwrite, Owner, Placed, Target, entry_of},
 };
 
 fn back_up_and_restore(root: &Path) -> (tempfile::TempDir, Fixture) {
@@ -115,6 +115,36 @@ fn a_restore_goes_on_where_it_was_cut_off_and_leaves_right_files_alone() {
     assert!(report.kept >= 3 && report.deleted == 3, "{report:?}");
     assert_eq!(describe(&restored), describe(root.path()));
     assert!(!target.path().join(".strongroom-links").exists());
+}
+
+#[test]
+fn hard_links_come_back_when_their_table_is_full() {
+    use std::os::unix::fs::MetadataExt;
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("a"), b"").unwrap();
+    let metadata = fs::symlink_metadata(from.path().join("a")).unwrap();
+    let entry = entry_of(&from.path().join("a"), b"x", &metadata, &uzers::UsersCache::new()).unwrap();
+    let mut target = Target::open(to.path(), Overwrite::IfChanged, Owner::None, false).unwrap();
+    target.linked_max = 1;
+    for key in [[1, 1], [1, 2], [1, 3]] {
+        for folder in ["d", "e"] {
+            let path = format!("{folder}/{}", key[1]).into_bytes();
+            if !target.link(&path, &key).unwrap() {
+                match target.place(&path, &entry).unwrap() {
+                    Placed::Fill(filling) => filling.finish().unwrap(),
+                    _ => panic!(),
+                }
+                target.remember(&path, &key).unwrap();
+            }
+        }
+    }
+    assert!(to.path().join(".strongroom-links/1-3").exists());
+    target.finish().unwrap();
+    let inode = |path: &str| fs::metadata(to.path().join(path)).unwrap().ino();
+    for name in 1..4 {
+        assert_eq!(inode(&format!("d/{name}")), inode(&format!("e/{name}")));
+    }
+    assert_eq!(fs::read_dir(to.path()).unwrap().count(), 2);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use rustix::{
     fs::{AtFlags, CWD, FileType as NodeType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
 };
 use std::{
+    collections::HashMap,
     fs::File,
     io,
     iter::Peekable,
@@ -53,8 +54,8 @@ struct Folder {
     before: Option<Peekable<Names>>,
 }
 
-/// Holds a link to each restored file that has more names, until the restore ends: a table of any
-/// size that takes no memory.
+const LINKED_MAX: usize = 64 << 10;
+/// Holds a link to each further one, until the restore ends: a table of any size.
 const LINKS: &[u8] = b".strongroom-links";
 
 /// The folder.
@@ -65,7 +66,10 @@ pub struct Target {
     owner: Owner,
     delete: bool,
     users: uzers::UsersCache,
-    links: Option<OwnedFd>,
+    linked: HashMap<Vec<u64>, Vec<u8>>,
+    /// How many files with more names than one are remembered in memory.
+    pub linked_max: usize,
+    links: Option<Arc<OwnedFd>>,
     /// How many extras were deleted.
     deleted: u64,
 }
@@ -85,6 +89,8 @@ impl Target {
             owner,
             delete,
             users: uzers::UsersCache::new(),
+            linked: HashMap::new(),
+            linked_max: LINKED_MAX,
             links: None,
             deleted: 0,
         })
@@ -258,10 +264,14 @@ impl Target {
 
     /// Makes `path` another name of the file that was remembered under `key`; says `false` if none was.
     pub fn link(&mut self, path: &[u8], key: &[u64]) -> io::Result<bool> {
+        let (from, first) = match (self.linked.get(key), &self.links) {
+            (Some(first), _) => open_parent(&self.folders[0].handle, first)?,
+            (None, Some(links)) => (links.clone(), link_name(key)),
+            (None, None) => return Ok(false),
+        };
+        let Some(wanted) = exists_at(&from, &first)? else { return Ok(false) };
         let name = self.enter_parent_of(path)?;
-        let Some(links) = &self.links else { return Ok(false) };
-        let Some(wanted) = exists_at(links, &link_name(key))? else { return Ok(false) };
-        let (parent, links) = (self.top(), rustix::io::dup(links)?);
+        let parent = self.top();
         self.keep(&name)?;
         if let Some(existing) = exists_at(&parent, &name)? {
             if (wanted.st_dev, wanted.st_ino) == (existing.st_dev, existing.st_ino) {
@@ -269,12 +279,16 @@ impl Target {
             }
             remove_at(&parent, &name)?;
         }
-        rustix::fs::linkat(&links, &link_name(key), &parent, &name, AtFlags::empty())?;
+        rustix::fs::linkat(&from, &first, &parent, &name, AtFlags::empty())?;
         Ok(true)
     }
 
     /// Remembers the file at `path`, which has other names too.
     pub fn remember(&mut self, path: &[u8], key: &[u64]) -> io::Result<()> {
+        if self.linked.len() < self.linked_max {
+            self.linked.insert(key.to_vec(), path.to_vec());
+            return Ok(());
+        }
         let name = self.enter_parent_of(path)?;
         if self.links.is_none() {
             let root = &self.folders[0].handle;
@@ -283,7 +297,7 @@ impl Target {
                 Err(error) => return Err(error.into()),
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            self.links = Some(rustix::fs::openat(root, LINKS, flags, Mode::empty())?);
+            self.links = Some(Arc::new(rustix::fs::openat(root, LINKS, flags, Mode::empty())?));
         }
         let Some(links) = &self.links else { return Ok(()) };
         Ok(rustix::fs::linkat(self.top(), &name, links, &link_name(key), AtFlags::empty())?)
@@ -299,6 +313,18 @@ impl Drop for Target {
 
 fn link_name(key: &[u64]) -> Vec<u8> {
     key.iter().map(u64::to_string).collect::<Vec<_>>().join("-").into_bytes()
+}
+
+/// Opens the folder that holds a restored file, step by step, following nothing.
+fn open_parent(root: &Arc<OwnedFd>, path: &[u8]) -> io::Result<(Arc<OwnedFd>, Vec<u8>)> {
+    let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+    let last = names.pop().unwrap_or_default().to_vec();
+    let mut handle = root.clone();
+    for name in names {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        handle = Arc::new(rustix::fs::openat(&handle, name, flags, Mode::empty())?);
+    }
+    Ok((handle, last))
 }
 
 /// Removes the links of this restore, or of one that was cut off; a folder of that name with other
