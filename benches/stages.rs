@@ -67,11 +67,12 @@ fn stages(c: &mut Criterion) {
                 .collect();
             let id = SegmentId::default();
             let name = format!("{suite:?}, {} KiB", segment_bytes >> 10);
-            let sealed: Vec<Vec<u8>> = segments.iter().map(|segment| sealer.seal(id, segment, [0; 24])).collect();
+            let sealed: Vec<Vec<u8>> =
+                segments.iter().map(|segment| sealer.seal(id, segment, &[], [0; 24]).bytes).collect();
             let stored: usize = sealed.iter().map(Vec::len).sum();
             println!("{name}: {BYTES} bytes become {stored}");
             group.bench_function(format!("compress and seal, {name}"), |b| {
-                b.iter(|| segments.iter().for_each(|segment| drop(black_box(sealer.seal(id, segment, [0; 24])))))
+                b.iter(|| segments.iter().for_each(|segment| drop(black_box(sealer.seal(id, segment, &[], [0; 24])))))
             });
             group.bench_function(format!("open, {name}"), |b| {
                 b.iter(|| {
@@ -84,10 +85,9 @@ fn stages(c: &mut Criterion) {
             });
             group.bench_function(format!("verify before upload, {name}"), |b| {
                 b.iter(|| {
-                    segments
-                        .iter()
-                        .zip(&sealed)
-                        .for_each(|(segment, bytes)| drop(black_box(verify(bytes, &sealer, id, segment, &hasher))))
+                    segments.iter().zip(&sealed).for_each(|(segment, bytes)| {
+                        drop(black_box(verify(bytes, &sealer, id, (segment, &[]), &hasher)))
+                    })
                 })
             });
         }

@@ -14,6 +14,7 @@ mod checkpoint;
 mod cli;
 mod crash;
 mod damage;
+mod delta;
 mod fixtures;
 mod fold;
 mod format;

@@ -7,6 +7,7 @@ use strongroom::{
         encode,
         recipe::{Run, RunEncoder},
         sealed::{Kind, Suite, associated_data},
+        segment::BaseRun,
         segment_set::SegmentSet,
     },
     id::{Hash, ScopeId, SegmentId},
@@ -76,7 +77,15 @@ fn stored_bytes_never_change() {
         [(5, 6), (5, 7), (5, 9), (8, 0)].map(|(session, ordinal)| SegmentId { session, ordinal }).into_iter().collect();
     let head = Head { number: 300, hash: Hash([2; 32]), unknown: Default::default() };
     let signer = Signer::new(&key).unwrap();
-    let sealed = |suite| Sealer { suite, owner, epoch: 0, key: key.clone() }.seal(segment, &built, nonce);
+    let sealed = |suite| Sealer { suite, owner, epoch: 0, key: key.clone() }.seal(segment, &built, &[], nonce).bytes;
+    let mut changed = SegmentBuilder::default();
+    let counted: Vec<u8> = (0..300u32).map(|number| number as u8).collect();
+    changed.push(hasher.id(&counted), &counted);
+    let base = SegmentId { session: 4, ordinal: 0 };
+    changed.bases.push(BaseRun { segment: base, first: 9, count: 1, unknown: Default::default() });
+    let sealer = Sealer { suite: Suite::Xaes256Gcm, owner, epoch: 0, key: key.clone() };
+    let delta = sealer.seal(SegmentId { session: 5, ordinal: 7 }, &changed, &counted[..256], nonce);
+    assert!(delta.is_delta);
     let vectors = [
         ("commitment of the key 07..", commitment(&key.0).to_vec()),
         ("id of the chunk `first chunk`, id key 01..", hasher.id(b"first chunk").0.to_vec()),
@@ -92,6 +101,7 @@ fn stored_bytes_never_change() {
         ("its signature over `message`", signer.sign(b"message").to_vec()),
         ("segment 5.6 of `first chunk` and 200 x, suite 1, key 07.., nonce 09..", sealed(Suite::Xaes256Gcm)),
         ("the same, suite 2", sealed(Suite::XChaCha20Poly1305)),
+        ("delta segment 5.7 of 300 bytes 0..255 0..43, suite 1; base run 4.0 9+1 of bytes 0..255", delta.bytes),
     ];
     let found: String = vectors.iter().map(|(name, bytes)| format!("{name}\n    {}\n", hex::encode(bytes))).collect();
     if std::env::var_os("STRONGROOM_WRITE_VECTORS").is_some() {
@@ -164,7 +174,7 @@ fn segments_of_every_compressibility_come_back() {
         for chunk in bytes.chunks(7000) {
             builder.push(hasher.id(chunk), chunk);
         }
-        let sealed = sealer.seal(id, &builder, [1; 24]);
+        let sealed = sealer.seal(id, &builder, &[], [1; 24]).bytes;
         let opened =
             unseal(&sealed, sealer.owner, id, |_| Some(sealer.key.clone())).unwrap().finish(&[], &hasher).unwrap();
         assert_eq!(opened.slice(0, builder.chunks.len() as u32).unwrap(), bytes);

@@ -156,6 +156,13 @@ pub enum TenantCommand {
     Show { name: String },
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeltaArg {
+    Auto,
+    Never,
+    Always,
+}
+
 #[derive(Subcommand)]
 pub enum PolicyCommand {
     /// Show it
@@ -223,6 +230,10 @@ pub struct BackupArgs {
     /// Count what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Store changed data as differences from the last versions: reads these, so `auto` does it where
+    /// the repository is a local folder
+    #[arg(long, value_enum, default_value = "auto")]
+    pub delta: DeltaArg,
     /// Do not open what was sealed again before it is uploaded
     #[arg(long)]
     pub no_verify: bool,

@@ -15,6 +15,7 @@ use crate::{
         sealed::Suite,
         snapshot::Stats,
     },
+    ledger::SegmentStatus,
     operation::{backup, browse, check, restore},
     pipeline::chunk::ChunkSize,
     repository::{Identity, NewTenant, PublicIdentity, Tenant},
@@ -283,7 +284,16 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
         let (key, value) = tag.split_once('=').ok_or_else(|| usage("a tag is KEY=VALUE"))?;
         tags.insert(key.to_owned(), value.to_owned());
     }
-    let options = backup::Options { rescan: args.rescan, verify: !args.no_verify, dry_run: args.dry_run };
+    let options = backup::Options {
+        rescan: args.rescan,
+        verify: !args.no_verify,
+        deltas: match args.delta {
+            DeltaArg::Auto => ready::is_local(global)?,
+            DeltaArg::Never => false,
+            DeltaArg::Always => true,
+        },
+        dry_run: args.dry_run,
+    };
     let host = super::system::host();
     let labels =
         |source: String| backup::Labels { source, kind: args.kind.clone(), tags: tags.clone(), host: host.clone() };
@@ -362,6 +372,9 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     watch.end();
     let report = report?;
     print(global, backup_json(&report, &tenant), || backup_text(&report));
+    for warning in report.warnings.iter().filter(|_| !global.quiet) {
+        eprintln!("strongroom: warning: what changed was stored whole, since an old segment cannot be read: {warning}");
+    }
     match report.stats.unreadable {
         0 => Ok(()),
         count => Err(Error::new(
@@ -375,11 +388,12 @@ fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
 
 fn stats_json(stats: &Stats) -> Value {
     json!({ "files": stats.files, "directories": stats.directories, "others": stats.others, "unreadable": stats.unreadable, "unchanged": stats.unchanged,
-        "logical_bytes": stats.logical_bytes, "new_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes, "metadata_bytes": stats.metadata_bytes })
+        "logical_bytes": stats.logical_bytes, "new_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes, "metadata_bytes": stats.metadata_bytes,
+        "delta_plain_bytes": stats.delta_plain_bytes, "delta_bytes": stats.delta_bytes })
 }
 
 fn backup_json(report: &backup::Report, tenant: &Tenant) -> Value {
-    json!({ "tenant": tenant.name, "snapshot_id": report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), "source": report.snapshot.as_ref().map(|snapshot| &snapshot.source), "stats": stats_json(&report.stats) })
+    json!({ "tenant": tenant.name, "snapshot_id": report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), "source": report.snapshot.as_ref().map(|snapshot| &snapshot.source), "stats": stats_json(&report.stats), "warnings": report.warnings })
 }
 
 fn backup_text(report: &backup::Report) -> String {
@@ -394,10 +408,11 @@ fn backup_text(report: &backup::Report) -> String {
     match &report.snapshot {
         None => format!("would back up {what}"),
         Some(snapshot) => format!(
-            "snapshot {} of {}\n{what}\nnew {}, stored {} (metadata {})",
+            "snapshot {} of {}\n{what}\nnew {} ({} as differences), stored {} (metadata {})",
             snapshot.id,
             snapshot.source,
             size(stats.new_bytes),
+            size(stats.delta_plain_bytes),
             size(stats.stored_bytes + stats.metadata_bytes),
             size(stats.metadata_bytes)
         ),
@@ -700,27 +715,39 @@ fn stats(global: &Global) -> Result<()> {
             sum.new_bytes += stats.new_bytes;
             sum.stored_bytes += stats.stored_bytes;
             sum.metadata_bytes += stats.metadata_bytes;
+            sum.delta_plain_bytes += stats.delta_plain_bytes;
+            sum.delta_bytes += stats.delta_bytes;
         }
     }
-    let of = |count: u64, stats: &Stats| json!({ "snapshots": count, "logical_bytes": stats.logical_bytes, "deduplicated_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes + stats.metadata_bytes });
+    let mut depths: BTreeMap<u8, u64> = BTreeMap::new();
+    tenant.index.each_segment(&mut |_, state| {
+        *depths.entry(state.depth).or_default() += u64::from(state.status != SegmentStatus::Dead);
+        Ok(true)
+    })?;
+    let of = |count: u64, stats: &Stats| json!({ "snapshots": count, "logical_bytes": stats.logical_bytes, "deduplicated_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes + stats.metadata_bytes, "delta_plain_bytes": stats.delta_plain_bytes, "delta_bytes": stats.delta_bytes });
     let by_source: BTreeMap<_, _> =
         sources.iter().map(|(source, (count, stats))| (source, of(*count, stats))).collect();
-    let object = json!({ "tenant": tenant.name, "packs": packs, "pack_bytes": stored, "logical_bytes": total.logical_bytes, "deduplicated_bytes": total.new_bytes, "stored_bytes": total.stored_bytes + total.metadata_bytes, "sources": by_source });
+    let object = json!({ "tenant": tenant.name, "packs": packs, "pack_bytes": stored, "logical_bytes": total.logical_bytes, "deduplicated_bytes": total.new_bytes, "stored_bytes": total.stored_bytes + total.metadata_bytes, "delta_plain_bytes": total.delta_plain_bytes, "delta_bytes": total.delta_bytes, "segments_by_depth": depths, "sources": by_source });
     print(global, object, || {
-        let mut text = format!("{:>10}  {:>12}  {:>10}  {:>7}  source\n", "logical", "deduplicated", "stored", "ratio");
+        let mut text = format!(
+            "{:>10}  {:>12}  {:>10}  {:>7}  {:>22}  source\n",
+            "logical", "deduplicated", "stored", "ratio", "as differences"
+        );
         let mut line = |stats: &Stats, name: &str| {
             let bytes = stats.stored_bytes + stats.metadata_bytes;
             text += &format!(
-                "{:>10}  {:>12}  {:>10}  {:>7}  {name}\n",
+                "{:>10}  {:>12}  {:>10}  {:>7}  {:>22}  {name}\n",
                 size(stats.logical_bytes),
                 size(stats.new_bytes),
                 size(bytes),
-                ratio(stats.logical_bytes, bytes)
+                ratio(stats.logical_bytes, bytes),
+                format!("{} in {}", size(stats.delta_plain_bytes), size(stats.delta_bytes))
             );
         };
         sources.iter().for_each(|(source, (_, stats))| line(stats, source));
         line(&total, &format!("= tenant {}", tenant.name));
-        format!("{text}{packs} packs, {}", size(stored))
+        let depths: Vec<_> = depths.iter().map(|(depth, count)| format!("{count} of depth {depth}")).collect();
+        format!("{text}{packs} packs, {}; segments: {}", size(stored), depths.join(", "))
     });
     Ok(())
 }

@@ -119,6 +119,11 @@ fn cache(global: &Global) -> Option<PathBuf> {
     global.cache_dir.clone().or_else(default)
 }
 
+/// Says whether the repository is a local folder.
+pub fn is_local(global: &Global) -> Result<bool> {
+    global.repo.as_ref().map_or(Ok(false), |repo| Ok(crate::store::is_local(&repo.parse()?)))
+}
+
 /// Returns the folder for what does not fit in memory: beside the indexes, else the system's.
 pub fn spill(global: &Global) -> Result<PathBuf> {
     let folder = cache(global).unwrap_or_else(std::env::temp_dir);

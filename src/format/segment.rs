@@ -9,7 +9,9 @@ pub const PLAIN_BYTES_MAX: usize = 8 << 20;
 /// The longest chain of bases below a segment.
 pub const DEPTH_MAX: u8 = 32;
 /// The most runs of base segments that a delta segment may name.
-pub const BASE_RUNS_MAX: usize = 64;
+pub const BASE_RUNS_MAX: usize = 4096;
+/// The most bytes that the bases of one segment may have together; a reader refuses more.
+pub const PREFIX_BYTES_MAX: usize = 16 << 20;
 
 /// How the chunks' bytes are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,5 +54,9 @@ record! {
         7 stored_bytes: u64,
         /// Sealed bytes of new catalogues and recipes.
         8 metadata_bytes: u64,
+        /// Plain bytes of chunks that were stored as differences.
+        9 delta_plain_bytes: u64,
+        /// Sealed bytes of those differences.
+        10 delta_bytes: u64,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Monitor,
-    browse::{Entries, content, pool},
+    browse::{Entries, content},
     interrupted,
 };
 use crate::{
@@ -10,14 +10,20 @@ use crate::{
     format::{
         Blob,
         catalogue::{Entry, FileType, INDEX_STRIDE, IndexPoint, compare_paths, framed},
+        names::PackKind,
         recipe::Stream,
+        segment_set::SegmentSet,
         snapshot::{Snapshot, SnapshotContent, Stats},
     },
+    ledger::Tables,
     pipeline::chunk::ChunkSize,
-    repository::{Lane, Session, StreamBuilder, Tenant},
+    repository::{Deltas, Lane, Reference, SEGMENT_BYTES, SegmentPool, Session, StreamBuilder, Tenant},
     source::{Extent, OpenFile, Selection, Walk, Walked},
 };
 use std::{cmp::Ordering, collections::BTreeMap, io::Read, path::Path};
+
+/// How many bytes of opened segments a backup keeps, to compare with.
+const POOL_BYTES: usize = 32 << 20;
 
 /// What a snapshot is called.
 pub struct Labels {
@@ -33,6 +39,8 @@ pub struct Options {
     pub rescan: bool,
     /// Open every segment again before it is uploaded.
     pub verify: bool,
+    /// Store new chunks as differences from what stood in their place: reads old segments.
+    pub deltas: bool,
     pub dry_run: bool,
 }
 
@@ -42,6 +50,8 @@ pub struct Report {
     /// None in a dry run.
     pub snapshot: Option<Snapshot>,
     pub stats: Stats,
+    /// Old data that could not be read to be compared with; what is new was stored whole instead.
+    pub warnings: Vec<String>,
 }
 
 /// Backs a file tree up.
@@ -53,14 +63,19 @@ pub fn files(
     monitor: &dyn Monitor,
 ) -> Result<Report> {
     let parent = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == labels.source).cloned();
-    let pool = pool(tenant)?;
+    let pool = SegmentPool::new(tenant.segments()?, POOL_BYTES);
     // An unreadable catalogue costs time, not safety: everything is read again.
     let old = parent.as_ref().and_then(|parent| Entries::open(&pool, &content(tenant, parent).ok()?, b"").ok());
     let mut previous = Previous { entries: old.filter(|_| !options.rescan), next: None };
     if options.dry_run {
         return dry_run(selection, &mut previous, monitor);
     }
-    let mut backup = Begun::new(tenant, options, labels)?;
+    let earlier = Earlier::find(tenant, &labels.source, options, false);
+    let mut compared = match &earlier {
+        Some(earlier) => earlier.entries(&pool, b""),
+        None => Previous { entries: None, next: None },
+    };
+    let mut backup = Begun::new(tenant, options, labels, earlier.map(|earlier| (pool.clone(), earlier)))?;
     monitor.phase("backup", None);
     for walked in Walk::new(selection) {
         if monitor.is_interrupted() {
@@ -77,15 +92,14 @@ pub fn files(
         match entry.file_type {
             FileType::Directory => backup.stats.directories += 1,
             FileType::File => {
-                let same =
-                    before.filter(|before| looks_unchanged(before, &entry, size)).and_then(|before| before.content);
-                entry.content = match same {
+                let same = before.as_ref().filter(|before| looks_unchanged(before, &entry, size));
+                entry.content = match same.and_then(|before| before.content.clone()) {
                     Some(stream) if backup.session.reuse(&pool, &stream)? => {
                         backup.stats.unchanged += 1;
                         monitor.progress(1, stream.length);
                         Some(stream)
                     }
-                    _ => match backup.read(&full, monitor)? {
+                    _ => match backup.read(&full, compared.take(&entry.path.0).or(before), monitor)? {
                         Some(stream) => Some(stream),
                         None => continue,
                     },
@@ -136,14 +150,18 @@ pub fn stream(
     monitor: &dyn Monitor,
 ) -> Result<Report> {
     let Input { name, from, ended, command } = input;
+    let pool = SegmentPool::new(tenant.segments()?, POOL_BYTES);
     crate::format::catalogue::check_path(name.as_bytes())
         .map_err(|_| Error::new(Kind::Usage, format!("`{name}` cannot be a stream's name: use a relative path")))?;
     if options.dry_run {
         return Err(Error::new(Kind::Usage, "a stream can be read only once, so there is no dry run of it"));
     }
-    let mut backup = Begun::new(tenant, options, labels)?;
+    let earlier = Earlier::find(tenant, &labels.source, options, true);
+    let old = earlier.as_ref().and_then(|earlier| earlier.entries(&pool, name.as_bytes()).take(name.as_bytes()));
+    let reference = reference_to(&pool, old);
+    let mut backup = Begun::new(tenant, options, labels, earlier.map(|earlier| (pool.clone(), earlier)))?;
     monitor.phase("backup", None);
-    let mut builder = StreamBuilder::new(&mut backup.session, Lane::Data);
+    let mut builder = StreamBuilder::new(&mut backup.session, Lane::Data).with_reference(reference);
     loop {
         match builder.read_from(&mut backup.session, from, 4 << 20)? {
             Ok(0) => break,
@@ -226,6 +244,115 @@ impl Previous {
     }
 }
 
+/// How many snapshots are looked at for one to be compared with.
+const CANDIDATES_MAX: usize = 64;
+/// Nothing is compared with what is this many differences away from whole data.
+const COMPARED_DEPTH_MAX: u8 = 1;
+
+/// What a restore has to open.
+#[derive(Default)]
+struct RestoreCost {
+    segments: u64,
+    depth: u8,
+    bytes: u64,
+    plain_segments: u64,
+    /// Sealed bytes of segments without bases.
+    plain_bytes: u64,
+}
+
+impl RestoreCost {
+    /// Adds up the data segments of a reach, by what the index says of them.
+    fn of(tenant: &Tenant, reach: &SegmentSet) -> Option<Self> {
+        let mut cost = Self::default();
+        for id in reach.iter() {
+            let segment = tenant.index.segment(id).ok()??;
+            if tenant.index.pack(segment.pack).ok()??.kind != PackKind::Data as u8 {
+                continue;
+            }
+            cost.segments += 1;
+            cost.depth = cost.depth.max(segment.depth);
+            cost.bytes += u64::from(segment.length);
+            if segment.depth == 0 {
+                cost.plain_segments += 1;
+                cost.plain_bytes += u64::from(segment.length);
+            }
+        }
+        Some(cost)
+    }
+
+    /// Says whether a restore reads a quarter more than one of whole data would, and deltas have saved
+    /// what storing it whole again costs: so deltas never cost more than they save.
+    fn is_worn(&self, tenant: &Tenant, source: &str, newest: &Stats) -> bool {
+        let average = self.plain_bytes / self.plain_segments.max(1);
+        let sealed = |plain_bytes: u64| plain_bytes / SEGMENT_BYTES as u64 * average;
+        let full_bytes = sealed(newest.logical_bytes) + average;
+        if self.bytes * 4 <= full_bytes * 5 {
+            return false;
+        }
+        let mut saved = 0i64;
+        for (number, state) in
+            tenant.state.live().into_iter().filter(|state| state.snapshot.source == source).enumerate()
+        {
+            let stats = &state.snapshot.stats;
+            // Half, since chunks that are stored again are among them.
+            saved += (sealed(stats.delta_plain_bytes) / 2) as i64 - stats.delta_bytes as i64;
+            let was_whole =
+                number > 0 && stats.delta_plain_bytes == 0 && stats.new_bytes * 10 > stats.logical_bytes * 9;
+            saved -= if was_whole { stats.stored_bytes as i64 } else { 0 };
+        }
+        saved > full_bytes as i64
+    }
+}
+
+/// The snapshot whose streams new chunks are compared with.
+struct Earlier {
+    /// None: nothing is compared or reused, all is stored whole again.
+    content: Option<SnapshotContent>,
+    reach: SegmentSet,
+}
+
+impl Earlier {
+    /// Finds it: the newest one of the source whose restore is not dear yet. What later ones changed
+    /// is then stored again against that one, all together, so that restores stay fast for ever.
+    /// `is_whole` says that all of the source is read whatever it looks like: only then can it be stored
+    /// whole again.
+    fn find(tenant: &Tenant, source: &str, options: &Options, is_whole: bool) -> Option<Self> {
+        if !options.deltas {
+            return None;
+        }
+        let state = &tenant.state;
+        let mut of_source = state.live().into_iter().rev().filter(|state| state.snapshot.source == source).peekable();
+        let newest = *of_source.peek()?;
+        let full = newest.snapshot.stats.logical_bytes / SEGMENT_BYTES as u64 + 1;
+        let newest_reach = state.reach(newest.snapshot.id);
+        if is_whole && RestoreCost::of(tenant, &newest_reach)?.is_worn(tenant, source, &newest.snapshot.stats) {
+            return Some(Self { content: None, reach: SegmentSet::default() });
+        }
+        let last_session = newest_reach.iter().last().map(|id| id.session);
+        let stored_last = newest_reach.iter().filter(|id| Some(id.session) == last_session).count() as u64;
+        let chosen = of_source.take(CANDIDATES_MAX).zip(1..).find_map(|(candidate, backups)| {
+            let reach = state.reach(candidate.snapshot.id);
+            let cost = RestoreCost::of(tenant, &reach)?;
+            // What this backup is likely to add: as much as the last, for each one since the candidate.
+            let added = (stored_last * backups).min(full * 2 / 3 + 1);
+            let is_dear = cost.segments + added > full * 2 || cost.depth > COMPARED_DEPTH_MAX;
+            (!is_dear).then_some((candidate, reach))
+        });
+        let (chosen, reach) = chosen.unwrap_or((newest, newest_reach));
+        // A catalogue that cannot be read costs bytes, not safety.
+        Some(Self { content: Some(content(tenant, chosen).ok()?), reach })
+    }
+
+    fn entries(&self, pool: &SegmentPool, below: &[u8]) -> Previous {
+        let entries = self.content.as_ref().and_then(|content| Entries::open(pool, content, below).ok());
+        Previous { entries, next: None }
+    }
+}
+
+fn reference_to(pool: &SegmentPool, old: Option<Entry>) -> Option<Reference> {
+    Reference::new(pool, &old?.content?).ok()
+}
+
 fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor) -> Result<Report> {
     let mut stats = Stats::default();
     for walked in Walk::new(selection) {
@@ -253,7 +380,7 @@ fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor
             }
         }
     }
-    Ok(Report { snapshot: None, stats })
+    Ok(Report { snapshot: None, stats, warnings: Vec::new() })
 }
 
 /// A backup under way: its session, and the catalogue as it grows.
@@ -265,10 +392,17 @@ struct Begun<'a> {
     path_index: StreamBuilder,
     next_index_point: u64,
     stats: Stats,
+    /// Reads what is compared with, if anything is.
+    pool: Option<SegmentPool>,
 }
 
 impl<'a> Begun<'a> {
-    fn new(tenant: &'a mut Tenant, options: &Options, labels: Labels) -> Result<Self> {
+    fn new(
+        tenant: &'a mut Tenant,
+        options: &Options,
+        labels: Labels,
+        earlier: Option<(SegmentPool, Earlier)>,
+    ) -> Result<Self> {
         let started_ns = tenant.environment.now_ns();
         let policy = &tenant.state.policy;
         let (bytes, fixed) = match policy.sources.get(&labels.source) {
@@ -283,9 +417,22 @@ impl<'a> Begun<'a> {
             )));
         }
         let mut session = Session::begin(tenant, "backup", size, options.verify)?;
+        let pool = earlier.as_ref().map(|(pool, _)| pool.clone());
+        if let Some((pool, earlier)) = earlier {
+            session.use_deltas(Deltas { pool, reach: earlier.reach, rebase: earlier.content.is_none() });
+        }
         let catalogue = StreamBuilder::new(&mut session, Lane::Meta);
         let path_index = StreamBuilder::new(&mut session, Lane::Meta);
-        Ok(Self { session, labels, started_ns, catalogue, path_index, next_index_point: 0, stats: Stats::default() })
+        Ok(Self {
+            session,
+            labels,
+            started_ns,
+            catalogue,
+            path_index,
+            next_index_point: 0,
+            stats: Stats::default(),
+            pool,
+        })
     }
 
     fn stop(self) -> Result<Report> {
@@ -302,7 +449,7 @@ impl<'a> Begun<'a> {
     }
 
     /// Reads a file; `None`, and a problem told, if it cannot be read.
-    fn read(&mut self, full: &Path, monitor: &dyn Monitor) -> Result<Option<Stream>> {
+    fn read(&mut self, full: &Path, old: Option<Entry>, monitor: &dyn Monitor) -> Result<Option<Stream>> {
         let mut file = match OpenFile::open(full) {
             Ok(file) => file,
             Err(error) => {
@@ -310,7 +457,8 @@ impl<'a> Begun<'a> {
                 return Ok(None);
             }
         };
-        let mut builder = StreamBuilder::new(&mut self.session, Lane::Data);
+        let reference = self.pool.as_ref().and_then(|pool| reference_to(pool, old));
+        let mut builder = StreamBuilder::new(&mut self.session, Lane::Data).with_reference(reference);
         loop {
             let step = match file.next_extent() {
                 Ok(None) => break,
@@ -388,8 +536,8 @@ impl<'a> Begun<'a> {
             unknown: Default::default(),
         };
         let content = SnapshotContent { paths, catalogue, path_index, command, unknown: Default::default() };
-        let snapshot = self.session.commit(snapshot, &content)?;
+        let (snapshot, warnings) = self.session.commit(snapshot, &content)?;
         let stats = snapshot.stats.clone();
-        Ok(Report { snapshot: Some(snapshot), stats })
+        Ok(Report { snapshot: Some(snapshot), stats, warnings })
     }
 }

@@ -53,16 +53,22 @@ impl PackBuilder {
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
-    /// Appends a sealed plain segment.
-    pub fn add(&mut self, segment: SegmentId, chunks: ChunkList, sealed: Vec<u8>) {
+    /// Appends a sealed segment; `bases` without repetition, none at depth 0.
+    pub fn add(
+        &mut self,
+        segment: SegmentId,
+        chunks: ChunkList,
+        sealed: Vec<u8>,
+        (depth, bases): (u8, Vec<SegmentId>),
+    ) {
         let length = sealed.len() as u32;
         self.rows.push(SegmentRow {
             segment,
             pack: 0,
             offset: self.length,
             length,
-            depth: 0,
-            bases: Vec::new(),
+            depth,
+            bases,
             moved_from: None,
             unknown: Default::default(),
         });

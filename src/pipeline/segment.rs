@@ -9,19 +9,35 @@ use crate::{
         decode, encode,
         record::malformed,
         sealed::{Kind, Suite},
-        segment::{BASE_RUNS_MAX, BaseRun, ChunkList, Codec, PLAIN_BYTES_MAX, SegmentHead},
+        segment::{BASE_RUNS_MAX, BaseRun, ChunkList, Codec, PREFIX_BYTES_MAX, SegmentHead},
     },
     id::{ChunkId, ScopeId, SegmentId},
 };
 
+use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
+
 /// The zstd level of data and of metadata.
 pub const LEVEL: i32 = 3;
+
+/// A delta is kept if it has at most this many percent of the bytes that the segment has without bases.
+const DELTA_PERCENT_MAX: usize = 50;
+/// Below this many percent of the plain bytes a delta is kept without looking for the other size.
+const DELTA_PERCENT_SURE: usize = 12;
 
 /// Chunks that wait to be sealed together.
 #[derive(Debug, Clone, Default)]
 pub struct SegmentBuilder {
     pub chunks: ChunkList,
     pub bytes: Vec<u8>,
+    /// What may stand for the chunks' earlier versions.
+    pub bases: Vec<BaseRun>,
+}
+
+/// A sealed segment.
+pub struct Sealed {
+    pub bytes: Vec<u8>,
+    /// Whether it needs its bases.
+    pub is_delta: bool,
 }
 
 impl SegmentBuilder {
@@ -44,19 +60,26 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Compresses and seals a plain segment.
-    pub fn seal(&self, segment: SegmentId, built: &SegmentBuilder, nonce: [u8; 24]) -> Vec<u8> {
-        let compressed = compress(&built.bytes);
+    /// Compresses and seals a segment: against `prefix`, the bytes of its bases, if that pays, else
+    /// without. An empty prefix means that there are no bases.
+    pub fn seal(&self, segment: SegmentId, built: &SegmentBuilder, prefix: &[u8], nonce: [u8; 24]) -> Sealed {
+        let delta = if prefix.is_empty() { None } else { compress_delta(&built.bytes, prefix) };
+        let is_sure = delta.as_ref().is_some_and(|delta| delta.len() * 100 <= built.bytes.len() * DELTA_PERCENT_SURE);
+        let alone = if is_sure { None } else { compress(&built.bytes) };
+        let without = alone.as_ref().map_or(built.bytes.len(), Vec::len);
+        let delta = delta.filter(|delta| is_sure || delta.len() * 100 <= without * DELTA_PERCENT_MAX);
+        let is_delta = delta.is_some();
+        let compressed = delta.or(alone);
         let codec = if compressed.is_some() { Codec::Zstd } else { Codec::Plain };
         let payload = compressed.as_deref().unwrap_or(&built.bytes);
         let head = SegmentHead {
             codec: codec as u8,
             chunks: built.chunks.clone(),
-            bases: Vec::new(),
+            bases: if is_delta { built.bases.clone() } else { Vec::new() },
             unknown: Default::default(),
         };
         let plain = plain_form(&head, payload);
-        seal(self.suite, &self.key, self.epoch, nonce, self.binding(segment), &plain)
+        Sealed { bytes: seal(self.suite, &self.key, self.epoch, nonce, self.binding(segment), &plain), is_delta }
     }
 
     fn binding(&self, segment: SegmentId) -> Binding {
@@ -85,6 +108,29 @@ fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
         }
     }
     zstd::bulk::compress(bytes, LEVEL).ok().filter(|compressed| compressed.len() < bytes.len())
+}
+
+/// Compresses with `prefix` as what came before (Shilane et al., FAST 2012: stream-informed deltas).
+/// The tables are large enough to find matches anywhere in the prefix.
+fn compress_delta(bytes: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
+    let window_log = (prefix.len() + bytes.len()).next_power_of_two().trailing_zeros().clamp(17, 24);
+    let mut context = CCtx::create();
+    let parameters = [
+        CParameter::CompressionLevel(LEVEL),
+        CParameter::WindowLog(window_log),
+        CParameter::HashLog(window_log.min(20)),
+        CParameter::ChainLog(window_log.min(20)),
+        // Changed rows and lines are short: matches of 32 bytes are worth going far for.
+        CParameter::EnableLongDistanceMatching(true),
+        CParameter::LdmMinMatch(32),
+    ];
+    for parameter in parameters {
+        context.set_parameter(parameter).ok()?;
+    }
+    context.ref_prefix(prefix).ok()?;
+    let mut out = Vec::with_capacity(compress_bound(bytes.len()));
+    context.compress2(&mut out, bytes).ok()?;
+    Some(out)
 }
 
 /// A segment, opened: chunks whose ids were recomputed.
@@ -146,7 +192,7 @@ impl SealedOff {
 
     /// Decompresses with the bases' bytes as prefix, and recomputes every chunk's id.
     pub fn finish(self, prefix: &[u8], hasher: &ChunkHasher) -> Result<OpenSegment, OpenError> {
-        if prefix.len() > BASE_RUNS_MAX * PLAIN_BYTES_MAX || (prefix.is_empty() != self.head.bases.is_empty()) {
+        if prefix.len() > PREFIX_BYTES_MAX || (prefix.is_empty() != self.head.bases.is_empty()) {
             return Err(malformed("segment", "bases do not match the head").into());
         }
         let bytes = match self.head.codec {
@@ -191,10 +237,12 @@ pub fn verify(
     sealed: &[u8],
     sealer: &Sealer,
     segment: SegmentId,
-    built: &SegmentBuilder,
+    (built, prefix): (&SegmentBuilder, &[u8]),
     hasher: &ChunkHasher,
 ) -> Result<(), OpenError> {
-    let opened = unseal(sealed, sealer.owner, segment, |_| Some(sealer.key.clone()))?.finish(&[], hasher)?;
+    let unsealed = unseal(sealed, sealer.owner, segment, |_| Some(sealer.key.clone()))?;
+    let prefix = if unsealed.bases().is_empty() { &[] } else { prefix };
+    let opened = unsealed.finish(prefix, hasher)?;
     match opened.chunks == built.chunks && opened.bytes == built.bytes {
         true => Ok(()),
         false => Err(OpenError::NotAuthentic),

@@ -3,7 +3,11 @@
 use super::{keyring::Keys, tenant::pack_kind};
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
-    format::{names, sealed::KeyScope, segment::DEPTH_MAX},
+    format::{
+        names,
+        sealed::KeyScope,
+        segment::{BaseRun, PREFIX_BYTES_MAX},
+    },
     id::SegmentId,
     index::Index,
     ledger::{SegmentState, Tables},
@@ -17,9 +21,6 @@ use std::{
     collections::HashMap,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
-
-/// The most bytes of bases that one delta segment may be decoded with.
-const PREFIX_BYTES_MAX: usize = 16 << 20;
 
 /// Reads one segment at a time.
 pub struct Segments {
@@ -44,12 +45,8 @@ impl Segments {
         state.ok_or_else(|| damaged(format!("segment {id} is not in the ledger's tables")))
     }
 
-    /// Fetches and opens a segment; every chunk's id is recomputed.
-    pub fn read(&self, id: SegmentId) -> Result<OpenSegment> {
-        self.read_below(id, DEPTH_MAX)
-    }
-
-    fn read_below(&self, id: SegmentId, depth_max: u8) -> Result<OpenSegment> {
+    /// Fetches and opens a segment; every chunk's id is recomputed. `base` opens the segments below.
+    fn read(&self, id: SegmentId, base: &dyn Fn(SegmentId) -> Result<Arc<OpenSegment>>) -> Result<OpenSegment> {
         let state = self.locate(id)?;
         let name = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
         let bad = |error: &dyn std::fmt::Display| {
@@ -57,9 +54,6 @@ impl Segments {
                 "segment {id} in {name} is damaged ({error}): what needs it cannot be restored whole; `strongroom check --read-data` names the snapshots"
             ))
         };
-        if state.depth > depth_max {
-            return Err(bad(&"its bases are too deep"));
-        }
         let range = state.offset..state.offset + u64::from(state.length);
         let sealed = match self.objects.get(&name, Some(range)) {
             Ok(bytes) => bytes,
@@ -70,22 +64,32 @@ impl Segments {
         };
         let unsealed = unseal(&sealed, self.keys.owner, id, |epoch| self.keys.key(KeyScope::Content, epoch))
             .map_err(|error| bad(&error))?;
-        let mut prefix = Vec::new();
         for run in unsealed.bases() {
-            if !state.bases.contains(&run.segment) {
-                return Err(bad(&"it names a base that the ledger does not"));
-            }
-            let below = state.depth.checked_sub(1).ok_or_else(|| bad(&"a base below depth 0"))?;
-            let base = self.read_below(run.segment, below)?;
-            prefix.extend_from_slice(
-                base.slice(run.first, run.count).ok_or_else(|| bad(&"it names chunks that its base does not have"))?,
-            );
-            if prefix.len() > PREFIX_BYTES_MAX {
-                return Err(bad(&"its bases are too large"));
+            // Depths that fall strictly end: no segment waits for itself, however hostile the table.
+            if !state.bases.contains(&run.segment) || self.locate(run.segment)?.depth >= state.depth {
+                return Err(bad(&"it names a base that the ledger does not, or that is not below it"));
             }
         }
+        let prefix =
+            joined(unsealed.bases(), base).map_err(|error| error.while_doing(format!("a base of segment {id}")))?;
         unsealed.finish(&prefix, &self.hasher).map_err(|error| bad(&error))
     }
+}
+
+/// Joins the chunks of runs of bases.
+fn joined(runs: &[BaseRun], base: &dyn Fn(SegmentId) -> Result<Arc<OpenSegment>>) -> Result<Vec<u8>> {
+    let mut prefix = Vec::new();
+    for run in runs {
+        let segment = base(run.segment)?;
+        let chunks = segment.slice(run.first, run.count);
+        let chunks = chunks
+            .ok_or_else(|| damaged(format!("segment {} does not have the chunks that are asked of it", run.segment)))?;
+        if prefix.len() + chunks.len() > PREFIX_BYTES_MAX {
+            return Err(damaged("bases have more bytes than is allowed"));
+        }
+        prefix.extend_from_slice(chunks);
+    }
+    Ok(prefix)
 }
 
 impl SegmentState {
@@ -96,7 +100,10 @@ impl SegmentState {
 }
 
 enum Cached {
-    Pending,
+    /// Asked for; whoever needs it first opens it.
+    Asked,
+    /// Being opened. Whoever does so waits only for segments of a smaller depth.
+    Opening,
     Ready(Arc<OpenSegment>, u64),
     Failed(Kind, String),
 }
@@ -139,14 +146,25 @@ impl SegmentPool {
         if state.cached.contains_key(&id) {
             return;
         }
-        state.cached.insert(id, Cached::Pending);
+        state.cached.insert(id, Cached::Asked);
         drop(state);
         let pool = self.clone();
-        rayon::spawn(move || pool.fill(id));
+        rayon::spawn(move || {
+            let is_asked = matches!(pool.lock().cached.get(&id), Some(Cached::Asked));
+            if is_asked {
+                drop(pool.get(id));
+            }
+        });
+    }
+
+    /// Returns the bytes of runs of bases, joined.
+    pub fn prefix(&self, runs: &[BaseRun]) -> Result<Vec<u8>> {
+        joined(runs, &|base| self.get(base))
     }
 
     fn fill(&self, id: SegmentId) {
-        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.0.segments.read(id)));
+        let read =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.0.segments.read(id, &|base| self.get(base))));
         let read = read.unwrap_or_else(|_| Err(failed("a program error while a segment was opened")));
         let mut state = self.lock();
         state.clock += 1;
@@ -187,11 +205,11 @@ impl SegmentPool {
                     state.cached.remove(&id);
                     return Err(error);
                 }
-                Some(Cached::Pending) => {
+                Some(Cached::Opening) => {
                     drop(self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
                 }
-                None => {
-                    state.cached.insert(id, Cached::Pending);
+                Some(Cached::Asked) | None => {
+                    state.cached.insert(id, Cached::Opening);
                     drop(state);
                     self.fill(id);
                 }

@@ -1,6 +1,6 @@
 //! A writing session: chunks go in, packs go to the store, COMMIT makes a snapshot of them.
 
-use super::tenant::Tenant;
+use super::{segments::SegmentPool, tenant::Tenant};
 use crate::{
     environment::random,
     error::{Error, Kind, Result, damaged, failed},
@@ -11,7 +11,7 @@ use crate::{
         pack::{ChunkRow, PackFact, SegmentRow},
         recipe::Stream,
         sealed::{KeyScope, Kind as SealedKind},
-        segment::ChunkList,
+        segment::{BASE_RUNS_MAX, BaseRun, ChunkList},
         segment_set::SegmentSet,
         snapshot::{Snapshot, SnapshotContent},
     },
@@ -22,13 +22,13 @@ use crate::{
         chunk::{ChunkSize, Chunker},
         digest::ChunkHasher,
         pack::{FinishedPack, PackBuilder, TableSealer},
-        segment::{Sealer, SegmentBuilder, verify},
+        segment::{Sealed, Sealer, SegmentBuilder, verify},
     },
     store::{Put, SharedObjects},
 };
 use bytes::Bytes;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         mpsc::{Receiver, channel},
@@ -47,6 +47,29 @@ const PUBLISH_NS: i64 = 60_000_000_000;
 const SEALING_MAX: usize = 6;
 const UPLOADS_MAX: usize = 2;
 
+/// A delta segment is sealed when its bases lie in so many segments: what reading it costs.
+const BASE_SEGMENTS_MAX: usize = 8;
+/// It is sealed when its bases have so many bytes, and has none beyond a third more.
+const BASE_BYTES_MAX: u64 = 4 << 20;
+/// It is sealed when its chunks reach this many bytes: few large ones are read faster than many.
+const DELTA_SEGMENT_BYTES: usize = 3 << 20;
+/// Chains of bases grow no longer than this.
+const DELTA_DEPTH_MAX: u8 = 12;
+
+/// A delta that is smaller than its plain bytes by this factor is cheap enough to be stored anew.
+const CHEAP_DELTA: u64 = 8;
+
+/// What is needed to store differences.
+pub struct Deltas {
+    /// Reads bases.
+    pub pool: SegmentPool,
+    /// Delta segments outside this set are not reused, but stored anew against it: so a snapshot needs
+    /// the deltas of few earlier ones, and restores fast.
+    pub reach: SegmentSet,
+    /// No stored chunk is reused: what is read is to be stored whole again.
+    pub rebase: bool,
+}
+
 /// Which packs something goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
@@ -57,7 +80,18 @@ pub enum Lane {
 struct SealedSegment {
     id: SegmentId,
     chunks: ChunkList,
-    bytes: Vec<u8>,
+    sealed: Sealed,
+    bases: Vec<BaseRun>,
+    /// Why the bases could not be read.
+    problem: Option<String>,
+}
+
+/// A delta segment that is being filled.
+struct OpenDelta {
+    id: SegmentId,
+    builder: SegmentBuilder,
+    base_bytes: u64,
+    base_segments: BTreeSet<SegmentId>,
 }
 
 struct LaneState {
@@ -92,6 +126,10 @@ pub struct Session<'a> {
     hasher: ChunkHasher,
     chunkers: [Arc<Chunker>; 2],
     lanes: [LaneState; 2],
+    deltas: Option<Deltas>,
+    open_delta: Option<OpenDelta>,
+    /// Bases that could not be read: what was stored whole instead.
+    warnings: Vec<String>,
     next_segment: u32,
     next_pack: u32,
     uploads: VecDeque<Receiver<Result<FinishedPack>>>,
@@ -106,6 +144,8 @@ pub struct Session<'a> {
     /// Read buffers of streams that ended: small files must not each clear a large one.
     pub(super) spare_buffers: Vec<Vec<u8>>,
     pub new_bytes: u64,
+    /// Plain and sealed bytes of delta segments.
+    delta_bytes: [u64; 2],
 }
 
 impl<'a> Session<'a> {
@@ -148,6 +188,10 @@ impl<'a> Session<'a> {
                 Arc::new(Chunker::new(&gear.0, ChunkSize::Average(4 << 10))),
             ],
             lanes: [LaneState::new(PackKind::Data), LaneState::new(PackKind::Meta)],
+            deltas: None,
+            open_delta: None,
+            warnings: Vec::new(),
+            delta_bytes: [0; 2],
             next_segment: 0,
             next_pack: 0,
             uploads: VecDeque::new(),
@@ -163,6 +207,10 @@ impl<'a> Session<'a> {
         })
     }
 
+    /// From now on, new chunks of streams that have a reference are stored as differences.
+    pub fn use_deltas(&mut self, deltas: Deltas) {
+        self.deltas = Some(deltas);
+    }
     pub fn hasher(&self) -> &ChunkHasher {
         &self.hasher
     }
@@ -174,11 +222,8 @@ impl<'a> Session<'a> {
         [self.lanes[0].stored_bytes, self.lanes[1].stored_bytes]
     }
 
-    /// Returns where a chunk is, after storing it if the tenant does not have it.
-    pub fn place(&mut self, lane: Lane, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
-        if let Some(place) = self.find(id)? {
-            return Ok(place);
-        }
+    /// Stores a chunk that the tenant does not have.
+    pub fn store(&mut self, lane: Lane, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
         let segment = match &self.lanes[lane as usize].open {
             Some((segment, _)) => *segment,
             None => {
@@ -196,23 +241,110 @@ impl<'a> Session<'a> {
             full = builder.bytes.len() >= SEGMENT_BYTES;
         }
         let place = ChunkPlace { segment, number };
-        self.fresh.insert(id, place);
-        if lane == Lane::Data {
-            self.new_bytes += bytes.len() as u64;
-        }
-        self.unpublished_bytes += bytes.len() as u64;
+        self.count(lane, id, place, bytes.len());
         if full {
             self.seal_open(lane)?;
-            let now_ns = self.tenant.environment.now_ns();
-            if self.unpublished_bytes >= PUBLISH_BYTES || now_ns - self.published_at_ns >= PUBLISH_NS {
-                self.publish()?;
-            }
+            self.publish_if_due()?;
         }
         Ok(place)
     }
 
+    fn count(&mut self, lane: Lane, id: ChunkId, place: ChunkPlace, bytes: usize) {
+        self.fresh.insert(id, place);
+        if lane == Lane::Data {
+            self.new_bytes += bytes as u64;
+        }
+        self.unpublished_bytes += bytes as u64;
+    }
+
+    fn publish_if_due(&mut self) -> Result<()> {
+        let now_ns = self.tenant.environment.now_ns();
+        if self.unpublished_bytes >= PUBLISH_BYTES || now_ns - self.published_at_ns >= PUBLISH_NS {
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Stores a chunk whose place in an earlier version is known, or will be.
+    pub fn store_delta(&mut self, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
+        let open = match &mut self.open_delta {
+            Some(open) => open,
+            None => {
+                let segment = SegmentId { session: self.number, ordinal: self.next_segment };
+                self.next_segment += 1;
+                self.reach.insert(segment);
+                self.open_delta.insert(OpenDelta {
+                    id: segment,
+                    builder: SegmentBuilder::default(),
+                    base_bytes: 0,
+                    base_segments: BTreeSet::new(),
+                })
+            }
+        };
+        let place = ChunkPlace { segment: open.id, number: open.builder.push(id, bytes) };
+        self.count(Lane::Data, id, place, bytes.len());
+        Ok(place)
+    }
+
+    /// Says whether the open delta segment takes no more chunks: its bases are to be given, then it is
+    /// to be sealed.
+    pub fn is_delta_full(&self) -> bool {
+        self.open_delta.as_ref().is_some_and(|open| {
+            open.builder.bytes.len() >= DELTA_SEGMENT_BYTES
+                || open.base_bytes >= BASE_BYTES_MAX
+                || open.base_segments.len() >= BASE_SEGMENTS_MAX
+                || open.builder.bases.len() >= BASE_RUNS_MAX / 2
+        })
+    }
+
+    /// Gives the open delta segment chunks to be compared with. Those that cannot be relied on are
+    /// left out, and so are those beyond the bounds.
+    pub fn add_bases(&mut self, runs: Vec<BaseRun>) -> Result<()> {
+        let Some(open) = &mut self.open_delta else { return Ok(()) };
+        for run in runs {
+            let state = self.tenant.index.segment(run.segment).map_err(|error| failed(error.to_string()))?;
+            let usable = state.as_ref().is_some_and(|state| {
+                state.status == SegmentStatus::Live && !state.damaged && state.depth < DELTA_DEPTH_MAX
+            });
+            let known = open.builder.bases.iter().rev().take(64).any(|base| *base == run);
+            if !usable || known || open.builder.bases.len() >= BASE_RUNS_MAX {
+                continue;
+            }
+            let lengths = self.tenant.index.chunks_of(run.segment)?.unwrap_or_default();
+            let bytes: u64 = (run.first..run.first.saturating_add(run.count))
+                .filter_map(|chunk| lengths.length(chunk as usize))
+                .map(u64::from)
+                .sum();
+            if open.base_bytes + bytes > BASE_BYTES_MAX / 3 * 4 {
+                continue;
+            }
+            open.base_bytes += bytes;
+            open.base_segments.insert(run.segment);
+            open.builder.bases.push(run);
+        }
+        Ok(())
+    }
+
+    /// Says whether a segment is a delta that this snapshot had better not need.
+    fn is_stale(&self, segment: SegmentId) -> Result<bool> {
+        let Some(deltas) = &self.deltas else { return Ok(false) };
+        if deltas.rebase {
+            return Ok(segment.session != self.number);
+        }
+        if deltas.reach.contains(segment) || self.reach.contains(segment) {
+            return Ok(false);
+        }
+        let state = self.tenant.index.segment(segment).map_err(|error| failed(error.to_string()))?;
+        let Some(sealed_bytes) = state.filter(|state| state.depth > 0).map(|state| u64::from(state.length)) else {
+            return Ok(false);
+        };
+        // What was dear to store is not stored again for the sake of a faster restore.
+        let plain_bytes = self.tenant.index.chunks_of(segment)?.and_then(|chunks| chunks.plain_bytes().ok());
+        Ok(plain_bytes.is_some_and(|bytes| sealed_bytes * CHEAP_DELTA <= bytes as u64))
+    }
+
     /// Looks a chunk up: first the one that follows the last hit, then this session's, then the index.
-    fn find(&mut self, id: ChunkId) -> Result<Option<ChunkPlace>> {
+    pub fn find(&mut self, id: ChunkId) -> Result<Option<ChunkPlace>> {
         if let Some((segment, chunks, next)) = &mut self.cursor
             && chunks.id(*next as usize) == Some(id)
         {
@@ -224,7 +356,7 @@ impl<'a> Session<'a> {
             return Ok(Some(*place));
         }
         let Some(place) = self.tenant.index.chunk(id)? else { return Ok(None) };
-        if !self.rely_on(place.segment)? {
+        if self.is_stale(place.segment)? || !self.rely_on(place.segment)? {
             return Ok(None);
         }
         if let Some(chunks) = self.tenant.index.chunks_of(place.segment)? {
@@ -273,16 +405,31 @@ impl<'a> Session<'a> {
 
     fn seal_open(&mut self, lane: Lane) -> Result<()> {
         let Some((id, builder)) = self.lanes[lane as usize].open.take() else { return Ok(()) };
+        self.seal(lane, id, builder)
+    }
+
+    /// Seals the open delta segment.
+    pub fn seal_delta(&mut self) -> Result<()> {
+        let Some(open) = self.open_delta.take() else { return Ok(()) };
+        self.seal(Lane::Data, open.id, open.builder)?;
+        self.publish_if_due()
+    }
+
+    fn seal(&mut self, lane: Lane, id: SegmentId, builder: SegmentBuilder) -> Result<()> {
+        let pool = self.deltas.as_ref().filter(|_| !builder.bases.is_empty()).map(|deltas| deltas.pool.clone());
         let (sender, receiver) = channel();
         let (sealer, hasher, check) = (self.sealer.clone(), self.hasher.clone(), self.verify);
         let nonce = random(self.tenant.environment.as_ref());
         rayon::spawn(move || {
-            let bytes = sealer.seal(id, &builder, nonce);
-            let sealed = match check.then(|| verify(&bytes, &sealer, id, &builder, &hasher)) {
+            let prefix = pool.map_or(Ok(Vec::new()), |pool| pool.prefix(&builder.bases));
+            let problem = prefix.as_ref().err().map(ToString::to_string);
+            let prefix = prefix.unwrap_or_default();
+            let sealed = sealer.seal(id, &builder, &prefix, nonce);
+            let sealed = match check.then(|| verify(&sealed.bytes, &sealer, id, (&builder, &prefix), &hasher)) {
                 Some(Err(error)) => Err(damaged(format!(
                     "segment {id} did not read back as it was written ({error}), before it was uploaded: this machine's memory or processor makes mistakes; nothing was lost"
                 ))),
-                _ => Ok(SealedSegment { id, chunks: builder.chunks, bytes }),
+                _ => Ok(SealedSegment { id, chunks: builder.chunks, sealed, bases: builder.bases, problem }),
             };
             drop(sender.send(sealed));
         });
@@ -295,15 +442,32 @@ impl<'a> Session<'a> {
     }
 
     fn pack_next(&mut self, lane: Lane) -> Result<()> {
+        let Some(receiver) = self.lanes[lane as usize].sealing.pop_front() else { return Ok(()) };
+        let done = receiver.recv().map_err(|_| failed("a program error while a segment was sealed"))??;
+        self.warnings.extend(done.problem.clone());
+        let below = if done.sealed.is_delta { self.rely_on_bases(&done)? } else { (0, Vec::new()) };
         let state = &mut self.lanes[lane as usize];
-        let Some(receiver) = state.sealing.pop_front() else { return Ok(()) };
-        let sealed = receiver.recv().map_err(|_| failed("a program error while a segment was sealed"))??;
-        state.stored_bytes += sealed.bytes.len() as u64;
-        state.pack.add(sealed.id, sealed.chunks, sealed.bytes);
+        state.stored_bytes += done.sealed.bytes.len() as u64;
+        state.pack.add(done.id, done.chunks, done.sealed.bytes, below);
         if state.pack.length() >= PACK_BYTES {
             self.upload(lane)?;
         }
         Ok(())
+    }
+
+    /// Takes the bases of a delta segment into the reach. Returns its depth and its bases.
+    fn rely_on_bases(&mut self, done: &SealedSegment) -> Result<(u8, Vec<SegmentId>)> {
+        self.delta_bytes[0] += done.chunks.plain_bytes().map_err(|error| failed(error.to_string()))? as u64;
+        self.delta_bytes[1] += done.sealed.bytes.len() as u64;
+        let bases: BTreeSet<SegmentId> = done.bases.iter().map(|run| run.segment).collect();
+        let mut depth = 0;
+        for base in &bases {
+            let state = self.tenant.index.segment(*base).map_err(|error| failed(error.to_string()))?;
+            let state = state.filter(|_| matches!(self.rely_on(*base), Ok(true)));
+            let state = state.ok_or_else(|| failed(format!("segment {base}, which a delta needs, was condemned while this backup ran; no snapshot was made: repeat the backup")))?;
+            depth = depth.max(state.depth + 1);
+        }
+        Ok((depth, bases.into_iter().collect()))
     }
 
     fn upload(&mut self, lane: Lane) -> Result<()> {
@@ -339,6 +503,9 @@ impl<'a> Session<'a> {
 
     /// Brings all that is new into the store.
     fn flush(&mut self) -> Result<()> {
+        if let Some(open) = self.open_delta.take() {
+            self.seal(Lane::Data, open.id, open.builder)?;
+        }
         for lane in [Lane::Data, Lane::Meta] {
             self.seal_open(lane)?;
             while !self.lanes[lane as usize].sealing.is_empty() {
@@ -378,8 +545,8 @@ impl<'a> Session<'a> {
     }
 
     /// Makes the snapshot, and ends the session. `snapshot.parent`, `content` and the byte counts
-    /// of `stats` are filled in here.
-    pub fn commit(mut self, mut snapshot: Snapshot, content: &SnapshotContent) -> Result<Snapshot> {
+    /// of `stats` are filled in here. Returns the snapshot, and bases that could not be read.
+    pub fn commit(mut self, mut snapshot: Snapshot, content: &SnapshotContent) -> Result<(Snapshot, Vec<String>)> {
         self.flush()?;
         let published = std::mem::take(&mut self.unpublished);
         let plain = encode(content);
@@ -394,6 +561,7 @@ impl<'a> Session<'a> {
         snapshot.content = Blob(sealed);
         snapshot.stats.new_bytes = self.new_bytes;
         [snapshot.stats.stored_bytes, snapshot.stats.metadata_bytes] = self.stored_bytes();
+        [snapshot.stats.delta_plain_bytes, snapshot.stats.delta_bytes] = self.delta_bytes;
         let (number, reach) = (self.number, std::mem::take(&mut self.reach));
         self.tenant.append("backup", |state, index| {
             for id in reach.iter() {
@@ -417,7 +585,7 @@ impl<'a> Session<'a> {
         })?;
         self.remember_published(published)?;
         self.tenant.checkpoint_since(number);
-        Ok(snapshot)
+        Ok((snapshot, self.warnings))
     }
 
     /// Ends the session without a snapshot. What was published stays usable until it is pruned.

@@ -1,6 +1,7 @@
 //! Streams: bytes into chunks and a recipe; a recipe back into bytes.
 
 use super::{
+    reference::Reference,
     segments::SegmentPool,
     session::{Lane, Session},
 };
@@ -31,6 +32,9 @@ pub struct StreamBuilder {
     open_run: Option<Run>,
     encoder: RunEncoder,
     recipe: Vec<u8>,
+    reference: Option<Reference>,
+    /// New bytes since the last chunk that was stored before, in the open delta segment.
+    pending_bytes: u64,
     /// Takes the recipe when it gets long.
     above: Option<Box<StreamBuilder>>,
 }
@@ -48,8 +52,16 @@ impl StreamBuilder {
             open_run: None,
             encoder: RunEncoder::default(),
             recipe: Vec::new(),
+            reference: None,
+            pending_bytes: 0,
             above: None,
         }
+    }
+
+    /// New chunks are to be stored as differences from an earlier version of the stream.
+    pub fn with_reference(mut self, reference: Option<Reference>) -> Self {
+        self.reference = reference;
+        self
     }
 
     /// Reads `from` to its end, or `limit` bytes, and stores what it gives. An error of the source
@@ -119,7 +131,27 @@ impl StreamBuilder {
             let bytes = &self.buffer[chunk];
             let id = session.hasher().id(bytes);
             self.digest.chunk(id, length as u32);
-            let place = session.place(self.lane, id, bytes)?;
+            let place = match (session.find(id)?, &mut self.reference) {
+                (Some(place), None) => place,
+                (Some(place), Some(reference)) => {
+                    let bases = reference.met(place, std::mem::take(&mut self.pending_bytes));
+                    session.add_bases(bases)?;
+                    if session.is_delta_full() {
+                        session.seal_delta()?;
+                    }
+                    place
+                }
+                (None, None) => session.store(self.lane, id, bytes)?,
+                (None, Some(reference)) => {
+                    if session.is_delta_full() {
+                        // The end of what was replaced is not known yet.
+                        session.add_bases(reference.follow(std::mem::take(&mut self.pending_bytes)))?;
+                        session.seal_delta()?;
+                    }
+                    self.pending_bytes += bytes.len() as u64;
+                    session.store_delta(id, bytes)?
+                }
+            };
             self.add_run(
                 session,
                 Run::Chunks { segment: place.segment, first: place.number, count: 1, bytes: length as u64 },
@@ -165,6 +197,9 @@ impl StreamBuilder {
     /// Ends the stream.
     pub fn finish(mut self, session: &mut Session<'_>) -> Result<Stream> {
         self.cut(session, 1)?;
+        if let Some(reference) = self.reference.as_mut().filter(|_| self.pending_bytes > 0) {
+            session.add_bases(reference.rest(self.pending_bytes))?;
+        }
         if let Some(run) = self.open_run.take() {
             self.encoder.push(&run, &mut self.recipe);
         }

@@ -1,0 +1,267 @@
+//! Guards deltas: whatever was edited, every version comes back byte for byte, at no more than what
+//! whole chunks cost, and reading and storing stay bounded.
+
+use crate::support::*;
+use std::sync::Arc;
+use strongroom::{
+    error::Kind,
+    format::names,
+    operation::{Unwatched, backup, check},
+    repository::Tenant,
+    store::{Metered, Recorded, Verb},
+};
+
+fn store(tenant: &mut Tenant, bytes: &[u8], deltas: bool) -> backup::Report {
+    let options = backup::Options { deltas, ..OPTIONS };
+    let mut from = bytes;
+    let input = backup::Input { name: "stream", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
+    backup::stream(tenant, input, labels("s"), &options, &Unwatched).unwrap()
+}
+
+/// Sealed bytes of all data packs.
+fn stored_bytes(tenant: &Tenant) -> u64 {
+    let listed = tenant.objects.list(&format!("{}/data", names::scope(tenant.keys.owner))).unwrap();
+    listed.iter().map(|object| object.size_bytes).sum()
+}
+
+fn edit(bytes: &mut Vec<u8>, random: &mut Random) {
+    let length = bytes.len() as u64;
+    let at = random.below(length + 1) as usize;
+    let size = 1 << random.below(17);
+    let end = (at + random.below(size) as usize).min(bytes.len());
+    let fresh = |random: &mut Random, size: u64| match random.below(3) {
+        0 => random.bytes(size as usize),
+        1 => vec![random.next() as u8; size as usize],
+        _ => random.text(size as usize),
+    };
+    match random.below(9) {
+        0 | 1 => {
+            let part = fresh(random, size.min(4096));
+            bytes.splice(at..at, part);
+        }
+        2 => drop(bytes.drain(at..end)),
+        3 | 4 => {
+            let part = fresh(random, (end - at) as u64);
+            bytes[at..end].copy_from_slice(&part);
+        }
+        5 => {
+            let part: Vec<u8> = bytes.drain(at..end).collect();
+            let to = random.below(bytes.len() as u64 + 1) as usize;
+            bytes.splice(to..to, part);
+        }
+        6 => bytes.rotate_left(at),
+        7 => bytes.truncate(bytes.len() - random.below(length / 8 + 1) as usize),
+        _ => {
+            let part = fresh(random, size);
+            bytes.extend(part);
+        }
+    }
+    if bytes.len() < 1000 {
+        *bytes = random.text(300_000);
+    }
+}
+
+/// `STRONGROOM_TEST_LONG=1` runs a thousand versions; else 160.
+#[test]
+fn every_version_of_edited_streams_comes_back_and_costs_no_more_than_whole_chunks() {
+    let seed: u64 = std::env::var("STRONGROOM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let scripts = if std::env::var_os("STRONGROOM_TEST_LONG").is_some() { 25 } else { 4 };
+    for seed in seed..seed + scripts {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let (with, without) = (Fixture::in_memory(seed), Fixture::in_memory(seed + 1000));
+        let (mut with, mut without) = (with.tenant(), without.tenant());
+        let mut bytes = if seed.is_multiple_of(2) { random.bytes(900_000) } else { random.text(1_500_000) };
+        let mut versions = Vec::new();
+        for _ in 0..40 {
+            store(&mut with, &bytes, true);
+            store(&mut without, &bytes, false);
+            versions.push(bytes.clone());
+            for _ in 0..1 + random.below(6) {
+                edit(&mut bytes, &mut random);
+            }
+        }
+        for (back, expected) in versions.iter().rev().enumerate() {
+            let found = read_bytes(&with, &format!("latest~{back}")).unwrap();
+            assert!(found == *expected, "seed {seed}, latest~{back}");
+        }
+        assert_eq!(check::check(&mut with, Some(100), &Unwatched).unwrap().problems, []);
+        let (with, without) = (stored_bytes(&with), stored_bytes(&without));
+        println!("stored {with} bytes with deltas, {without} without");
+        assert!(with as f64 <= without as f64 * 1.01, "seed {seed}: {with} > {without}");
+    }
+}
+
+/// A table whose dump changes a little every day.
+struct Database {
+    rows: Vec<String>,
+    columns: usize,
+    next: u64,
+    random: Random,
+}
+
+impl Database {
+    fn new(rows: usize) -> Self {
+        let mut database = Self { rows: Vec::new(), columns: 0, next: 0, random: Random(7) };
+        for _ in 0..rows {
+            let row = database.row();
+            database.rows.push(row);
+        }
+        database
+    }
+    fn row(&mut self) -> String {
+        self.next += 1;
+        let random = &mut self.random;
+        let words: Vec<String> = (0..8).map(|_| format!("{:x}", random.below(5000))).collect();
+        format!(
+            "{}\t{:016x}\t{}\t{}{}",
+            self.next,
+            random.next(),
+            words.join(" "),
+            random.below(100_000),
+            "\t\\N".repeat(self.columns)
+        )
+    }
+    fn dump(&self) -> Vec<u8> {
+        (self.rows.join("\n") + "\n").into_bytes()
+    }
+    /// One percent of the rows change, a few come and go; every week some are reordered, every
+    /// month there is a column more.
+    fn next_day(&mut self, day: usize) {
+        let count = self.rows.len();
+        for _ in 0..count / 100 {
+            let at = self.random.below(self.rows.len() as u64) as usize;
+            let changed = format!("{}\t{}", self.random.below(100_000), "\\N\t".repeat(self.columns));
+            let key: String = self.rows[at].split('\t').take(3).collect::<Vec<_>>().join("\t");
+            self.rows[at] = format!("{key}\t{}", changed.trim_end());
+        }
+        for _ in 0..count / 1000 {
+            let row = self.row();
+            let at = self.random.below(self.rows.len() as u64) as usize;
+            self.rows.insert(at, row);
+            let gone = self.random.below(self.rows.len() as u64) as usize;
+            self.rows.remove(gone);
+        }
+        if day.is_multiple_of(7) {
+            let from = self.random.below(self.rows.len() as u64 / 2) as usize;
+            let part: Vec<String> = self.rows.drain(from..from + count / 10).collect();
+            self.rows.extend(part);
+        }
+        if day.is_multiple_of(30) {
+            self.columns += 1;
+            self.rows.iter_mut().for_each(|row| row.push_str("\t\\N"));
+        }
+    }
+}
+
+/// What a restore of the newest snapshot costs: bytes read, and segments of data opened.
+fn restore_cost(fixture: &Fixture, expected: &[u8]) -> (u64, usize) {
+    let recorded = Arc::new(Recorded::new(fixture.objects.clone()));
+    let metered = Arc::new(Metered { inner: recorded.clone(), traffic: Default::default() });
+    let tenant = fixture.repository_on(metered.clone()).unwrap().tenant("t").unwrap();
+    let before = metered.traffic.bytes_down.load(std::sync::atomic::Ordering::Relaxed);
+    recorded.calls.lock().unwrap().clear();
+    assert!(read_bytes(&tenant, "latest").unwrap() == expected);
+    let bytes = metered.traffic.bytes_down.load(std::sync::atomic::Ordering::Relaxed) - before;
+    let calls = recorded.calls.lock().unwrap();
+    (bytes, calls.iter().filter(|(verb, name)| *verb == Verb::Get && name.contains("/data/")).count())
+}
+
+/// 365 days of a small table; `STRONGROOM_TEST_LONG=1`: of one thirteen times as large.
+#[test]
+fn after_a_year_of_days_the_newest_restores_for_little_more_than_a_full_backup() {
+    let rows = if std::env::var_os("STRONGROOM_TEST_LONG").is_some() { 2_000_000 } else { 150_000 };
+    let fixture = Fixture::in_memory(9);
+    let mut tenant = fixture.tenant();
+    let mut database = Database::new(rows);
+    for day in 1..=365usize {
+        let dump = database.dump();
+        store(&mut tenant, &dump, true);
+        if day.is_power_of_two() || day == 365 {
+            let (bytes, segments) = restore_cost(&fixture, &dump);
+            let full = Fixture::in_memory(10);
+            store(&mut full.tenant(), &dump, true);
+            let (full_bytes, full_segments) = restore_cost(&full, &dump);
+            let stored = stored_bytes(&tenant);
+            println!(
+                "day {day}: stored {stored} bytes, {:.2} of the first day's; the newest reads {bytes} bytes ({:.2} of a full one's) and opens {segments} segments ({:.2})",
+                stored as f64 / full_bytes as f64,
+                bytes as f64 / full_bytes as f64,
+                segments as f64 / full_segments as f64
+            );
+            // The goal is 1.5, which it passes on a day on which every row changed.
+            assert!(bytes as f64 <= full_bytes as f64 * 1.75, "{bytes} > 1.75 * {full_bytes}");
+            assert!(segments <= 2 * full_segments, "{segments} > 2 * {full_segments}");
+        }
+        database.next_day(day);
+    }
+}
+
+#[test]
+fn what_a_delta_may_cost_is_bounded() {
+    let fixture = Fixture::in_memory(3);
+    let mut tenant = fixture.tenant();
+    let mut random = Random(3);
+    // Every block changes each time, and blocks change places: references are deep, many and misleading.
+    let mut blocks: Vec<Vec<u8>> = (0..300).map(|_| random.text(40_000)).collect();
+    for _ in 0..20 {
+        store(&mut tenant, &blocks.concat(), true);
+        for _ in 0..100 {
+            let (a, b) = (random.below(300) as usize, random.below(300) as usize);
+            blocks.swap(a, b);
+        }
+        blocks.iter_mut().for_each(|block| {
+            let at = random.below(block.len() as u64) as usize;
+            block[at] ^= 1;
+        });
+    }
+    let mut deepest = 0;
+    tenant
+        .index
+        .each_segment(&mut |id, state| {
+            assert!(
+                state.depth <= 13 && state.bases.len() <= 64,
+                "{id}: {} bases, depth {}",
+                state.bases.len(),
+                state.depth
+            );
+            deepest = deepest.max(state.depth);
+            Ok(true)
+        })
+        .unwrap();
+    assert!(deepest > 0);
+    assert!(read_bytes(&tenant, "latest~7").is_ok());
+    assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, []);
+}
+
+#[test]
+fn a_base_that_is_gone_costs_bytes_at_backup_and_is_named_at_restore() {
+    let fixture = Fixture::in_memory(4);
+    let mut tenant = fixture.tenant();
+    let mut random = Random(4);
+    let mut bytes = random.text(6 << 20);
+    store(&mut tenant, &bytes, true);
+    let change = |bytes: &mut Vec<u8>, random: &mut Random| {
+        (0..100).for_each(|_| {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1;
+        })
+    };
+    change(&mut bytes, &mut random);
+    let second = store(&mut tenant, &bytes, true);
+    assert!(second.stats.delta_bytes * 10 < second.stats.delta_plain_bytes, "{:?}", second.stats);
+    // The pack of the first snapshot's data goes.
+    let packs = fixture.objects.list(&format!("{}/data", names::scope(tenant.keys.owner))).unwrap();
+    let first = packs.iter().max_by_key(|object| object.size_bytes).unwrap();
+    fixture.objects.delete(&first.name).unwrap();
+    let error = read_bytes(&fixture.tenant(), "latest").unwrap_err();
+    assert!(error.kind == Kind::Damaged && error.message.contains(&first.name), "{error}");
+    change(&mut bytes, &mut random);
+    let third = store(&mut fixture.tenant(), &bytes, true);
+    assert!(!third.warnings.is_empty() && third.stats.delta_bytes == 0, "{third:?}");
+    // All three need that pack, and `check` says so; from then on it is not relied on.
+    let report = check::check(&mut fixture.tenant(), None, &Unwatched).unwrap();
+    assert_eq!(report.problems.iter().map(|problem| problem.snapshots.len()).max(), Some(3), "{report:?}");
+    store(&mut fixture.tenant(), &bytes, true);
+    assert!(read_bytes(&fixture.tenant(), "latest").unwrap() == bytes);
+}
