@@ -143,6 +143,7 @@ record! {
     }
 
     /// A part of a run: rows that were added or changed in it.
+    #[derive(Default)]
     CheckpointPart {
         0 segments: Vec<SegmentFact>,
         1 packs: Vec<PackStateFact>,
@@ -159,11 +160,5 @@ record! {
     PackStateFact {
         0 pack: PackId,
         1 state: PackState,
-    }
-}
-
-impl Default for CheckpointPart {
-    fn default() -> Self {
-        Self { segments: Vec::new(), packs: Vec::new(), snapshots: Vec::new(), unknown: Default::default() }
     }
 }

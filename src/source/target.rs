@@ -300,7 +300,7 @@ impl Target {
             self.links = Some(Arc::new(rustix::fs::openat(root, LINKS, flags, Mode::empty())?));
         }
         let Some(links) = &self.links else { return Ok(()) };
-        Ok(rustix::fs::linkat(self.top(), &name, links, &link_name(key), AtFlags::empty())?)
+        Ok(rustix::fs::linkat(self.top(), &name, links, link_name(key), AtFlags::empty())?)
     }
 }
 
