@@ -17,10 +17,15 @@ fn write(folder: &Path) {
     std::fs::write(data.join("bytes"), Random(2).bytes(20_000)).unwrap();
     std::fs::write(data.join("zeros"), vec![0; 50_000]).unwrap();
     std::fs::write(data.join("sub/empty"), b"").unwrap();
-    // Twice, so that the second has a parent, and chunks that it did not store.
-    for _ in 0..2 {
+    // Twice, so that the second has a parent, chunks that it did not store, and a delta.
+    for round in 0..2 {
         let copy = Command::new("cp").arg("-a").arg(&data).arg(place.path("data")).status().unwrap();
         assert!(copy.success());
+        if round == 0 {
+            let mut text = Random(1).text(60_000);
+            (1000..60_000).step_by(7000).for_each(|at| text[at] ^= 1);
+            std::fs::write(place.path("data/text"), text).unwrap();
+        }
         place.ok(&["backup", "--source", "fixture", "--rescan", place.path("data").to_str().unwrap()]);
         place.ok(&[
             "backup",
@@ -35,6 +40,7 @@ fn write(folder: &Path) {
         ]);
         std::fs::remove_dir_all(place.path("data")).unwrap();
     }
+    assert!(place.json(&["stats"])["delta_bytes"].as_u64() > Some(0));
     for name in ["repo", "key"] {
         assert!(Command::new("cp").arg("-r").arg(place.path(name)).arg(folder).status().unwrap().success());
     }
