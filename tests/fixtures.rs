@@ -93,8 +93,8 @@ fn every_format_version_can_be_read() {
                 String::from_utf8(output.stdout).unwrap()
             };
             let listed = read(&["list".as_ref()]);
-            let id =
-                listed.lines().find(|line| line.contains(" fixture ")).unwrap().split(' ').next().unwrap().to_owned();
+            let newest = listed.lines().rfind(|line| line.contains(" fixture ")).unwrap();
+            let id = newest.split(' ').next().unwrap().to_owned();
             let out = scratch.path().join("python");
             read(&[id.as_ref(), out.as_os_str()]);
             assert_eq!(
