@@ -4,23 +4,21 @@ use super::{
     Monitor,
     browse::{Entries, content},
     interrupted,
+    previous::{Earlier, Previous, reference_to},
 };
 use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         Blob,
-        catalogue::{Entry, FileType, INDEX_STRIDE, IndexPoint, compare_paths, framed},
-        names::PackKind,
+        catalogue::{Entry, FileType, INDEX_STRIDE, IndexPoint, framed},
         recipe::Stream,
-        segment_set::SegmentSet,
         snapshot::{Snapshot, SnapshotContent, Stats},
     },
-    ledger::Tables,
     pipeline::chunk::ChunkSize,
-    repository::{Deltas, Lane, Reference, SEGMENT_BYTES, SegmentPool, Session, StreamBuilder, Tenant},
+    repository::{Deltas, Lane, Reference, SegmentPool, Session, StreamBuilder, Tenant},
     source::{Extent, OpenFile, Selection, Walk, Walked},
 };
-use std::{cmp::Ordering, collections::BTreeMap, io::Read, path::Path};
+use std::{collections::BTreeMap, io::Read, path::Path};
 
 /// How many bytes of opened segments a backup keeps, to compare with.
 const POOL_BYTES: usize = 32 << 20;
@@ -66,14 +64,14 @@ pub fn files(
     let pool = SegmentPool::new(tenant.segments()?, POOL_BYTES);
     // An unreadable catalogue costs time, not safety: everything is read again.
     let old = parent.as_ref().and_then(|parent| Entries::open(&pool, &content(tenant, parent).ok()?, b"").ok());
-    let mut previous = Previous { entries: old.filter(|_| !options.rescan), next: None };
+    let mut previous = Previous::new(old.filter(|_| !options.rescan));
     if options.dry_run {
         return dry_run(selection, &mut previous, monitor);
     }
-    let earlier = Earlier::find(tenant, &labels.source, options, false);
+    let earlier = options.deltas.then(|| Earlier::find(tenant, &labels.source, false)).flatten();
     let mut compared = match &earlier {
         Some(earlier) => earlier.entries(&pool, b""),
-        None => Previous { entries: None, next: None },
+        None => Previous::new(None),
     };
     let mut backup = Begun::new(tenant, options, labels, earlier.map(|earlier| (pool.clone(), earlier)))?;
     monitor.phase("backup", None);
@@ -156,7 +154,7 @@ pub fn stream(
     if options.dry_run {
         return Err(Error::new(Kind::Usage, "a stream can be read only once, so there is no dry run of it"));
     }
-    let earlier = Earlier::find(tenant, &labels.source, options, true);
+    let earlier = options.deltas.then(|| Earlier::find(tenant, &labels.source, true)).flatten();
     let old = earlier.as_ref().and_then(|earlier| earlier.entries(&pool, name.as_bytes()).take(name.as_bytes()));
     let reference = reference_to(&pool, old);
     let mut backup = Begun::new(tenant, options, labels, earlier.map(|earlier| (pool.clone(), earlier)))?;
@@ -216,141 +214,6 @@ pub fn stream(
     backup.stats.logical_bytes = stream.length;
     monitor.progress(1, 0);
     backup.commit(vec![Blob(name.as_bytes().to_vec())], command)
-}
-
-/// The previous catalogue, read beside the walk.
-struct Previous {
-    entries: Option<Entries>,
-    next: Option<Entry>,
-}
-
-impl Previous {
-    /// Returns the entry of a path, if there was one. Paths must be asked for in order.
-    fn take(&mut self, path: &[u8]) -> Option<Entry> {
-        loop {
-            if self.next.is_none() {
-                // A damaged catalogue counts as ended: what it does not tell is read again.
-                self.next = self.entries.as_mut()?.read_next().unwrap_or_default();
-                if self.next.is_none() {
-                    self.entries = None;
-                }
-            }
-            match compare_paths(&self.next.as_ref()?.path.0, path) {
-                Ordering::Less => self.next = None,
-                Ordering::Equal => return self.next.take(),
-                Ordering::Greater => return None,
-            }
-        }
-    }
-}
-
-/// How many snapshots are looked at for one to be compared with.
-const CANDIDATES_MAX: usize = 64;
-/// Nothing is compared with what is this many differences away from whole data.
-const COMPARED_DEPTH_MAX: u8 = 1;
-
-/// What a restore has to open.
-#[derive(Default)]
-struct RestoreCost {
-    segments: u64,
-    depth: u8,
-    bytes: u64,
-    plain_segments: u64,
-    /// Sealed bytes of segments without bases.
-    plain_bytes: u64,
-}
-
-impl RestoreCost {
-    /// Adds up the data segments of a reach, by what the index says of them.
-    fn of(tenant: &Tenant, reach: &SegmentSet) -> Option<Self> {
-        let mut cost = Self::default();
-        for id in reach.iter() {
-            let segment = tenant.index.segment(id).ok()??;
-            if tenant.index.pack(segment.pack).ok()??.kind != PackKind::Data as u8 {
-                continue;
-            }
-            cost.segments += 1;
-            cost.depth = cost.depth.max(segment.depth);
-            cost.bytes += u64::from(segment.length);
-            if segment.depth == 0 {
-                cost.plain_segments += 1;
-                cost.plain_bytes += u64::from(segment.length);
-            }
-        }
-        Some(cost)
-    }
-
-    /// Says whether a restore reads a quarter more than one of whole data would, and deltas have saved
-    /// what storing it whole again costs: so deltas never cost more than they save.
-    fn is_worn(&self, tenant: &Tenant, source: &str, newest: &Stats) -> bool {
-        let average = self.plain_bytes / self.plain_segments.max(1);
-        let sealed = |plain_bytes: u64| plain_bytes / SEGMENT_BYTES as u64 * average;
-        let full_bytes = sealed(newest.logical_bytes) + average;
-        if self.bytes * 4 <= full_bytes * 5 {
-            return false;
-        }
-        let mut saved = 0i64;
-        for (number, state) in
-            tenant.state.live().into_iter().filter(|state| state.snapshot.source == source).enumerate()
-        {
-            let stats = &state.snapshot.stats;
-            // Half, since chunks that are stored again are among them.
-            saved += (sealed(stats.delta_plain_bytes) / 2) as i64 - stats.delta_bytes as i64;
-            let was_whole =
-                number > 0 && stats.delta_plain_bytes == 0 && stats.new_bytes * 10 > stats.logical_bytes * 9;
-            saved -= if was_whole { stats.stored_bytes as i64 } else { 0 };
-        }
-        saved > full_bytes as i64
-    }
-}
-
-/// The snapshot whose streams new chunks are compared with.
-struct Earlier {
-    /// None: nothing is compared or reused, all is stored whole again.
-    content: Option<SnapshotContent>,
-    reach: SegmentSet,
-}
-
-impl Earlier {
-    /// Finds it: the newest one of the source whose restore is not dear yet. What later ones changed
-    /// is then stored again against that one, all together, so that restores stay fast for ever.
-    /// `is_whole` says that all of the source is read whatever it looks like: only then can it be stored
-    /// whole again.
-    fn find(tenant: &Tenant, source: &str, options: &Options, is_whole: bool) -> Option<Self> {
-        if !options.deltas {
-            return None;
-        }
-        let state = &tenant.state;
-        let mut of_source = state.live().into_iter().rev().filter(|state| state.snapshot.source == source).peekable();
-        let newest = *of_source.peek()?;
-        let full = newest.snapshot.stats.logical_bytes / SEGMENT_BYTES as u64 + 1;
-        let newest_reach = state.reach(newest.snapshot.id);
-        if is_whole && RestoreCost::of(tenant, &newest_reach)?.is_worn(tenant, source, &newest.snapshot.stats) {
-            return Some(Self { content: None, reach: SegmentSet::default() });
-        }
-        let last_session = newest_reach.iter().last().map(|id| id.session);
-        let stored_last = newest_reach.iter().filter(|id| Some(id.session) == last_session).count() as u64;
-        let chosen = of_source.take(CANDIDATES_MAX).zip(1..).find_map(|(candidate, backups)| {
-            let reach = state.reach(candidate.snapshot.id);
-            let cost = RestoreCost::of(tenant, &reach)?;
-            // What this backup is likely to add: as much as the last, for each one since the candidate.
-            let added = (stored_last * backups).min(full * 2 / 3 + 1);
-            let is_dear = cost.segments + added > full * 2 || cost.depth > COMPARED_DEPTH_MAX;
-            (!is_dear).then_some((candidate, reach))
-        });
-        let (chosen, reach) = chosen.unwrap_or((newest, newest_reach));
-        // A catalogue that cannot be read costs bytes, not safety.
-        Some(Self { content: Some(content(tenant, chosen).ok()?), reach })
-    }
-
-    fn entries(&self, pool: &SegmentPool, below: &[u8]) -> Previous {
-        let entries = self.content.as_ref().and_then(|content| Entries::open(pool, content, below).ok());
-        Previous { entries, next: None }
-    }
-}
-
-fn reference_to(pool: &SegmentPool, old: Option<Entry>) -> Option<Reference> {
-    Reference::new(pool, &old?.content?).ok()
 }
 
 fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor) -> Result<Report> {
@@ -417,11 +280,14 @@ impl<'a> Begun<'a> {
             )));
         }
         let mut session = Session::begin(tenant, "backup", size, options.verify)?;
-        let pool = earlier.as_ref().map(|(pool, _)| pool.clone());
-        if let Some((pool, earlier)) = earlier {
-            session.use_deltas(Deltas { pool, reach: earlier.reach, rebase: earlier.content.is_none() });
+        let (mut pool, mut old_catalogue) = (None, None);
+        if let Some((from, earlier)) = earlier {
+            old_catalogue = earlier.content.as_ref().and_then(|content| Reference::new(&from, &content.catalogue).ok());
+            pool = Some(from.clone());
+            let rebase = earlier.content.is_none();
+            session.use_deltas(Deltas { pool: from, reach: earlier.reach, rebase });
         }
-        let catalogue = StreamBuilder::new(&mut session, Lane::Meta);
+        let catalogue = StreamBuilder::new(&mut session, Lane::Meta).with_reference(old_catalogue);
         let path_index = StreamBuilder::new(&mut session, Lane::Meta);
         Ok(Self {
             session,

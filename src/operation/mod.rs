@@ -4,6 +4,7 @@
 pub mod backup;
 pub mod browse;
 pub mod check;
+mod previous;
 pub mod restore;
 
 /// Watches an operation, and can stop it.

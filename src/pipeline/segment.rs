@@ -20,7 +20,7 @@ use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
 pub const LEVEL: i32 = 3;
 
 /// A delta is kept if it has at most this many percent of the bytes that the segment has without bases.
-const DELTA_PERCENT_MAX: usize = 50;
+const DELTA_PERCENT_MAX: usize = 75;
 /// Below this many percent of the plain bytes a delta is kept without looking for the other size.
 const DELTA_PERCENT_SURE: usize = 12;
 

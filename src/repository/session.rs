@@ -127,7 +127,7 @@ pub struct Session<'a> {
     chunkers: [Arc<Chunker>; 2],
     lanes: [LaneState; 2],
     deltas: Option<Deltas>,
-    open_delta: Option<OpenDelta>,
+    open_deltas: [Option<OpenDelta>; 2],
     /// Bases that could not be read: what was stored whole instead.
     warnings: Vec<String>,
     next_segment: u32,
@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
             ],
             lanes: [LaneState::new(PackKind::Data), LaneState::new(PackKind::Meta)],
             deltas: None,
-            open_delta: None,
+            open_deltas: [None, None],
             warnings: Vec::new(),
             delta_bytes: [0; 2],
             next_segment: 0,
@@ -266,14 +266,14 @@ impl<'a> Session<'a> {
     }
 
     /// Stores a chunk whose place in an earlier version is known, or will be.
-    pub fn store_delta(&mut self, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
-        let open = match &mut self.open_delta {
+    pub fn store_delta(&mut self, lane: Lane, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
+        let open = match &mut self.open_deltas[lane as usize] {
             Some(open) => open,
             None => {
                 let segment = SegmentId { session: self.number, ordinal: self.next_segment };
                 self.next_segment += 1;
                 self.reach.insert(segment);
-                self.open_delta.insert(OpenDelta {
+                self.open_deltas[lane as usize].insert(OpenDelta {
                     id: segment,
                     builder: SegmentBuilder::default(),
                     base_bytes: 0,
@@ -282,14 +282,14 @@ impl<'a> Session<'a> {
             }
         };
         let place = ChunkPlace { segment: open.id, number: open.builder.push(id, bytes) };
-        self.count(Lane::Data, id, place, bytes.len());
+        self.count(lane, id, place, bytes.len());
         Ok(place)
     }
 
     /// Says whether the open delta segment takes no more chunks: its bases are to be given, then it is
     /// to be sealed.
-    pub fn is_delta_full(&self) -> bool {
-        self.open_delta.as_ref().is_some_and(|open| {
+    pub fn is_delta_full(&self, lane: Lane) -> bool {
+        self.open_deltas[lane as usize].as_ref().is_some_and(|open| {
             open.builder.bytes.len() >= DELTA_SEGMENT_BYTES
                 || open.base_bytes >= BASE_BYTES_MAX
                 || open.base_segments.len() >= BASE_SEGMENTS_MAX
@@ -299,8 +299,8 @@ impl<'a> Session<'a> {
 
     /// Gives the open delta segment chunks to be compared with. Those that cannot be relied on are
     /// left out, and so are those beyond the bounds.
-    pub fn add_bases(&mut self, runs: Vec<BaseRun>) -> Result<()> {
-        let Some(open) = &mut self.open_delta else { return Ok(()) };
+    pub fn add_bases(&mut self, lane: Lane, runs: Vec<BaseRun>) -> Result<()> {
+        let Some(open) = &mut self.open_deltas[lane as usize] else { return Ok(()) };
         for run in runs {
             let state = self.tenant.index.segment(run.segment).map_err(|error| failed(error.to_string()))?;
             let usable = state.as_ref().is_some_and(|state| {
@@ -409,9 +409,9 @@ impl<'a> Session<'a> {
     }
 
     /// Seals the open delta segment.
-    pub fn seal_delta(&mut self) -> Result<()> {
-        let Some(open) = self.open_delta.take() else { return Ok(()) };
-        self.seal(Lane::Data, open.id, open.builder)?;
+    pub fn seal_delta(&mut self, lane: Lane) -> Result<()> {
+        let Some(open) = self.open_deltas[lane as usize].take() else { return Ok(()) };
+        self.seal(lane, open.id, open.builder)?;
         self.publish_if_due()
     }
 
@@ -445,7 +445,7 @@ impl<'a> Session<'a> {
         let Some(receiver) = self.lanes[lane as usize].sealing.pop_front() else { return Ok(()) };
         let done = receiver.recv().map_err(|_| failed("a program error while a segment was sealed"))??;
         self.warnings.extend(done.problem.clone());
-        let below = if done.sealed.is_delta { self.rely_on_bases(&done)? } else { (0, Vec::new()) };
+        let below = if done.sealed.is_delta { self.rely_on_bases(lane, &done)? } else { (0, Vec::new()) };
         let state = &mut self.lanes[lane as usize];
         state.stored_bytes += done.sealed.bytes.len() as u64;
         state.pack.add(done.id, done.chunks, done.sealed.bytes, below);
@@ -456,9 +456,11 @@ impl<'a> Session<'a> {
     }
 
     /// Takes the bases of a delta segment into the reach. Returns its depth and its bases.
-    fn rely_on_bases(&mut self, done: &SealedSegment) -> Result<(u8, Vec<SegmentId>)> {
-        self.delta_bytes[0] += done.chunks.plain_bytes().map_err(|error| failed(error.to_string()))? as u64;
-        self.delta_bytes[1] += done.sealed.bytes.len() as u64;
+    fn rely_on_bases(&mut self, lane: Lane, done: &SealedSegment) -> Result<(u8, Vec<SegmentId>)> {
+        if lane == Lane::Data {
+            self.delta_bytes[0] += done.chunks.plain_bytes().map_err(|error| failed(error.to_string()))? as u64;
+            self.delta_bytes[1] += done.sealed.bytes.len() as u64;
+        }
         let bases: BTreeSet<SegmentId> = done.bases.iter().map(|run| run.segment).collect();
         let mut depth = 0;
         for base in &bases {
@@ -503,11 +505,11 @@ impl<'a> Session<'a> {
 
     /// Brings all that is new into the store.
     fn flush(&mut self) -> Result<()> {
-        if let Some(open) = self.open_delta.take() {
-            self.seal(Lane::Data, open.id, open.builder)?;
-        }
         for lane in [Lane::Data, Lane::Meta] {
             self.seal_open(lane)?;
+            if let Some(open) = self.open_deltas[lane as usize].take() {
+                self.seal(lane, open.id, open.builder)?;
+            }
             while !self.lanes[lane as usize].sealing.is_empty() {
                 self.pack_next(lane)?;
             }

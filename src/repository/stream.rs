@@ -135,21 +135,21 @@ impl StreamBuilder {
                 (Some(place), None) => place,
                 (Some(place), Some(reference)) => {
                     let bases = reference.met(place, std::mem::take(&mut self.pending_bytes));
-                    session.add_bases(bases)?;
-                    if session.is_delta_full() {
-                        session.seal_delta()?;
+                    session.add_bases(self.lane, bases)?;
+                    if session.is_delta_full(self.lane) {
+                        session.seal_delta(self.lane)?;
                     }
                     place
                 }
                 (None, None) => session.store(self.lane, id, bytes)?,
                 (None, Some(reference)) => {
-                    if session.is_delta_full() {
+                    if session.is_delta_full(self.lane) {
                         // The end of what was replaced is not known yet.
-                        session.add_bases(reference.follow(std::mem::take(&mut self.pending_bytes)))?;
-                        session.seal_delta()?;
+                        session.add_bases(self.lane, reference.follow(std::mem::take(&mut self.pending_bytes)))?;
+                        session.seal_delta(self.lane)?;
                     }
                     self.pending_bytes += bytes.len() as u64;
-                    session.store_delta(id, bytes)?
+                    session.store_delta(self.lane, id, bytes)?
                 }
             };
             self.add_run(
@@ -198,7 +198,7 @@ impl StreamBuilder {
     pub fn finish(mut self, session: &mut Session<'_>) -> Result<Stream> {
         self.cut(session, 1)?;
         if let Some(reference) = self.reference.as_mut().filter(|_| self.pending_bytes > 0) {
-            session.add_bases(reference.rest(self.pending_bytes))?;
+            session.add_bases(self.lane, reference.rest(self.pending_bytes))?;
         }
         if let Some(run) = self.open_run.take() {
             self.encoder.push(&run, &mut self.recipe);

@@ -1,0 +1,60 @@
+//! The commands: each asks an operation, and prints what came of it.
+
+mod backup;
+mod browse;
+mod owners;
+mod report;
+mod restore;
+
+use super::{args::*, output::Screen, ready, tour};
+use crate::error::{Result, failed};
+use serde_json::Value;
+use std::io::Write;
+
+/// Runs a command.
+pub fn run(args: Args) -> Result<()> {
+    let global = ready::with_profile(args.global)?;
+    match args.command {
+        Command::Key(KeyCommand::Generate { file }) => owners::key_generate(&global, &file),
+        Command::Key(KeyCommand::Export { circle, file }) => owners::key_export(&global, circle, &file),
+        Command::Init => owners::init(&global),
+        Command::Tenant(TenantCommand::Create { name, owner, cipher, chunk_size }) => {
+            owners::tenant_create(&global, &name, owner.as_deref(), cipher, &chunk_size)
+        }
+        Command::Tenant(TenantCommand::List) => owners::tenant_list(&global),
+        Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),
+        Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
+        Command::Policy(PolicyCommand::Set { source, chunk_size }) => owners::policy_set(&global, source, &chunk_size),
+        Command::Backup(args) => backup::back_up(&global, *args),
+        Command::Snapshots { source } => browse::snapshots(&global, source.as_deref()),
+        Command::Ls { snapshot, shallow } => browse::ls(&global, &snapshot, shallow),
+        Command::Find { pattern } => browse::find(&global, &pattern),
+        Command::Diff { old, new } => browse::diff(&global, &old, &new),
+        Command::Cat { snapshot } => restore::cat(&global, &snapshot),
+        Command::Restore(args) => restore::restore_files(&global, &args),
+        Command::Check { read_data } => report::check_all(&global, read_data),
+        Command::Stats => report::stats(&global),
+        Command::Audit(AuditCommand::Show) => report::audit_show(&global),
+        Command::Tour => tour::run(&global),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut super::command(), "strongroom", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man => clap_mangen::Man::new(super::command())
+            .render(&mut std::io::stdout())
+            .map_err(|error| failed(error.to_string())),
+    }
+}
+
+/// Prints one object, or what a person reads.
+fn print(global: &Global, object: Value, text: impl FnOnce() -> String) {
+    let line = if global.json { object.to_string() } else { text() };
+    if (global.json || !global.quiet) && !line.is_empty() {
+        // A closed pipe is nobody's loss.
+        drop(writeln!(std::io::stdout().lock(), "{}", line.trim_end()));
+    }
+}
+
+fn screen(global: &Global) -> Screen {
+    Screen::new(global.progress.unwrap_or(Progress::Auto), global.quiet)
+}

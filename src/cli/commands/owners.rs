@@ -1,0 +1,193 @@
+//! Who may: keys, the repository, tenants and their policy.
+
+use super::print;
+use crate::{
+    cli::{args::*, output::size, ready, system},
+    error::{Error, Kind, Result, failed},
+    format::{
+        encode,
+        entry::{Annex, EntryKind, SourcePolicy},
+        key::Circle,
+        sealed::Suite,
+    },
+    pipeline::chunk::ChunkSize,
+    repository::{Identity, NewTenant, PublicIdentity, Tenant},
+};
+use serde_json::json;
+use std::{collections::BTreeMap, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+
+fn write_secret(file: &Path, identity: &Identity) -> Result<PublicIdentity> {
+    let cannot = |path: &Path, error: std::io::Error| failed(path.display().to_string()).because(error);
+    let public = identity.public()?;
+    let mut secret = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .map_err(|error| cannot(file, error))?;
+    secret
+        .write_all(identity.to_key_file()?.as_bytes())
+        .and_then(|()| secret.sync_all())
+        .map_err(|error| cannot(file, error))?;
+    let mut public_file = file.as_os_str().to_owned();
+    public_file.push(".pub");
+    std::fs::write(&public_file, public.to_text() + "\n").map_err(|error| cannot(Path::new(&public_file), error))?;
+    Ok(public)
+}
+
+pub(super) fn key_generate(global: &Global, file: &Path) -> Result<()> {
+    let public = write_secret(file, &Identity::generate(&system::System))?;
+    print(global, json!({ "key_file": file, "public": public.to_text() }), || {
+        format!(
+            "{} holds a new key, {}.pub its public half.\nWhoever loses it loses every backup that no other key opens: nobody can make it again. Keep a copy where the backups are not.",
+            file.display(),
+            file.display()
+        )
+    });
+    Ok(())
+}
+
+pub(super) fn key_export(global: &Global, circle: ExportCircle, file: &Path) -> Result<()> {
+    let repository = ready::repository(global)?;
+    let mut tenant = ready::tenant(global)?;
+    let circle = match circle {
+        ExportCircle::Steward => Circle::Steward,
+        ExportCircle::Indexer => Circle::Indexer,
+    };
+    let public = write_secret(file, &Identity::generate(&system::System))?;
+    repository.add_identity(&mut tenant, circle, EntryKind::STEWARD_ROLE, &public, circle.name())?;
+    print(
+        global,
+        json!({ "key_file": file, "circle": circle.name(), "tenant": tenant.name, "public": public.to_text() }),
+        || {
+            format!(
+                "{} opens tenant {} as {}: it reads no content and no names of files",
+                file.display(),
+                tenant.name,
+                circle.name()
+            )
+        },
+    );
+    Ok(())
+}
+
+pub(super) fn init(global: &Global) -> Result<()> {
+    let repository = ready::init(global)?;
+    let id = repository.config.repository;
+    print(
+        global,
+        json!({ "repository_id": id.to_string(), "format": repository.config.format, "several_writers": repository.config.atomic_create }),
+        || {
+            let writers = if repository.config.atomic_create {
+                ""
+            } else {
+                "\nThis store cannot tell several writers apart: use one at a time."
+            };
+            format!("repository {id} made; this key is its operator. Next: strongroom tenant create NAME{writers}")
+        },
+    );
+    Ok(())
+}
+
+pub(super) fn tenant_create(
+    global: &Global,
+    name: &str,
+    owner: Option<&Path>,
+    cipher: Cipher,
+    chunk_size: &str,
+) -> Result<()> {
+    let chunk_size = ready::chunk_size(chunk_size)?;
+    let owner = match owner {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Error::new(Kind::Usage, path.display().to_string()).because(error))?;
+            Some(text.parse::<PublicIdentity>()?)
+        }
+        None => None,
+    };
+    let suite = match cipher {
+        Cipher::Xaes256gcm => Suite::Xaes256Gcm,
+        Cipher::Xchacha20poly1305 => Suite::XChaCha20Poly1305,
+    };
+    let owned = owner.is_some();
+    let id =
+        ready::repository(global)?.create_tenant(&NewTenant { name: name.to_owned(), owner, suite, chunk_size })?;
+    print(global, json!({ "tenant": name, "tenant_id": id.to_string() }), || {
+        let custody =
+            if owned { "only its owner reads it; this key keeps the steward's part" } else { "this key reads it" };
+        format!("tenant {name} made ({id}); {custody}")
+    });
+    Ok(())
+}
+
+pub(super) fn tenant_list(global: &Global) -> Result<()> {
+    let tenants = ready::repository(global)?.tenants()?;
+    let list: Vec<_> = tenants
+        .iter()
+        .map(|(name, id, circle)| json!({ "tenant": name, "tenant_id": id.to_string(), "circle": circle.name() }))
+        .collect();
+    print(global, json!({ "tenants": list }), || {
+        tenants.iter().map(|(name, id, circle)| format!("{id}  {:8} {name}\n", circle.name())).collect()
+    });
+    Ok(())
+}
+
+pub(super) fn tenant_show(global: &Global, name: String) -> Result<()> {
+    let tenant = ready::tenant(&Global { tenant: Some(name), ..global.clone() })?;
+    let (state, id) = (&tenant.state, tenant.keys.owner);
+    let snapshots = state.live().len();
+    let chunk = chunks(state.policy.chunk_bytes, state.policy.fixed);
+    let suite = if state.create.suite == 1 { "xaes256gcm" } else { "xchacha20poly1305" };
+    let object = json!({ "tenant": tenant.name, "tenant_id": id.to_string(), "circle": tenant.keys.circle.name(), "cipher": suite, "chunk_bytes": state.policy.chunk_bytes, "chunk_fixed": state.policy.fixed,
+        "snapshots": snapshots, "entries": state.head.number + 1, "head": state.head.hash.to_string(), "epoch": state.epoch });
+    print(global, object, || {
+        format!(
+            "tenant     {}\nid         {id}\nthis key   {}\ncipher     {suite}\nchunks     {chunk}\nsnapshots  {snapshots}\nledger     {} entries, head {}",
+            tenant.name,
+            tenant.keys.circle.name(),
+            state.head.number + 1,
+            state.head.hash
+        )
+    });
+    Ok(())
+}
+
+fn chunks(bytes: u32, fixed: bool) -> String {
+    format!("{}{}", if fixed { "fixed:" } else { "" }, size(u64::from(bytes)))
+}
+
+pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
+    let policy = &tenant.state.policy;
+    let of = |bytes, fixed| json!({ "chunk_bytes": bytes, "chunk_fixed": fixed });
+    let sources: BTreeMap<_, _> =
+        policy.sources.iter().map(|(name, source)| (name, of(source.chunk_bytes, source.fixed))).collect();
+    let object = json!({ "tenant": tenant.name, "chunk_bytes": policy.chunk_bytes, "chunk_fixed": policy.fixed, "sources": sources });
+    print(global, object, || {
+        let mut text = format!("chunks  {}\n", chunks(policy.chunk_bytes, policy.fixed));
+        for (name, source) in &policy.sources {
+            text += &format!("chunks  {} for {name}\n", chunks(source.chunk_bytes, source.fixed));
+        }
+        text
+    });
+    Ok(())
+}
+
+pub(super) fn policy_set(global: &Global, source: Option<String>, chunk_size: &str) -> Result<()> {
+    let (chunk_bytes, fixed) = match ready::chunk_size(chunk_size)? {
+        ChunkSize::Average(bytes) => (bytes, false),
+        ChunkSize::Fixed(bytes) => (bytes, true),
+    };
+    let mut tenant = ready::tenant(global)?;
+    tenant.append("policy set", |state, _| {
+        let mut policy = state.policy.clone();
+        match &source {
+            Some(source) => {
+                let own = SourcePolicy { chunk_bytes, fixed, unknown: Default::default() };
+                policy.sources.insert(source.clone(), own);
+            }
+            None => (policy.chunk_bytes, policy.fixed) = (chunk_bytes, fixed),
+        }
+        Ok((EntryKind::Policy, encode(&policy), Annex::empty()))
+    })?;
+    policy_show(global, &tenant)
+}
