@@ -12,7 +12,8 @@ use strongroom::{
 };
 
 fn store(tenant: &mut Tenant, bytes: &[u8], deltas: bool) -> backup::Report {
-    let options = backup::Options { deltas, ..OPTIONS };
+    let compare = if deltas { backup::Compare::Near } else { backup::Compare::Never };
+    let options = backup::Options { compare, ..OPTIONS };
     let mut from = bytes;
     let input = backup::Input { name: "stream", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
     backup::stream(tenant, input, labels("s"), &options, &Unwatched).unwrap()
@@ -264,4 +265,61 @@ fn a_base_that_is_gone_costs_bytes_at_backup_and_is_named_at_restore() {
     assert_eq!(report.problems.iter().map(|problem| problem.snapshots.len()).max(), Some(3), "{report:?}");
     store(&mut fixture.tenant(), &bytes, true);
     assert!(read_bytes(&fixture.tenant(), "latest").unwrap() == bytes);
+}
+
+#[test]
+fn what_is_kept_of_a_far_store_changes_cost_only() {
+    let cache = tempfile::tempdir().unwrap();
+    let recorded = Arc::new(Recorded::new(strongroom::store::open(&strongroom::store::Place::Memory, true).unwrap()));
+    let fixture = Fixture::on(recorded.clone(), 5);
+    let open = || {
+        let mut repository = fixture.repository();
+        repository.cache = Some(cache.path().into());
+        repository.pack_cache_bytes = Some(64 << 20);
+        repository.tenant("t").unwrap()
+    };
+    let mut random = Random(5);
+    let mut bytes = random.text(8 << 20);
+    store(&mut open(), &bytes, true);
+    let mut next = |bytes: &mut Vec<u8>| {
+        (0..50).for_each(|_| {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1;
+        });
+        recorded.calls.lock().unwrap().clear();
+        let report = store(&mut open(), bytes, true);
+        let reads = recorded
+            .calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(verb, name)| *verb == Verb::Get && name.contains("/data/"))
+            .count();
+        assert!(read_bytes(&open(), "latest").unwrap() == *bytes);
+        (report, reads)
+    };
+    let (report, reads) = next(&mut bytes);
+    assert!(report.stats.delta_bytes > 0 && reads == 0, "{reads} {report:?}");
+    let packs = || -> Vec<std::path::PathBuf> {
+        let found =
+            std::process::Command::new("find").arg(cache.path()).args(["-path", "*/packs/*", "-type", "f"]).output();
+        String::from_utf8(found.unwrap().stdout).unwrap().lines().map(Into::into).collect()
+    };
+    assert!(!packs().is_empty());
+    // Damaged: the store has the truth.
+    for pack in packs() {
+        let length = std::fs::metadata(&pack).unwrap().len();
+        std::fs::write(&pack, vec![0x55; length as usize]).unwrap();
+    }
+    let (report, _) = next(&mut bytes);
+    assert_eq!(report.warnings, [""; 0]);
+    // Gone: nothing to compare with, so what is new is stored whole.
+    packs().iter().for_each(|pack| std::fs::remove_file(pack).unwrap());
+    let (report, reads) = next(&mut bytes);
+    assert!(report.stats.delta_bytes == 0 && report.stats.new_bytes > 0 && reads == 0, "{reads} {report:?}");
+    // And bounded.
+    let small = strongroom::store::PackCache::new(cache.path().join("small"), 1000);
+    (0..20).for_each(|number| small.put(&format!("pack-{number}"), &[vec![0; 300].into()]));
+    assert!((0..20).filter(|number| small.has(&format!("pack-{number}"))).count() <= 3);
+    assert!(check::check(&mut open(), Some(100), &Unwatched).unwrap().problems.is_empty());
 }

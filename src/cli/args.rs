@@ -230,8 +230,8 @@ pub struct BackupArgs {
     /// Count what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Store changed data as differences from the last versions: reads these, so `auto` does it where
-    /// the repository is a local folder
+    /// Store changed data as differences from earlier versions: reads these, so `auto` uses only what is
+    /// on this machine, in a local repository or in the cache
     #[arg(long, value_enum, default_value = "auto")]
     pub delta: DeltaArg,
     /// Do not open what was sealed again before it is uploaded

@@ -119,10 +119,8 @@ fn cache(global: &Global) -> Option<PathBuf> {
     global.cache_dir.clone().or_else(default)
 }
 
-/// Says whether the repository is a local folder.
-pub fn is_local(global: &Global) -> Result<bool> {
-    global.repo.as_ref().map_or(Ok(false), |repo| Ok(crate::store::is_local(&repo.parse()?)))
-}
+/// How much of each tenant's data is kept on this machine to be compared with, where the store is far.
+const PACK_CACHE_BYTES: u64 = 2 << 30;
 
 /// Returns the folder for what does not fit in memory: beside the indexes, else the system's.
 pub fn spill(global: &Global) -> Result<PathBuf> {
@@ -158,7 +156,11 @@ pub fn repository(global: &Global) -> Result<Repository> {
             "there is no repository at this place; `strongroom init` makes one",
         )));
     }
-    Repository::open(objects, environment, identity(global)?, cache(global), system::who())
+    let mut repository = Repository::open(objects, environment, identity(global)?, cache(global), system::who())?;
+    let is_local =
+        global.repo.as_ref().is_none_or(|repo| repo.parse().is_ok_and(|place| crate::store::is_local(&place)));
+    repository.pack_cache_bytes = (!is_local).then_some(PACK_CACHE_BYTES);
+    Ok(repository)
 }
 
 /// Opens the tenant; if none was named and the key opens just one, that.

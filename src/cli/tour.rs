@@ -170,7 +170,8 @@ fn labels(source: &str) -> backup::Labels {
     backup::Labels { source: source.into(), kind: "full".into(), tags: Default::default(), host: system::host() }
 }
 
-const OPTIONS: backup::Options = backup::Options { rescan: false, verify: true, deltas: true, dry_run: false };
+const OPTIONS: backup::Options =
+    backup::Options { rescan: false, verify: true, compare: backup::Compare::Near, dry_run: false };
 
 fn back_up_stream(tenant: &mut Tenant, dump: &[u8]) -> Result<backup::Report> {
     let mut bytes = dump;

@@ -38,8 +38,17 @@ pub struct Options {
     /// Open every segment again before it is uploaded.
     pub verify: bool,
     /// Store new chunks as differences from what stood in their place: reads old segments.
-    pub deltas: bool,
+    pub compare: Compare,
     pub dry_run: bool,
+}
+
+/// Whether new data is compared with old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    Never,
+    /// With what is on this machine: in a local store, or kept since it was uploaded from here.
+    Near,
+    Always,
 }
 
 /// What came of a backup.
@@ -68,7 +77,7 @@ pub fn files(
     if options.dry_run {
         return dry_run(selection, &mut previous, monitor);
     }
-    let earlier = options.deltas.then(|| Earlier::find(tenant, &labels.source, false)).flatten();
+    let earlier = (options.compare != Compare::Never).then(|| Earlier::find(tenant, &labels.source, false)).flatten();
     let mut compared = match &earlier {
         Some(earlier) => earlier.entries(&pool, b""),
         None => Previous::new(None),
@@ -154,7 +163,7 @@ pub fn stream(
     if options.dry_run {
         return Err(Error::new(Kind::Usage, "a stream can be read only once, so there is no dry run of it"));
     }
-    let earlier = options.deltas.then(|| Earlier::find(tenant, &labels.source, true)).flatten();
+    let earlier = (options.compare != Compare::Never).then(|| Earlier::find(tenant, &labels.source, true)).flatten();
     let old = earlier.as_ref().and_then(|earlier| earlier.entries(&pool, name.as_bytes()).take(name.as_bytes()));
     let reference = reference_to(&pool, old);
     let mut backup = Begun::new(tenant, options, labels, earlier.map(|earlier| (pool.clone(), earlier)))?;
@@ -285,7 +294,8 @@ impl<'a> Begun<'a> {
             old_catalogue = earlier.content.as_ref().and_then(|content| Reference::new(&from, &content.catalogue).ok());
             pool = Some(from.clone());
             let rebase = earlier.content.is_none();
-            session.use_deltas(Deltas { pool: from, reach: earlier.reach, rebase });
+            let near_only = options.compare == Compare::Near;
+            session.use_deltas(Deltas { pool: from, reach: earlier.reach, near_only, rebase });
         }
         let catalogue = StreamBuilder::new(&mut session, Lane::Meta).with_reference(old_catalogue);
         let path_index = StreamBuilder::new(&mut session, Lane::Meta);

@@ -3,7 +3,7 @@
 
 use super::{
     Monitor,
-    browse::{Entries, content, pool},
+    browse::{Entries, POOL_BYTES, content},
     interrupted,
 };
 use crate::{
@@ -87,7 +87,7 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
     if read_percent.is_some() {
         monitor.phase("read data", Some(total));
     }
-    let pool = pool(tenant).ok();
+    let pool = tenant.segments().ok().map(|segments| SegmentPool::new(segments.from_store(), POOL_BYTES));
     for (number, (id, state)) in packs.iter().enumerate() {
         if monitor.is_interrupted() {
             return Err(interrupted());
@@ -221,7 +221,7 @@ fn check_snapshots(tenant: &Tenant, bad: &BTreeMap<SegmentId, (String, String)>,
     let bad_set: SegmentSet = bad.keys().copied().collect();
     let mut hit: BTreeMap<(String, String), Vec<SnapshotId>> =
         bad.values().map(|problem| (problem.clone(), Vec::new())).collect();
-    let pool = pool(tenant).ok();
+    let pool = tenant.segments().ok().map(|segments| SegmentPool::new(segments.from_store(), POOL_BYTES));
     for state in tenant.state.live() {
         report.snapshots += 1;
         let id = state.snapshot.id;

@@ -14,7 +14,7 @@ use crate::{
     id::{ChunkId, ScopeId, SegmentId},
 };
 
-use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
 /// The zstd level of data and of metadata.
 pub const LEVEL: i32 = 3;
@@ -109,6 +109,9 @@ fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
     }
     zstd::bulk::compress(bytes, LEVEL).ok().filter(|compressed| compressed.len() < bytes.len())
 }
+
+/// How a zstd dictionary that is more than raw content begins (RFC 8878 section 5).
+const MAGIC_DICTIONARY: u32 = 0xec30_a437;
 
 /// Compresses with `prefix` as what came before (Shilane et al., FAST 2012: stream-informed deltas).
 /// The tables are large enough to find matches anywhere in the prefix.
@@ -224,6 +227,13 @@ fn decompress(payload: &[u8], prefix: &[u8], plain_bytes: usize) -> Result<Vec<u
         return zstd::bulk::decompress(payload, plain_bytes).map_err(failed);
     }
     let mut bytes = Vec::with_capacity(plain_bytes);
+    // In one go, without a window of its own. A dictionary with the magic number is no raw content.
+    if !prefix.starts_with(&MAGIC_DICTIONARY.to_le_bytes()) {
+        let done = DCtx::create().decompress_using_dict(&mut bytes, payload, prefix);
+        return done
+            .map(|_| bytes)
+            .map_err(|code| OpenError::Compression(zstd::zstd_safe::get_error_name(code).into()));
+    }
     let decoder = zstd::stream::read::Decoder::with_ref_prefix(payload, prefix).map_err(failed)?;
     // One byte more than expected, so that a longer stream is seen and not silently cut.
     std::io::Read::read_to_end(&mut std::io::Read::take(decoder, plain_bytes as u64 + 1), &mut bytes)

@@ -19,7 +19,7 @@ use crate::{
     id::{Hash, ScopeId},
     index::{KeyValue, MemoryKeyValue, open_free_slot},
     pipeline::{chunk::ChunkSize, seal::Key, sign::Signer},
-    store::{Put, SharedObjects, get_if_present},
+    store::{PackCache, Put, SharedObjects, get_if_present},
 };
 use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc};
@@ -32,6 +32,8 @@ pub struct Repository {
     pub config: Config,
     /// Where indexes are kept; without, in memory.
     pub cache: Option<PathBuf>,
+    /// How many bytes of each tenant's packs are kept beside its index; none where the store is near.
+    pub pack_cache_bytes: Option<u64>,
     pub who: String,
 }
 
@@ -64,7 +66,7 @@ impl Repository {
             atomic_create,
             unknown: Default::default(),
         };
-        let repository = Self { objects, environment, identity, config, cache, who };
+        let repository = Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who };
         let new = NewTenant {
             name: "repository".into(),
             owner: None,
@@ -110,7 +112,7 @@ impl Repository {
                 ),
             ));
         }
-        Ok(Self { objects, environment, identity, config, cache, who })
+        Ok(Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who })
     }
 
     /// Opens the repository's own ledger: for operators.
@@ -192,6 +194,8 @@ impl Repository {
             .cache
             .as_ref()
             .map(|cache| cache.join(self.config.repository.to_string()).join(slot.owner.to_string()));
+        let packs = folder.as_ref().zip(self.pack_cache_bytes);
+        let packs = packs.map(|(folder, bytes)| Arc::new(PackCache::new(folder.join("packs"), bytes)));
         let new_pairs = move || -> Result<Arc<dyn KeyValue>> {
             Ok(match &folder {
                 Some(folder) => Arc::new(open_free_slot(folder)?),
@@ -204,6 +208,7 @@ impl Repository {
             keys,
             name: slot.name.clone(),
             new_pairs: Box::new(new_pairs),
+            packs,
             signer: self.signer(slot.signing_seed)?.map(Arc::new),
             who: self.who.clone(),
             several_writers: self.config.atomic_create,

@@ -15,7 +15,7 @@ use crate::{
         digest::ChunkHasher,
         segment::{OpenSegment, unseal},
     },
-    store::{SharedObjects, StoreErrorKind},
+    store::{PackCache, SharedObjects, StoreErrorKind},
 };
 use std::{
     collections::HashMap,
@@ -25,14 +25,37 @@ use std::{
 /// Reads one segment at a time.
 pub struct Segments {
     objects: SharedObjects,
+    packs: Option<Arc<PackCache>>,
     keys: Arc<Keys>,
     index: Index,
     hasher: ChunkHasher,
 }
 
 impl Segments {
-    pub(super) fn new(objects: SharedObjects, keys: Arc<Keys>, index: Index, hasher: ChunkHasher) -> Self {
-        Self { objects, keys, index, hasher }
+    pub(super) fn new(
+        objects: SharedObjects,
+        packs: Option<Arc<PackCache>>,
+        keys: Arc<Keys>,
+        index: Index,
+        hasher: ChunkHasher,
+    ) -> Self {
+        Self { objects, packs, keys, index, hasher }
+    }
+
+    /// Reads from the store alone, whatever is kept on this machine.
+    pub fn from_store(self) -> Self {
+        Self { packs: None, ..self }
+    }
+
+    /// Says whether a segment can be read without asking a store that is far: it, and its bases.
+    pub fn is_near(&self, state: &SegmentState) -> Result<bool> {
+        let Some(packs) = &self.packs else { return Ok(true) };
+        let name = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
+        let mut is_near = packs.has(&name);
+        for base in &state.bases {
+            is_near = is_near && self.is_near(&self.locate(*base)?)?;
+        }
+        Ok(is_near)
     }
 
     pub fn hasher(&self) -> &ChunkHasher {
@@ -55,15 +78,23 @@ impl Segments {
             ))
         };
         let range = state.offset..state.offset + u64::from(state.length);
-        let sealed = match self.objects.get(&name, Some(range)) {
-            Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => {
-                return Err(bad(&error));
-            }
-            Err(error) => return Err(error.into()),
+        let unseal =
+            |sealed: &[u8]| unseal(sealed, self.keys.owner, id, |epoch| self.keys.key(KeyScope::Content, epoch));
+        let kept = self.packs.as_ref().and_then(|packs| {
+            let unsealed = unseal(&packs.get(&name, &range)?);
+            // What is kept here may be damaged; the store has the truth.
+            unsealed.map_err(|_| packs.forget(&name)).ok()
+        });
+        let unsealed = match kept {
+            Some(unsealed) => unsealed,
+            None => match self.objects.get(&name, Some(range)) {
+                Ok(sealed) => unseal(&sealed).map_err(|error| bad(&error))?,
+                Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => {
+                    return Err(bad(&error));
+                }
+                Err(error) => return Err(error.into()),
+            },
         };
-        let unsealed = unseal(&sealed, self.keys.owner, id, |epoch| self.keys.key(KeyScope::Content, epoch))
-            .map_err(|error| bad(&error))?;
         for run in unsealed.bases() {
             // Depths that fall strictly end: no segment waits for itself, however hostile the table.
             if !state.bases.contains(&run.segment) || self.locate(run.segment)?.depth >= state.depth {

@@ -14,7 +14,11 @@ use crate::{
     id::SegmentId,
     pipeline::{chunk::Chunker, digest::StreamDigest, segment::OpenSegment},
 };
-use std::{collections::VecDeque, io::Read, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    io::Read,
+    sync::Arc,
+};
 
 /// How many segments a reader asks for ahead of the one it is at.
 const READ_AHEAD: usize = 8;
@@ -288,7 +292,8 @@ pub struct StreamReader {
     pool: SegmentPool,
     runs: RunReader,
     ahead: VecDeque<Run>,
-    asked: VecDeque<SegmentId>,
+    /// How many runs ahead need each segment.
+    asked: HashMap<SegmentId, u32>,
     length: u64,
     given: u64,
     digest: Option<(StreamDigest, [u8; 32])>,
@@ -309,7 +314,7 @@ impl StreamReader {
             pool: pool.clone(),
             runs,
             ahead: VecDeque::new(),
-            asked: VecDeque::new(),
+            asked: HashMap::new(),
             length: stream.length,
             given: 0,
             digest: None,
@@ -348,11 +353,12 @@ impl StreamReader {
     fn look_ahead(&mut self) -> Result<()> {
         while self.asked.len() < READ_AHEAD && self.ahead.len() < 4096 {
             let Some(run) = self.runs.next_run()? else { break };
-            if let Run::Chunks { segment, .. } = run
-                && self.asked.back() != Some(&segment)
-            {
-                self.asked.push_back(segment);
-                self.pool.prefetch(segment);
+            if let Run::Chunks { segment, .. } = run {
+                let runs = self.asked.entry(segment).or_default();
+                *runs += 1;
+                if *runs == 1 {
+                    self.pool.prefetch(segment);
+                }
             }
             self.ahead.push_back(run);
         }
@@ -372,14 +378,11 @@ impl StreamReader {
             }
             Run::Chunks { segment: id, first, count, bytes } => {
                 let segment = self.pool.get(id)?;
-                if self.asked.front() == Some(&id)
-                    && !self
-                        .ahead
-                        .iter()
-                        .take(1)
-                        .any(|next| matches!(next, Run::Chunks { segment, .. } if *segment == id))
-                {
-                    self.asked.pop_front();
+                if let Some(runs) = self.asked.get_mut(&id) {
+                    *runs -= 1;
+                    if *runs == 0 {
+                        self.asked.remove(&id);
+                    }
                 }
                 if segment.slice(first, count).map(|slice| slice.len() as u64) != Some(bytes) {
                     return Err(damaged(format!("a recipe names chunks that segment {id} does not have")));

@@ -20,7 +20,7 @@ use crate::{
     index::{Index, KeyValue},
     ledger::{Head, PackState, Proven, State, Tables, Verdict},
     pipeline::{digest::ChunkHasher, sign::Signer},
-    store::SharedObjects,
+    store::{PackCache, SharedObjects},
 };
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub struct Tenant {
     pub several_writers: bool,
     /// What was found wrong while the ledger was read: shown to people, forbids writing.
     pub damage: Vec<String>,
+    /// Packs kept on this machine, where the store is far.
+    pub(super) packs: Option<Arc<PackCache>>,
     pairs: Arc<dyn KeyValue>,
     new_pairs: NewPairs,
     genesis: Hash,
@@ -63,6 +65,7 @@ pub(super) struct Opening {
     pub keys: Keys,
     pub name: String,
     pub new_pairs: NewPairs,
+    pub packs: Option<Arc<PackCache>>,
     pub signer: Option<Arc<Signer>>,
     pub who: String,
     pub several_writers: bool,
@@ -71,7 +74,7 @@ pub(super) struct Opening {
 impl Tenant {
     /// Folds what is new since the index was saved, or everything.
     pub(super) fn open(opening: Opening) -> Result<Self> {
-        let Opening { objects, environment, keys, name, new_pairs, signer, who, several_writers } = opening;
+        let Opening { objects, environment, keys, name, new_pairs, packs, signer, who, several_writers } = opening;
         let pairs = new_pairs()?;
         let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
             return Err(damaged(format!(
@@ -108,6 +111,7 @@ impl Tenant {
             several_writers,
             checkpoint_due: !damage.is_empty(),
             damage,
+            packs,
             pairs,
             new_pairs,
             genesis,
@@ -442,7 +446,8 @@ impl Tenant {
     /// Returns what reads segments.
     pub fn segments(&self) -> Result<Segments> {
         self.keys.key(KeyScope::Content, 0).ok_or_else(|| self.keys.missing("reading content"))?;
-        Ok(Segments::new(self.objects.clone(), self.keys.clone(), Index::new(self.pairs.clone()), self.hasher()?))
+        let index = Index::new(self.pairs.clone());
+        Ok(Segments::new(self.objects.clone(), self.packs.clone(), self.keys.clone(), index, self.hasher()?))
     }
 
     /// Reads the chunk tables of packs that others wrote, so that their chunks are not stored again.

@@ -5,9 +5,11 @@
 //! `Put::Created`; what is reported as created or deleted is durable; an error is never "empty".
 //! Never knows what the bytes mean. The calls block: `async` stays inside this layer.
 
+mod cache;
 mod decorate;
 mod objects;
 
+pub use cache::PackCache;
 pub use decorate::{Fault, Faulty, Limited, Metered, Recorded, Retried, Traffic, Verb};
 pub use objects::{Place, is_local, open};
 

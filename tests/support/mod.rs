@@ -124,7 +124,8 @@ pub fn labels(source: &str) -> backup::Labels {
     backup::Labels { source: source.into(), kind: "full".into(), tags: Default::default(), host: "test".into() }
 }
 
-pub const OPTIONS: backup::Options = backup::Options { rescan: false, verify: true, deltas: true, dry_run: false };
+pub const OPTIONS: backup::Options =
+    backup::Options { rescan: false, verify: true, compare: backup::Compare::Near, dry_run: false };
 
 pub fn back_up_bytes(tenant: &mut Tenant, source: &str, mut bytes: &[u8]) -> strongroom::error::Result<backup::Report> {
     backup::stream(

@@ -56,10 +56,10 @@ pub(super) fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     let options = backup::Options {
         rescan: args.rescan,
         verify: !args.no_verify,
-        deltas: match args.delta {
-            DeltaArg::Auto => ready::is_local(global)?,
-            DeltaArg::Never => false,
-            DeltaArg::Always => true,
+        compare: match args.delta {
+            DeltaArg::Auto => backup::Compare::Near,
+            DeltaArg::Never => backup::Compare::Never,
+            DeltaArg::Always => backup::Compare::Always,
         },
         dry_run: args.dry_run,
     };

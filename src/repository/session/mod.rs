@@ -1,6 +1,8 @@
 //! A writing session: chunks go in, packs go to the store, COMMIT makes a snapshot of them.
 
-use super::{segments::SegmentPool, tenant::Tenant};
+mod deltas;
+
+use super::tenant::Tenant;
 use crate::{
     environment::random,
     error::{Error, Kind, Result, damaged, failed},
@@ -11,7 +13,7 @@ use crate::{
         pack::{ChunkRow, PackFact, SegmentRow},
         recipe::Stream,
         sealed::{KeyScope, Kind as SealedKind},
-        segment::{BASE_RUNS_MAX, BaseRun, ChunkList},
+        segment::{BaseRun, ChunkList},
         segment_set::SegmentSet,
         snapshot::{Snapshot, SnapshotContent},
     },
@@ -24,11 +26,13 @@ use crate::{
         pack::{FinishedPack, PackBuilder, TableSealer},
         segment::{Sealed, Sealer, SegmentBuilder, verify},
     },
-    store::{Put, SharedObjects},
+    store::{PackCache, Put, SharedObjects},
 };
 use bytes::Bytes;
+pub use deltas::Deltas;
+use deltas::OpenDelta;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         mpsc::{Receiver, channel},
@@ -47,29 +51,6 @@ const PUBLISH_NS: i64 = 60_000_000_000;
 const SEALING_MAX: usize = 6;
 const UPLOADS_MAX: usize = 2;
 
-/// A delta segment is sealed when its bases lie in so many segments: what reading it costs.
-const BASE_SEGMENTS_MAX: usize = 8;
-/// It is sealed when its bases have so many bytes, and has none beyond a third more.
-const BASE_BYTES_MAX: u64 = 4 << 20;
-/// It is sealed when its chunks reach this many bytes: few large ones are read faster than many.
-const DELTA_SEGMENT_BYTES: usize = 3 << 20;
-/// Chains of bases grow no longer than this.
-const DELTA_DEPTH_MAX: u8 = 12;
-
-/// A delta that is smaller than its plain bytes by this factor is cheap enough to be stored anew.
-const CHEAP_DELTA: u64 = 8;
-
-/// What is needed to store differences.
-pub struct Deltas {
-    /// Reads bases.
-    pub pool: SegmentPool,
-    /// Delta segments outside this set are not reused, but stored anew against it: so a snapshot needs
-    /// the deltas of few earlier ones, and restores fast.
-    pub reach: SegmentSet,
-    /// No stored chunk is reused: what is read is to be stored whole again.
-    pub rebase: bool,
-}
-
 /// Which packs something goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
@@ -84,14 +65,6 @@ struct SealedSegment {
     bases: Vec<BaseRun>,
     /// Why the bases could not be read.
     problem: Option<String>,
-}
-
-/// A delta segment that is being filled.
-struct OpenDelta {
-    id: SegmentId,
-    builder: SegmentBuilder,
-    base_bytes: u64,
-    base_segments: BTreeSet<SegmentId>,
 }
 
 struct LaneState {
@@ -207,10 +180,6 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// From now on, new chunks of streams that have a reference are stored as differences.
-    pub fn use_deltas(&mut self, deltas: Deltas) {
-        self.deltas = Some(deltas);
-    }
     pub fn hasher(&self) -> &ChunkHasher {
         &self.hasher
     }
@@ -265,84 +234,6 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Stores a chunk whose place in an earlier version is known, or will be.
-    pub fn store_delta(&mut self, lane: Lane, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
-        let open = match &mut self.open_deltas[lane as usize] {
-            Some(open) => open,
-            None => {
-                let segment = SegmentId { session: self.number, ordinal: self.next_segment };
-                self.next_segment += 1;
-                self.reach.insert(segment);
-                self.open_deltas[lane as usize].insert(OpenDelta {
-                    id: segment,
-                    builder: SegmentBuilder::default(),
-                    base_bytes: 0,
-                    base_segments: BTreeSet::new(),
-                })
-            }
-        };
-        let place = ChunkPlace { segment: open.id, number: open.builder.push(id, bytes) };
-        self.count(lane, id, place, bytes.len());
-        Ok(place)
-    }
-
-    /// Says whether the open delta segment takes no more chunks: its bases are to be given, then it is
-    /// to be sealed.
-    pub fn is_delta_full(&self, lane: Lane) -> bool {
-        self.open_deltas[lane as usize].as_ref().is_some_and(|open| {
-            open.builder.bytes.len() >= DELTA_SEGMENT_BYTES
-                || open.base_bytes >= BASE_BYTES_MAX
-                || open.base_segments.len() >= BASE_SEGMENTS_MAX
-                || open.builder.bases.len() >= BASE_RUNS_MAX / 2
-        })
-    }
-
-    /// Gives the open delta segment chunks to be compared with. Those that cannot be relied on are
-    /// left out, and so are those beyond the bounds.
-    pub fn add_bases(&mut self, lane: Lane, runs: Vec<BaseRun>) -> Result<()> {
-        let Some(open) = &mut self.open_deltas[lane as usize] else { return Ok(()) };
-        for run in runs {
-            let state = self.tenant.index.segment(run.segment).map_err(|error| failed(error.to_string()))?;
-            let usable = state.as_ref().is_some_and(|state| {
-                state.status == SegmentStatus::Live && !state.damaged && state.depth < DELTA_DEPTH_MAX
-            });
-            let known = open.builder.bases.iter().rev().take(64).any(|base| *base == run);
-            if !usable || known || open.builder.bases.len() >= BASE_RUNS_MAX {
-                continue;
-            }
-            let lengths = self.tenant.index.chunks_of(run.segment)?.unwrap_or_default();
-            let bytes: u64 = (run.first..run.first.saturating_add(run.count))
-                .filter_map(|chunk| lengths.length(chunk as usize))
-                .map(u64::from)
-                .sum();
-            if open.base_bytes + bytes > BASE_BYTES_MAX / 3 * 4 {
-                continue;
-            }
-            open.base_bytes += bytes;
-            open.base_segments.insert(run.segment);
-            open.builder.bases.push(run);
-        }
-        Ok(())
-    }
-
-    /// Says whether a segment is a delta that this snapshot had better not need.
-    fn is_stale(&self, segment: SegmentId) -> Result<bool> {
-        let Some(deltas) = &self.deltas else { return Ok(false) };
-        if deltas.rebase {
-            return Ok(segment.session != self.number);
-        }
-        if deltas.reach.contains(segment) || self.reach.contains(segment) {
-            return Ok(false);
-        }
-        let state = self.tenant.index.segment(segment).map_err(|error| failed(error.to_string()))?;
-        let Some(sealed_bytes) = state.filter(|state| state.depth > 0).map(|state| u64::from(state.length)) else {
-            return Ok(false);
-        };
-        // What was dear to store is not stored again for the sake of a faster restore.
-        let plain_bytes = self.tenant.index.chunks_of(segment)?.and_then(|chunks| chunks.plain_bytes().ok());
-        Ok(plain_bytes.is_some_and(|bytes| sealed_bytes * CHEAP_DELTA <= bytes as u64))
-    }
-
     /// Looks a chunk up: first the one that follows the last hit, then this session's, then the index.
     pub fn find(&mut self, id: ChunkId) -> Result<Option<ChunkPlace>> {
         if let Some((segment, chunks, next)) = &mut self.cursor
@@ -386,10 +277,10 @@ impl<'a> Session<'a> {
     }
 
     /// Takes a stream of an earlier snapshot as it is. Says `false` if it cannot be relied on.
-    pub fn reuse(&mut self, pool: &super::SegmentPool, stream: &Stream) -> Result<bool> {
+    pub fn reuse(&mut self, pool: &crate::repository::SegmentPool, stream: &Stream) -> Result<bool> {
         let mut level = Some(stream.clone());
         while let Some(stream) = level {
-            let mut runs = super::RunReader::new(pool, &stream)?;
+            let mut runs = crate::repository::RunReader::new(pool, &stream)?;
             while let Some(run) = runs.next_run()? {
                 if let crate::format::recipe::Run::Chunks { segment, .. } = run
                     && !self.rely_on(segment)?
@@ -406,13 +297,6 @@ impl<'a> Session<'a> {
     fn seal_open(&mut self, lane: Lane) -> Result<()> {
         let Some((id, builder)) = self.lanes[lane as usize].open.take() else { return Ok(()) };
         self.seal(lane, id, builder)
-    }
-
-    /// Seals the open delta segment.
-    pub fn seal_delta(&mut self, lane: Lane) -> Result<()> {
-        let Some(open) = self.open_deltas[lane as usize].take() else { return Ok(()) };
-        self.seal(lane, open.id, open.builder)?;
-        self.publish_if_due()
     }
 
     fn seal(&mut self, lane: Lane, id: SegmentId, builder: SegmentBuilder) -> Result<()> {
@@ -455,23 +339,6 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Takes the bases of a delta segment into the reach. Returns its depth and its bases.
-    fn rely_on_bases(&mut self, lane: Lane, done: &SealedSegment) -> Result<(u8, Vec<SegmentId>)> {
-        if lane == Lane::Data {
-            self.delta_bytes[0] += done.chunks.plain_bytes().map_err(|error| failed(error.to_string()))? as u64;
-            self.delta_bytes[1] += done.sealed.bytes.len() as u64;
-        }
-        let bases: BTreeSet<SegmentId> = done.bases.iter().map(|run| run.segment).collect();
-        let mut depth = 0;
-        for base in &bases {
-            let state = self.tenant.index.segment(*base).map_err(|error| failed(error.to_string()))?;
-            let state = state.filter(|_| matches!(self.rely_on(*base), Ok(true)));
-            let state = state.ok_or_else(|| failed(format!("segment {base}, which a delta needs, was condemned while this backup ran; no snapshot was made: repeat the backup")))?;
-            depth = depth.max(state.depth + 1);
-        }
-        Ok((depth, bases.into_iter().collect()))
-    }
-
     fn upload(&mut self, lane: Lane) -> Result<()> {
         let state = &mut self.lanes[lane as usize];
         if state.pack.is_empty() {
@@ -483,11 +350,13 @@ impl<'a> Session<'a> {
         let environment = self.tenant.environment.clone();
         let nonces = [random(environment.as_ref()), random(environment.as_ref())];
         let (objects, tables, owner) = (self.tenant.objects.clone(), self.tables.clone(), self.tenant.keys.owner);
+        let packs = self.tenant.packs.clone();
         while self.uploads.len() >= UPLOADS_MAX {
             self.uploaded()?;
         }
         let (sender, receiver) = channel();
-        let work = move || drop(sender.send(put_pack(&objects, owner, builder.finish(id, &tables, nonces))));
+        let work =
+            move || drop(sender.send(put_pack(&objects, packs.as_deref(), owner, builder.finish(id, &tables, nonces))));
         environment.spawn("upload", Box::new(work));
         self.uploads.push_back(receiver);
         Ok(())
@@ -624,9 +493,17 @@ fn refuse_others(tenant: &mut Tenant) -> Result<()> {
     Ok(())
 }
 
-fn put_pack(objects: &SharedObjects, owner: crate::id::ScopeId, mut pack: FinishedPack) -> Result<FinishedPack> {
+fn put_pack(
+    objects: &SharedObjects,
+    packs: Option<&PackCache>,
+    owner: crate::id::ScopeId,
+    mut pack: FinishedPack,
+) -> Result<FinishedPack> {
     let name = names::pack(owner, pack.kind, pack.fact.pack);
     let parts: Vec<Bytes> = std::mem::take(&mut pack.parts).into_iter().map(Bytes::from).collect();
+    if let Some(packs) = packs {
+        packs.put(&name, &parts);
+    }
     match objects.put_if_absent(&name, parts.clone())? {
         Put::Created => Ok(pack),
         // The answer to an earlier try was lost, or a conflict was reported: the store's bytes tell.
