@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, Result},
     pipeline::chunk::ChunkSize,
     repository::{Identity, Repository, Tenant},
-    store::{Limited, Place, Retried, SharedObjects, open},
+    store::{Limited, Place, Retried, SharedObjects, is_local, open},
 };
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc};
@@ -87,14 +87,17 @@ fn passphrase(global: &Global) -> Result<age::secrecy::SecretString> {
     Ok(age::secrecy::SecretString::from(passphrase))
 }
 
-fn objects(global: &Global, create: bool) -> Result<(SharedObjects, SharedEnvironment)> {
+fn place(global: &Global) -> Result<Place> {
     let repo = global
         .repo
         .as_ref()
         .ok_or_else(|| usage("which repository? --repo PLACE, STRONGROOM_REPO or a profile says"))?;
-    let place: Place = repo.parse()?;
+    repo.parse()
+}
+
+fn objects(global: &Global, place: &Place, create: bool) -> Result<(SharedObjects, SharedEnvironment)> {
     let environment: SharedEnvironment = Arc::new(System);
-    let mut objects = open(&place, create)?;
+    let mut objects = open(place, create)?;
     let rate = |text: &Option<String>| match text {
         Some(text) => parse_size(text)
             .filter(|rate| *rate > 0)
@@ -135,13 +138,14 @@ pub fn spill(global: &Global) -> Result<PathBuf> {
 /// Makes the repository.
 pub fn init(global: &Global) -> Result<Repository> {
     let identity = identity(global)?;
-    let (objects, environment) = objects(global, true)?;
+    let (objects, environment) = objects(global, &place(global)?, true)?;
     Repository::init(objects, environment, identity, cache(global), system::who())
 }
 
 /// Opens the repository.
 pub fn repository(global: &Global) -> Result<Repository> {
-    let (objects, environment) = objects(global, false)?;
+    let place = place(global)?;
+    let (objects, environment) = objects(global, &place, false)?;
     let missing = |error: Error| {
         if error.kind == Kind::NoRepository {
             error.while_doing(global.repo.clone().unwrap_or_default())
@@ -157,9 +161,7 @@ pub fn repository(global: &Global) -> Result<Repository> {
         )));
     }
     let mut repository = Repository::open(objects, environment, identity(global)?, cache(global), system::who())?;
-    let is_local =
-        global.repo.as_ref().is_none_or(|repo| repo.parse().is_ok_and(|place| crate::store::is_local(&place)));
-    repository.pack_cache_bytes = (!is_local).then_some(PACK_CACHE_BYTES);
+    repository.pack_cache_bytes = (!is_local(&place)).then_some(PACK_CACHE_BYTES);
     Ok(repository)
 }
 

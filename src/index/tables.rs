@@ -66,7 +66,7 @@ fn chunk_key(id: ChunkId) -> Vec<u8> {
 }
 const STATE: &[u8] = b"m";
 /// Raised whenever the meaning of a key or value changes: an index of another layout is rebuilt.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 /// About how many encoded bytes of rows make a part of a checkpoint.
 const PART_BYTES: usize = 4 << 20;
 
@@ -75,17 +75,16 @@ impl Index {
         Self { pairs, segments: BTreeMap::new(), packs: BTreeMap::new(), snapshots: BTreeMap::new() }
     }
 
-    /// Returns the state that was saved, and whether all of it was folded here, if it is of the
-    /// ledger with this entry 0. Anything else (another ledger, another layout, damage) is thrown away.
-    pub fn load(&mut self, genesis: Hash) -> Result<Option<(State, bool)>> {
+    /// Returns the state that was saved, if it is of the ledger with this entry 0. Anything else
+    /// (another ledger, another layout, damage) is thrown away.
+    pub fn load(&mut self, genesis: Hash) -> Result<Option<State>> {
         let saved = self.pairs.get(STATE)?;
         let loaded = saved.as_deref().and_then(|bytes| {
             let (layout, rest) = bytes.split_first()?;
-            let (found, rest) = rest.split_at_checked(32)?;
-            let (folded_here, state) = rest.split_first()?;
-            (*layout == LAYOUT && found == genesis.0).then(|| Some((decode(state).ok()?, *folded_here == 1)))?
+            let (found, state) = rest.split_at_checked(32)?;
+            (*layout == LAYOUT && found == genesis.0).then(|| decode(state).ok())?
         });
-        let Some((mut state, folded_here)): Option<(State, bool)> = loaded else {
+        let Some(mut state): Option<State> = loaded else {
             // What lies there without a state is a rest of an opening that was cut off.
             return self.clear().map(|()| None);
         };
@@ -94,11 +93,11 @@ impl Index {
             state.snapshots.insert(snapshot.snapshot.id, snapshot);
             Ok(true)
         })?;
-        Ok(Some((state, folded_here)))
+        Ok(Some(state))
     }
 
     /// Makes the fold up to `state` durable, with the tables as they are now.
-    pub fn save(&mut self, genesis: Hash, state: &mut State, folded_here: bool) -> Result<()> {
+    pub fn save(&mut self, genesis: Hash, state: &mut State) -> Result<()> {
         let mut batch = Batch::default();
         for (id, state) in std::mem::take(&mut self.segments) {
             batch.put(segment_key(b's', id), encode(&state));
@@ -115,7 +114,6 @@ impl Index {
         note_changes(&mut batch, state.head.number);
         let mut bytes = vec![LAYOUT];
         bytes.extend_from_slice(&genesis.0);
-        bytes.push(u8::from(folded_here));
         // Snapshots have keys of their own: what an entry costs does not grow with their number.
         let snapshots = std::mem::take(&mut state.snapshots);
         bytes.extend_from_slice(&encode(state));

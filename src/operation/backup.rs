@@ -42,6 +42,12 @@ pub struct Options {
     pub dry_run: bool,
 }
 
+impl Options {
+    fn earlier(&self, tenant: &Tenant, source: &str, is_whole: bool) -> Option<Earlier> {
+        (self.compare != Compare::Never).then(|| Earlier::find(tenant, source, is_whole)).flatten()
+    }
+}
+
 /// Whether new data is compared with old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compare {
@@ -77,12 +83,12 @@ pub fn files(
     if options.dry_run {
         return dry_run(selection, &mut previous, monitor);
     }
-    let earlier = (options.compare != Compare::Never).then(|| Earlier::find(tenant, &labels.source, false)).flatten();
+    let earlier = options.earlier(tenant, &labels.source, false);
     let mut compared = match &earlier {
         Some(earlier) => earlier.entries(&pool, b""),
         None => Previous::new(None),
     };
-    let mut backup = Begun::new(tenant, options, labels, earlier.map(|earlier| (pool.clone(), earlier)))?;
+    let mut backup = Begun::new(tenant, options, labels, &pool, earlier)?;
     monitor.phase("backup", None);
     for walked in Walk::new(selection) {
         if monitor.is_interrupted() {
@@ -157,16 +163,16 @@ pub fn stream(
     monitor: &dyn Monitor,
 ) -> Result<Report> {
     let Input { name, from, ended, command } = input;
-    let pool = SegmentPool::new(tenant.segments()?, POOL_BYTES);
     crate::format::catalogue::check_path(name.as_bytes())
         .map_err(|_| Error::new(Kind::Usage, format!("`{name}` cannot be a stream's name: use a relative path")))?;
     if options.dry_run {
         return Err(Error::new(Kind::Usage, "a stream can be read only once, so there is no dry run of it"));
     }
-    let earlier = (options.compare != Compare::Never).then(|| Earlier::find(tenant, &labels.source, true)).flatten();
+    let pool = SegmentPool::new(tenant.segments()?, POOL_BYTES);
+    let earlier = options.earlier(tenant, &labels.source, true);
     let old = earlier.as_ref().and_then(|earlier| earlier.entries(&pool, name.as_bytes()).take(name.as_bytes()));
     let reference = reference_to(&pool, old);
-    let mut backup = Begun::new(tenant, options, labels, earlier.map(|earlier| (pool.clone(), earlier)))?;
+    let mut backup = Begun::new(tenant, options, labels, &pool, earlier)?;
     monitor.phase("backup", None);
     let mut builder = StreamBuilder::new(&mut backup.session, Lane::Data).with_reference(reference);
     loop {
@@ -273,7 +279,8 @@ impl<'a> Begun<'a> {
         tenant: &'a mut Tenant,
         options: &Options,
         labels: Labels,
-        earlier: Option<(SegmentPool, Earlier)>,
+        pool: &SegmentPool,
+        earlier: Option<Earlier>,
     ) -> Result<Self> {
         let started_ns = tenant.environment.now_ns();
         let policy = &tenant.state.policy;
@@ -289,13 +296,13 @@ impl<'a> Begun<'a> {
             )));
         }
         let mut session = Session::begin(tenant, "backup", size, options.verify)?;
-        let (mut pool, mut old_catalogue) = (None, None);
-        if let Some((from, earlier)) = earlier {
-            old_catalogue = earlier.content.as_ref().and_then(|content| Reference::new(&from, &content.catalogue).ok());
-            pool = Some(from.clone());
+        let pool = earlier.is_some().then(|| pool.clone());
+        let mut old_catalogue = None;
+        if let (Some(pool), Some(earlier)) = (&pool, earlier) {
+            old_catalogue = earlier.content.as_ref().and_then(|content| Reference::new(pool, &content.catalogue).ok());
             let rebase = earlier.content.is_none();
             let near_only = options.compare == Compare::Near;
-            session.use_deltas(Deltas { pool: from, reach: earlier.reach, near_only, rebase });
+            session.use_deltas(Deltas { pool: pool.clone(), reach: earlier.reach, near_only, rebase });
         }
         let catalogue = StreamBuilder::new(&mut session, Lane::Meta).with_reference(old_catalogue);
         let path_index = StreamBuilder::new(&mut session, Lane::Meta);

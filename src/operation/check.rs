@@ -123,7 +123,7 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
         }
     }
     monitor.phase("snapshots", None);
-    check_snapshots(tenant, &bad, &mut report)?;
+    check_snapshots(tenant, pool.as_ref(), &bad, &mut report)?;
     report.marked = mark(tenant, bad.into_keys())?;
     Ok(report)
 }
@@ -217,11 +217,15 @@ fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn check_snapshots(tenant: &Tenant, bad: &BTreeMap<SegmentId, (String, String)>, report: &mut Report) -> Result<()> {
+fn check_snapshots(
+    tenant: &Tenant,
+    pool: Option<&SegmentPool>,
+    bad: &BTreeMap<SegmentId, (String, String)>,
+    report: &mut Report,
+) -> Result<()> {
     let bad_set: SegmentSet = bad.keys().copied().collect();
     let mut hit: BTreeMap<(String, String), Vec<SnapshotId>> =
         bad.values().map(|problem| (problem.clone(), Vec::new())).collect();
-    let pool = tenant.segments().ok().map(|segments| SegmentPool::new(segments.from_store(), POOL_BYTES));
     for state in tenant.state.live() {
         report.snapshots += 1;
         let id = state.snapshot.id;
@@ -247,7 +251,7 @@ fn check_snapshots(tenant: &Tenant, bad: &BTreeMap<SegmentId, (String, String)>,
             }
         }
         // The catalogue, unless something that it needs is known to be damaged.
-        if let Some(pool) = pool.as_ref().filter(|_| reach.is_disjoint(&bad_set)) {
+        if let Some(pool) = pool.filter(|_| reach.is_disjoint(&bad_set)) {
             let walked = content(tenant, state).and_then(|content| {
                 let mut entries = Entries::open(pool, &content, b"")?;
                 while entries.read_next()?.is_some() {}

@@ -2,7 +2,7 @@
 //! entry. Disposable: whatever is wrong with one, the ledger is folded instead.
 //! Chapter: `format-spec/checkpoint.md`.
 
-use super::keyring::Keys;
+use super::{keyring::Keys, signed::Form};
 use crate::{
     environment::Environment,
     error::{Result, damaged},
@@ -15,10 +15,7 @@ use crate::{
     },
     id::{ActorId, Hash, ScopeId},
     index::Index,
-    pipeline::{
-        digest::hash,
-        sign::{SIGNATURE, Signer, verify},
-    },
+    pipeline::{digest::hash, sign::Signer},
     store::{Objects, get_if_present},
 };
 use bytes::Bytes;
@@ -71,9 +68,13 @@ pub fn list(objects: &dyn Objects, owner: ScopeId) -> Result<Vec<Range>> {
     Ok(listed.iter().filter_map(|object| names::range_of_run(&object.name)).collect())
 }
 
-fn signed_message(owner: ScopeId, encoded: &[u8]) -> Vec<u8> {
-    [CHECKPOINT_CONTEXT, &owner.0, encoded].concat()
-}
+const FORM: Form = Form {
+    what: "checkpoint",
+    letter: b's',
+    kind: Kind::Checkpoint,
+    context: CHECKPOINT_CONTEXT,
+    bytes_max: PART_BYTES_MAX,
+};
 
 /// Reads the head of a run, whose signer must be trusted by `grants`.
 fn read_head(
@@ -89,22 +90,12 @@ fn read_head(
         ))
     };
     let bytes = get_if_present(objects, &name)?.ok_or_else(|| bad(&"missing"))?;
-    if bytes.len() as u64 > PART_BYTES_MAX {
-        return Err(bad(&"larger than it may be"));
-    }
-    let sealed = strip_magic("checkpoint", b's', &bytes).map_err(|error| bad(&error))?;
-    let plain = keys.open(Kind::Checkpoint, sealed).map_err(|error| bad(&error))?;
-    let (encoded, signature) =
-        plain.split_at_checked(plain.len().saturating_sub(SIGNATURE)).ok_or_else(|| bad(&"no signature"))?;
-    let run: Checkpoint = decode(encoded).map_err(|error| bad(&error))?;
+    let run = FORM.open(keys, &bytes, |run: &Checkpoint| run.actor).map_err(|why| bad(&why))?;
     if (run.first, run.state.head.number) != (first, last) {
         return Err(bad(&"it is another one, copied"));
     }
     if !is_trusted(grants, run.actor) {
         return Err(bad(&"whoever signed it has no grant for that"));
-    }
-    if !verify(run.actor, &signed_message(keys.owner, encoded), signature) {
-        return Err(bad(&"the signature is not its actor's"));
     }
     let entry = get_if_present(objects, &names::entry(keys.owner, last))?;
     if entry.map(|bytes| hash(&bytes)) != Some(run.state.head.hash) {
@@ -226,11 +217,9 @@ pub fn write(
     }
     let state = State { snapshots: BTreeMap::new(), ..state.clone() };
     let run = Checkpoint { first, actor: signer.actor(), state, parts, unknown: Default::default() };
-    let mut plain = encode(&run);
-    let signature = signer.sign(&signed_message(owner, &plain));
-    plain.extend_from_slice(&signature);
+    let head = FORM.close(&run, (keys, signer, suite), run.state.epoch, environment)?;
     // If another writer was faster, its run is as good; the parts of this one go with the range.
-    objects.put_if_absent(&names::run(owner, range.0, range.1), vec![seal(&plain)?])?;
+    objects.put_if_absent(&names::run(owner, range.0, range.1), vec![head])?;
     if first == 0 {
         index.forget_changes(range.1)?;
     }

@@ -1,6 +1,6 @@
 //! A ledger in the store: reads and appends entries. Whether they count, the fold says.
 
-use super::keyring::Keys;
+use super::{keyring::Keys, signed::Form};
 use crate::{
     environment::{Environment, random},
     error::{Error, Kind as ErrorKind, Result, damaged},
@@ -10,12 +10,9 @@ use crate::{
         names,
         sealed::{Kind, NEWER, Suite, magic, strip_magic},
     },
-    id::{Hash, ScopeId},
+    id::Hash,
     ledger::Head,
-    pipeline::{
-        digest::hash,
-        sign::{SIGNATURE, Signer, verify},
-    },
+    pipeline::{digest::hash, sign::Signer},
     store::{Objects, Put, get_if_present},
 };
 use bytes::Bytes;
@@ -64,25 +61,15 @@ pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Sl
     }
 }
 
-fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<Entry, String> {
-    if bytes.len() as u64 > ENTRY_BYTES_MAX {
-        return Err("larger than an entry may be".into());
-    }
-    let sealed = strip_magic("entry", b'e', bytes).map_err(|error| error.to_string())?;
-    let plain = keys.open(Kind::Entry, sealed).map_err(|error| error.to_string())?;
-    let (encoded, signature) = plain.split_at_checked(plain.len().saturating_sub(SIGNATURE)).ok_or("no signature")?;
-    let entry: Entry = decode(encoded).map_err(|error| error.to_string())?;
-    if entry.number != number {
-        return Err(format!("it is entry {}, copied", entry.number));
-    }
-    match verify(entry.actor, &signed_message(keys.owner, encoded), signature) {
-        true => Ok(entry),
-        false => Err("the signature is not its actor's".into()),
-    }
-}
+const FORM: Form =
+    Form { what: "entry", letter: b'e', kind: Kind::Entry, context: SIGNATURE_CONTEXT, bytes_max: ENTRY_BYTES_MAX };
 
-fn signed_message(owner: ScopeId, encoded: &[u8]) -> Vec<u8> {
-    [SIGNATURE_CONTEXT, &owner.0, encoded].concat()
+fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<Entry, String> {
+    let entry = FORM.open(keys, bytes, |entry: &Entry| entry.actor)?;
+    match entry.number == number {
+        true => Ok(entry),
+        false => Err(format!("it is entry {}, copied", entry.number)),
+    }
 }
 
 fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<Annex> {
@@ -164,11 +151,7 @@ impl Pen<'_> {
             annex_hash,
             unknown: Default::default(),
         };
-        let mut plain = encode(&entry);
-        let signature = self.signer.sign(&signed_message(self.keys.owner, &plain));
-        plain.extend_from_slice(&signature);
-        let sealed = self.keys.seal(Kind::Entry, self.suite, self.epoch, &plain, self.environment)?;
-        let bytes = Bytes::from([&magic(b'e')[..], &sealed].concat());
+        let bytes = FORM.close(&entry, (self.keys, self.signer, self.suite), self.epoch, self.environment)?;
         if bytes.len() as u64 > ENTRY_BYTES_MAX {
             return Err(crate::error::failed(
                 "a ledger entry would be larger than 1 MiB; fewer things must be named at once",

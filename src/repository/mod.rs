@@ -10,6 +10,7 @@ mod open;
 mod reference;
 mod segments;
 mod session;
+mod signed;
 mod stream;
 mod tenant;
 

@@ -95,9 +95,8 @@ impl Reference {
     }
 
     /// Returns what is left at the end of the stream.
-    pub fn rest(&mut self, new_bytes: u64) -> Vec<BaseRun> {
-        let end = Position { run: self.runs.len(), chunk: 0 };
-        self.between(self.at, end, new_bytes + MARGIN_BYTES)
+    pub fn rest(&self, new_bytes: u64) -> Vec<BaseRun> {
+        self.ahead(self.at, new_bytes)
     }
 
     fn find(&self, place: ChunkPlace) -> Option<Position> {
@@ -136,7 +135,7 @@ impl Reference {
                     count,
                     unknown: Default::default(),
                 });
-                bytes += u64::from(count) * average;
+                bytes = bytes.saturating_add(u64::from(count) * average);
             }
             if bytes >= bytes_max {
                 break;

@@ -181,9 +181,12 @@ impl SegmentPool {
         drop(state);
         let pool = self.clone();
         rayon::spawn(move || {
-            let is_asked = matches!(pool.lock().cached.get(&id), Some(Cached::Asked));
-            if is_asked {
-                drop(pool.get(id));
+            let mut state = pool.lock();
+            // Unless somebody who needed it was faster.
+            if let Some(cached @ Cached::Asked) = state.cached.get_mut(&id) {
+                *cached = Cached::Opening;
+                drop(state);
+                pool.fill(id);
             }
         });
     }

@@ -201,7 +201,7 @@ impl StreamBuilder {
     /// Ends the stream.
     pub fn finish(mut self, session: &mut Session<'_>) -> Result<Stream> {
         self.cut(session, 1)?;
-        if let Some(reference) = self.reference.as_mut().filter(|_| self.pending_bytes > 0) {
+        if let Some(reference) = self.reference.as_ref().filter(|_| self.pending_bytes > 0) {
             session.add_bases(self.lane, reference.rest(self.pending_bytes))?;
         }
         if let Some(run) = self.open_run.take() {

@@ -46,8 +46,6 @@ pub struct Tenant {
     pairs: Arc<dyn KeyValue>,
     new_pairs: NewPairs,
     genesis: Hash,
-    /// Nothing in the index was taken from a checkpoint.
-    folded_here: bool,
     /// The next commit writes a checkpoint of the whole ledger.
     checkpoint_due: bool,
     tail_is_junk: Option<Hash>,
@@ -89,13 +87,12 @@ impl Tenant {
         let mut damage = Vec::new();
         let loaded = index.load(genesis)?;
         let fresh = loaded.is_none();
-        let (state, folded_here) = match loaded {
-            Some(loaded) => loaded,
+        let state = match loaded {
+            Some(state) => state,
             None => {
                 let read = checkpoint::read(objects.as_ref(), &keys, &begun.create, &mut index)?;
                 damage = read.problems;
-                let folded_here = read.state.is_none();
-                (read.state.unwrap_or(begun), folded_here)
+                read.state.unwrap_or(begun)
             }
         };
         let at_checkpoint = state.head.number;
@@ -115,7 +112,6 @@ impl Tenant {
             pairs,
             new_pairs,
             genesis,
-            folded_here,
             tail_is_junk: None,
             void: Vec::new(),
         };
@@ -172,7 +168,7 @@ impl Tenant {
                 Slot::Entry(found) => {
                     drop(self.fold(&found.entry, &found.annex, found.hash)?);
                     if self.index.unsaved() > UNSAVED_MAX {
-                        self.index.save(self.genesis, &mut self.state, self.folded_here)?;
+                        self.index.save(self.genesis, &mut self.state)?;
                     }
                 }
                 Slot::Absent if fresh => match self.after_gap(number)? {
@@ -194,7 +190,7 @@ impl Tenant {
             }
         }
         if self.state.head.number != before || fresh {
-            self.index.save(self.genesis, &mut self.state, self.folded_here)?;
+            self.index.save(self.genesis, &mut self.state)?;
         }
         Ok(())
     }
@@ -281,7 +277,7 @@ impl Tenant {
                         self.state.skip_junk(hash);
                     }
                     let verdict = self.fold(&written.entry, &written.annex, written.hash)?;
-                    self.index.save(self.genesis, &mut self.state, self.folded_here)?;
+                    self.index.save(self.genesis, &mut self.state)?;
                     return match verdict {
                         Verdict::Valid => Ok(written.entry.number),
                         Verdict::Void(why) => Err(failed(format!(
@@ -408,22 +404,20 @@ impl Tenant {
                 }
             }
             if let Some(state) = folded.as_mut().filter(|_| index.unsaved() > UNSAVED_MAX) {
-                index.save(self.genesis, state, true)?;
+                index.save(self.genesis, state)?;
             }
         }
         let comparable = problems.is_empty() && self.state.not_understood.is_none();
         if let (true, Some(mut state)) = (comparable, folded) {
-            index.save(self.genesis, &mut state, true)?;
-            if state == self.state && index.equals(&self.index)? {
-                self.folded_here = true;
-            } else {
+            index.save(self.genesis, &mut state)?;
+            if state != self.state || !index.equals(&self.index)? {
                 self.index.clear()?;
                 problems.push((
                     "index".into(),
                     "what this machine remembered, or took from a checkpoint, is not what the ledger says; it was thrown away, and the ledger counts".into(),
                     None,
                 ));
-                (self.state, self.index, self.pairs, self.folded_here) = (state, index, pairs, true);
+                (self.state, self.index, self.pairs) = (state, index, pairs);
             }
         }
         for (name, what) in checkpoint::problems(self.objects.as_ref(), &self.keys, &self.state.grants)? {

@@ -56,21 +56,15 @@ impl Session<'_> {
 
     /// Stores a chunk whose place in an earlier version is known, or will be.
     pub fn store_delta(&mut self, lane: Lane, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
-        let open = match &mut self.open_deltas[lane as usize] {
-            Some(open) => open,
-            None => {
-                let segment = SegmentId { session: self.number, ordinal: self.next_segment };
-                self.next_segment += 1;
-                self.reach.insert(segment);
-                self.open_deltas[lane as usize].insert(OpenDelta {
-                    id: segment,
-                    builder: SegmentBuilder::default(),
-                    base_bytes: 0,
-                    base_segments: BTreeSet::new(),
-                })
-            }
-        };
+        let taken = self.open_deltas[lane as usize].take();
+        let mut open = taken.unwrap_or_else(|| OpenDelta {
+            id: self.new_segment(),
+            builder: SegmentBuilder::default(),
+            base_bytes: 0,
+            base_segments: BTreeSet::new(),
+        });
         let place = ChunkPlace { segment: open.id, number: open.builder.push(id, bytes) };
+        self.open_deltas[lane as usize] = Some(open);
         self.count(lane, id, place, bytes.len());
         Ok(place)
     }

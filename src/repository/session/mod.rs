@@ -196,10 +196,8 @@ impl<'a> Session<'a> {
         let segment = match &self.lanes[lane as usize].open {
             Some((segment, _)) => *segment,
             None => {
-                let segment = SegmentId { session: self.number, ordinal: self.next_segment };
-                self.next_segment += 1;
+                let segment = self.new_segment();
                 self.lanes[lane as usize].open = Some((segment, SegmentBuilder::default()));
-                self.reach.insert(segment);
                 segment
             }
         };
@@ -216,6 +214,14 @@ impl<'a> Session<'a> {
             self.publish_if_due()?;
         }
         Ok(place)
+    }
+
+    /// Takes the next name of a segment; this snapshot needs it.
+    fn new_segment(&mut self) -> SegmentId {
+        let segment = SegmentId { session: self.number, ordinal: self.next_segment };
+        self.next_segment += 1;
+        self.reach.insert(segment);
+        segment
     }
 
     fn count(&mut self, lane: Lane, id: ChunkId, place: ChunkPlace, bytes: usize) {
