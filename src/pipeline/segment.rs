@@ -13,7 +13,6 @@ use crate::{
     },
     id::{ChunkId, ScopeId, SegmentId},
 };
-
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
 /// The zstd level of data and of metadata.
@@ -136,8 +135,9 @@ fn compress_delta(bytes: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A segment, opened: chunks whose ids were recomputed.
-#[derive(Debug, Clone)]
+/// A segment, decompressed. A chunk is handed on after `check`; what only serves to decompress
+/// another segment is checked with that one.
+#[derive(Debug)]
 pub struct OpenSegment {
     pub chunks: ChunkList,
     bytes: Vec<u8>,
@@ -145,6 +145,20 @@ pub struct OpenSegment {
 }
 
 impl OpenSegment {
+    /// Recomputes the id of a chunk.
+    pub fn check(&self, number: u32, hasher: &ChunkHasher) -> Result<(), OpenError> {
+        match self.chunks.id(number as usize) {
+            None => Err(malformed("segment", "no such chunk").into()),
+            id if self.slice(number, 1).map(|bytes| hasher.id(bytes)) == id => Ok(()),
+            _ => Err(OpenError::WrongChunk(number as usize)),
+        }
+    }
+
+    /// Recomputes the ids of all chunks.
+    pub fn check_all(&self, hasher: &ChunkHasher) -> Result<(), OpenError> {
+        (0..self.chunks.len() as u32).try_for_each(|number| self.check(number, hasher))
+    }
+
     /// Returns the bytes of `count` chunks from `first` on.
     pub fn slice(&self, first: u32, count: u32) -> Option<&[u8]> {
         let end = first.checked_add(count)? as usize;
@@ -193,8 +207,8 @@ impl SealedOff {
         &self.head.bases
     }
 
-    /// Decompresses with the bases' bytes as prefix, and recomputes every chunk's id.
-    pub fn finish(self, prefix: &[u8], hasher: &ChunkHasher) -> Result<OpenSegment, OpenError> {
+    /// Decompresses with the bases' bytes as prefix. No chunk's id was recomputed yet.
+    pub fn finish(self, prefix: &[u8]) -> Result<OpenSegment, OpenError> {
         if prefix.len() > PREFIX_BYTES_MAX || (prefix.is_empty() != self.head.bases.is_empty()) {
             return Err(malformed("segment", "bases do not match the head").into());
         }
@@ -207,16 +221,12 @@ impl SealedOff {
             return Err(malformed("segment", "not as long as its chunks").into());
         }
         let mut starts = Vec::with_capacity(self.head.chunks.len() + 1);
-        let mut at = 0usize;
-        for (number, (id, length)) in self.head.chunks.iter().enumerate() {
-            starts.push(at as u32);
-            let end = at + length as usize;
-            if hasher.id(&bytes[at..end]) != id {
-                return Err(OpenError::WrongChunk(number));
-            }
-            at = end;
+        let mut at = 0;
+        starts.push(at);
+        for (_, length) in self.head.chunks.iter() {
+            at += length;
+            starts.push(at);
         }
-        starts.push(at as u32);
         Ok(OpenSegment { chunks: self.head.chunks, bytes, starts })
     }
 }
@@ -252,7 +262,8 @@ pub fn verify(
 ) -> Result<(), OpenError> {
     let unsealed = unseal(sealed, sealer.owner, segment, |_| Some(sealer.key.clone()))?;
     let prefix = if unsealed.bases().is_empty() { &[] } else { prefix };
-    let opened = unsealed.finish(prefix, hasher)?;
+    let opened = unsealed.finish(prefix)?;
+    opened.check_all(hasher)?;
     match opened.chunks == built.chunks && opened.bytes == built.bytes {
         true => Ok(()),
         false => Err(OpenError::NotAuthentic),

@@ -19,8 +19,24 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+/// A segment, opened, and which of its chunks were checked.
+pub struct Opened {
+    segment: OpenSegment,
+    checked: Vec<AtomicBool>,
+}
+
+impl std::ops::Deref for Opened {
+    type Target = OpenSegment;
+    fn deref(&self) -> &OpenSegment {
+        &self.segment
+    }
+}
 
 /// Reads one segment at a time.
 pub struct Segments {
@@ -68,15 +84,44 @@ impl Segments {
         state.ok_or_else(|| damaged(format!("segment {id} is not in the ledger's tables")))
     }
 
-    /// Fetches and opens a segment; every chunk's id is recomputed. `base` opens the segments below.
-    fn read(&self, id: SegmentId, base: &dyn Fn(SegmentId) -> Result<Arc<OpenSegment>>) -> Result<OpenSegment> {
-        let state = self.locate(id)?;
+    fn damaged(&self, id: SegmentId, pack: &str, why: &dyn std::fmt::Display) -> Error {
+        damaged(format!(
+            "segment {id} in {pack} is damaged ({why}): what needs it cannot be restored whole; `strongroom check --read-data` names the snapshots"
+        ))
+    }
+
+    /// Recomputes the ids of `count` chunks from `first` on, unless that was done before.
+    fn check(&self, id: SegmentId, opened: &Opened, first: u32, count: u32) -> Result<()> {
+        for number in first..first.saturating_add(count) {
+            let checked = opened.checked.get(number as usize);
+            if checked.is_some_and(|checked| checked.load(Ordering::Relaxed)) {
+                continue;
+            }
+            if let Err(error) = opened.segment.check(number, &self.hasher) {
+                let state = self.locate(id)?;
+                let pack = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
+                return Err(self.damaged(id, &pack, &error));
+            }
+            if let Some(checked) = checked {
+                checked.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_all(&self, id: SegmentId, opened: &Opened) -> Result<()> {
+        self.check(id, opened, 0, opened.checked.len() as u32)
+    }
+
+    /// Fetches and opens a segment; no chunk was checked yet. `base` opens the segments below.
+    fn read(
+        &self,
+        id: SegmentId,
+        state: &SegmentState,
+        base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>,
+    ) -> Result<Opened> {
         let name = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
-        let bad = |error: &dyn std::fmt::Display| {
-            damaged(format!(
-                "segment {id} in {name} is damaged ({error}): what needs it cannot be restored whole; `strongroom check --read-data` names the snapshots"
-            ))
-        };
+        let bad = |error: &dyn std::fmt::Display| self.damaged(id, &name, error);
         let range = state.offset..state.offset + u64::from(state.length);
         let unseal =
             |sealed: &[u8]| unseal(sealed, self.keys.owner, id, |epoch| self.keys.key(KeyScope::Content, epoch));
@@ -103,15 +148,17 @@ impl Segments {
         }
         let prefix =
             joined(unsealed.bases(), base).map_err(|error| error.while_doing(format!("a base of segment {id}")))?;
-        unsealed.finish(&prefix, &self.hasher).map_err(|error| bad(&error))
+        let segment = unsealed.finish(&prefix).map_err(|error| bad(&error))?;
+        let checked = segment.chunks.iter().map(|_| AtomicBool::new(false)).collect();
+        Ok(Opened { segment, checked })
     }
 }
 
 /// Joins the chunks of runs of bases.
-fn joined(runs: &[BaseRun], base: &dyn Fn(SegmentId) -> Result<Arc<OpenSegment>>) -> Result<Vec<u8>> {
+fn joined(runs: &[BaseRun], base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>) -> Result<Vec<u8>> {
     let mut prefix = Vec::new();
     for run in runs {
-        let segment = base(run.segment)?;
+        let segment = base(run)?;
         let chunks = segment.slice(run.first, run.count);
         let chunks = chunks
             .ok_or_else(|| damaged(format!("segment {} does not have the chunks that are asked of it", run.segment)))?;
@@ -131,11 +178,11 @@ impl SegmentState {
 }
 
 enum Cached {
-    /// Asked for; whoever needs it first opens it.
-    Asked,
+    /// Asked for, with its depth; whoever needs it first opens it.
+    Asked(u8),
     /// Being opened. Whoever does so waits only for segments of a smaller depth.
     Opening,
-    Ready(Arc<OpenSegment>, u64),
+    Ready(Arc<Opened>, u64),
     Failed(Kind, String),
 }
 
@@ -173,32 +220,47 @@ impl SegmentPool {
 
     /// Starts to read a segment, unless it is there or on its way.
     pub fn prefetch(&self, id: SegmentId) {
-        let mut state = self.lock();
-        if state.cached.contains_key(&id) {
+        self.ask(id, true);
+    }
+
+    /// `checked` says that all of its chunks will be handed on, not only be bases.
+    fn ask(&self, id: SegmentId, checked: bool) {
+        if self.lock().cached.contains_key(&id) {
             return;
         }
-        state.cached.insert(id, Cached::Asked);
-        drop(state);
+        // What cannot be found is told to whoever needs it.
+        let Ok(located) = self.0.segments.locate(id) else { return };
+        self.lock().cached.entry(id).or_insert(Cached::Asked(located.depth));
         let pool = self.clone();
         rayon::spawn(move || {
             let mut state = pool.lock();
             // Unless somebody who needed it was faster.
-            if let Some(cached @ Cached::Asked) = state.cached.get_mut(&id) {
+            if let Some(cached @ Cached::Asked(_)) = state.cached.get_mut(&id) {
                 *cached = Cached::Opening;
                 drop(state);
-                pool.fill(id);
+                pool.fill(id, checked);
             }
         });
     }
 
     /// Returns the bytes of runs of bases, joined.
     pub fn prefix(&self, runs: &[BaseRun]) -> Result<Vec<u8>> {
-        joined(runs, &|base| self.get(base))
+        joined(runs, &|run| self.part(run.segment, run.first, run.count))
     }
 
-    fn fill(&self, id: SegmentId) {
-        let read =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.0.segments.read(id, &|base| self.get(base))));
+    fn fill(&self, id: SegmentId, checked: bool) {
+        let segments = &self.0.segments;
+        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let state = segments.locate(id)?;
+            for base in &state.bases {
+                self.ask(*base, false);
+            }
+            let segment = segments.read(id, &state, &|run| self.open(run.segment, Some(state.depth)))?;
+            if checked {
+                segments.check_all(id, &segment)?;
+            }
+            Ok(segment)
+        }));
         let read = read.unwrap_or_else(|_| Err(failed("a program error while a segment was opened")));
         let mut state = self.lock();
         state.clock += 1;
@@ -223,8 +285,22 @@ impl SegmentPool {
         self.0.changed.notify_all();
     }
 
-    /// Returns a segment, reading it now if nobody asked before.
-    pub fn get(&self, id: SegmentId) -> Result<Arc<OpenSegment>> {
+    /// Returns a segment of which all chunks were checked, reading it now if nobody asked before.
+    pub fn get(&self, id: SegmentId) -> Result<Arc<Opened>> {
+        let segment = self.open(id, None)?;
+        self.0.segments.check_all(id, &segment)?;
+        Ok(segment)
+    }
+
+    /// Returns a segment of which these chunks were checked.
+    pub fn part(&self, id: SegmentId, first: u32, count: u32) -> Result<Arc<Opened>> {
+        let segment = self.open(id, None)?;
+        self.0.segments.check(id, &segment, first, count)?;
+        Ok(segment)
+    }
+
+    /// Opens a segment. `above` is the depth of the one that needs it as a base.
+    fn open(&self, id: SegmentId, above: Option<u8>) -> Result<Arc<Opened>> {
         loop {
             let mut state = self.lock();
             state.clock += 1;
@@ -240,12 +316,24 @@ impl SegmentPool {
                     return Err(error);
                 }
                 Some(Cached::Opening) => {
-                    drop(self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                    // Meanwhile, something of which less is needed than of what this thread has begun:
+                    // depths fall along whoever waits for whom, so that nobody waits for himself.
+                    let other = state.cached.iter_mut().find_map(|(id, cached)| match cached {
+                        Cached::Asked(depth) if Some(*depth) < above => Some((*id, cached)),
+                        _ => None,
+                    });
+                    if let Some((id, cached)) = other {
+                        *cached = Cached::Opening;
+                        drop(state);
+                        self.fill(id, false);
+                    } else {
+                        drop(self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                    }
                 }
-                Some(Cached::Asked) | None => {
+                Some(Cached::Asked(_)) | None => {
                     state.cached.insert(id, Cached::Opening);
                     drop(state);
-                    self.fill(id);
+                    self.fill(id, false);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{
     reference::Reference,
-    segments::SegmentPool,
+    segments::{Opened, SegmentPool},
     session::{Lane, Session},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         recipe::{INLINE_BYTES_MAX, LEVELS_MAX, RUN_BYTES_MAX, Run, RunDecoder, RunEncoder, Stream},
     },
     id::SegmentId,
-    pipeline::{chunk::Chunker, digest::StreamDigest, segment::OpenSegment},
+    pipeline::{chunk::Chunker, digest::StreamDigest},
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -284,7 +284,7 @@ impl RunReader {
 /// A piece of a stream, as it comes out.
 pub enum Piece {
     Zeros(u64),
-    Chunks { segment: Arc<OpenSegment>, first: u32, count: u32 },
+    Chunks { segment: Arc<Opened>, first: u32, count: u32 },
 }
 
 /// Reads a stream from its beginning or from an offset, with segments asked for ahead of time.
@@ -377,7 +377,7 @@ impl StreamReader {
                 Piece::Zeros(bytes)
             }
             Run::Chunks { segment: id, first, count, bytes } => {
-                let segment = self.pool.get(id)?;
+                let segment = self.pool.part(id, first, count)?;
                 if let Some(runs) = self.asked.get_mut(&id) {
                     *runs -= 1;
                     if *runs == 0 {

@@ -49,6 +49,8 @@ pub enum Placed {
 struct Folder {
     name: Vec<u8>,
     handle: Arc<OwnedFd>,
+    /// This restore made it.
+    is_new: bool,
     entry: Option<Entry>,
     /// What was there before and is not known yet to be in the snapshot, if extras are to go.
     before: Option<Peekable<Names>>,
@@ -80,7 +82,7 @@ impl Target {
         std::fs::create_dir_all(root)?;
         let handle =
             rustix::fs::openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let folder = Folder { name: Vec::new(), handle: Arc::new(handle), entry: None, before: None };
+        let folder = Folder { name: Vec::new(), handle: Arc::new(handle), is_new: false, entry: None, before: None };
         clear_links(&folder.handle)?;
         Ok(Self {
             root: root.into(),
@@ -120,7 +122,9 @@ impl Target {
         let parent = self.top();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(&parent, name, flags, Mode::empty());
-        let handle = match open() {
+        let there = if self.is_in_new() { Err(rustix::io::Errno::NOENT) } else { open() };
+        let is_new = there.is_err();
+        let handle = match there {
             Ok(handle) => handle,
             Err(rustix::io::Errno::NOENT) => {
                 rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
@@ -138,8 +142,13 @@ impl Target {
             true => Some(Names::of_open(&handle, &self.root)?.peekable()),
             false => None,
         };
-        self.folders.push(Folder { name: name.to_vec(), handle: Arc::new(handle), entry, before });
+        self.folders.push(Folder { name: name.to_vec(), handle: Arc::new(handle), is_new, entry, before });
         Ok(())
+    }
+
+    /// Says whether the innermost folder was made by this restore: it has only what came from it.
+    fn is_in_new(&self) -> bool {
+        self.folders.last().is_some_and(|folder| folder.is_new)
     }
 
     /// Leaves the innermost folder: extras go, then it gets its own metadata.
@@ -208,7 +217,7 @@ impl Target {
         }
         self.keep(&name)?;
         let parent = self.top();
-        let existing = exists_at(&parent, &name)?;
+        let existing = if self.is_in_new() { None } else { exists_at(&parent, &name)? };
         if let Some(stat) = &existing {
             let same_type = NodeType::from_raw_mode(stat.st_mode) == node_type(entry.file_type);
             let size = entry.content.as_ref().map_or(0, |content| content.length);
@@ -231,7 +240,7 @@ impl Target {
             return Filling::begin(parent, name, existing.is_some(), entry.clone(), self.ids(entry))
                 .map(|filling| Placed::Fill(Box::new(filling)));
         }
-        if exists_at(&parent, &name)?.is_some() {
+        if existing.is_some() && exists_at(&parent, &name)?.is_some() {
             rustix::fs::unlinkat(&parent, &name, AtFlags::empty())?;
         }
         if entry.file_type == FileType::Symlink {
@@ -421,6 +430,8 @@ pub struct Filling {
     entry: Entry,
     ids: Option<(u32, u32)>,
     at: u64,
+    /// Where what was written ends: what follows is a hole.
+    length: u64,
 }
 
 impl Filling {
@@ -442,12 +453,13 @@ impl Filling {
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&parent, written, flags, Mode::RUSR | Mode::WUSR)?);
-        Ok(Self { parent, name, temporary, file, entry, ids, at: 0 })
+        Ok(Self { parent, name, temporary, file, entry, ids, at: 0, length: 0 })
     }
     /// Writes the next bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.at)?;
         self.at += bytes.len() as u64;
+        self.length = self.at;
         Ok(())
     }
     /// Leaves a hole.
@@ -456,11 +468,8 @@ impl Filling {
     }
     /// Gives the file its length, metadata and name.
     pub fn finish(self) -> io::Result<()> {
-        if self.entry.content.as_ref().is_some_and(|content| content.length > 0) {
-            let length = self.file.metadata()?.len();
-            if length != self.at {
-                self.file.set_len(self.at)?;
-            }
+        if self.length != self.at {
+            self.file.set_len(self.at)?;
         }
         apply_metadata(&self.file.into(), &self.entry, self.ids)?;
         match &self.temporary {
