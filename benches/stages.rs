@@ -85,9 +85,10 @@ fn stages(c: &mut Criterion) {
             });
             group.bench_function(format!("verify before upload, {name}"), |b| {
                 b.iter(|| {
-                    segments.iter().zip(&sealed).for_each(|(segment, bytes)| {
-                        drop(black_box(verify(bytes, &sealer, id, (segment, &[]), &hasher)))
-                    })
+                    segments
+                        .iter()
+                        .zip(&sealed)
+                        .for_each(|(segment, bytes)| drop(black_box(verify(bytes, &sealer, id, (segment, &[])))))
                 })
             });
         }

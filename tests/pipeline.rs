@@ -15,7 +15,7 @@ use strongroom::{
         chunk::{ChunkSize, Chunker},
         digest::{ChunkHasher, commitment},
         seal::{Binding, Key, OpenError, encrypt, open, seal},
-        segment::{Sealer, SegmentBuilder, unseal},
+        segment::{Sealer, SegmentBuilder, unseal, verify},
         sign::Signer,
     },
 };
@@ -180,6 +180,13 @@ fn segments_of_every_compressibility_come_back() {
         let other = opened.check_all(&ChunkHasher::new(&[4; 32]));
         assert!(matches!(other, Err(OpenError::WrongChunk(0))));
         opened.check_all(&hasher).unwrap();
+        verify(&sealed, &sealer, id, (&builder, &[])).unwrap();
+        // A bit that flipped after the ids were computed, and before the segment was compressed.
+        let mut flipped = builder.clone();
+        let at = random.below(bytes.len() as u64) as usize;
+        flipped.bytes[at] ^= 1 << random.below(8);
+        let sealed = sealer.seal(id, &flipped, &[], [1; 24]).bytes;
+        assert!(verify(&sealed, &sealer, id, (&flipped, &[])).is_err());
         assert_eq!(opened.slice(0, builder.chunks.len() as u32).unwrap(), bytes);
     }
 }

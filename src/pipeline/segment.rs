@@ -13,6 +13,7 @@ use crate::{
     },
     id::{ChunkId, ScopeId, SegmentId},
 };
+use crc_fast::{CrcAlgorithm, Digest};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
 /// The zstd level of data and of metadata.
@@ -24,12 +25,21 @@ const DELTA_PERCENT_MAX: usize = 75;
 const DELTA_PERCENT_SURE: usize = 12;
 
 /// Chunks that wait to be sealed together.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SegmentBuilder {
     pub chunks: ChunkList,
     pub bytes: Vec<u8>,
+    /// Over the chunks as they were when their ids were computed: `verify` compares.
+    checksum: Digest,
     /// What may stand for the chunks' earlier versions.
     pub bases: Vec<BaseRun>,
+}
+
+impl Default for SegmentBuilder {
+    fn default() -> Self {
+        let (chunks, bytes, bases) = (ChunkList::default(), Vec::new(), Vec::new());
+        Self { chunks, bytes, checksum: Digest::new(CrcAlgorithm::Crc64Nvme), bases }
+    }
 }
 
 /// A sealed segment.
@@ -44,6 +54,7 @@ impl SegmentBuilder {
     pub fn push(&mut self, id: ChunkId, chunk: &[u8]) -> u32 {
         let number = self.chunks.len() as u32;
         self.chunks.push(id, chunk.len() as u32);
+        self.checksum.update(chunk);
         self.bytes.extend_from_slice(chunk);
         number
     }
@@ -251,20 +262,21 @@ fn decompress(payload: &[u8], prefix: &[u8], plain_bytes: usize) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Opens a sealed segment as a reader would, and compares it with what was to be sealed: memory
-/// that flips bits and compressors with bugs are found before anything is uploaded.
+/// Opens a sealed segment as a reader would, and compares it with what the chunks were when their
+/// ids were computed: memory that flips bits and compressors with bugs are found before anything is
+/// uploaded. A checksum of 64 bits takes a tenth of the time that the ids would.
 pub fn verify(
     sealed: &[u8],
     sealer: &Sealer,
     segment: SegmentId,
     (built, prefix): (&SegmentBuilder, &[u8]),
-    hasher: &ChunkHasher,
 ) -> Result<(), OpenError> {
     let unsealed = unseal(sealed, sealer.owner, segment, |_| Some(sealer.key.clone()))?;
     let prefix = if unsealed.bases().is_empty() { &[] } else { prefix };
     let opened = unsealed.finish(prefix)?;
-    opened.check_all(hasher)?;
-    match opened.chunks == built.chunks && opened.bytes == built.bytes {
+    let mut checksum = Digest::new(CrcAlgorithm::Crc64Nvme);
+    checksum.update(&opened.bytes);
+    match opened.chunks == built.chunks && checksum.finalize() == built.checksum.finalize() {
         true => Ok(()),
         false => Err(OpenError::NotAuthentic),
     }

@@ -308,14 +308,14 @@ impl<'a> Session<'a> {
     fn seal(&mut self, lane: Lane, id: SegmentId, builder: SegmentBuilder) -> Result<()> {
         let pool = self.deltas.as_ref().filter(|_| !builder.bases.is_empty()).map(|deltas| deltas.pool.clone());
         let (sender, receiver) = channel();
-        let (sealer, hasher, check) = (self.sealer.clone(), self.hasher.clone(), self.verify);
+        let (sealer, check) = (self.sealer.clone(), self.verify);
         let nonce = random(self.tenant.environment.as_ref());
         rayon::spawn(move || {
             let prefix = pool.map_or(Ok(Vec::new()), |pool| pool.prefix(&builder.bases));
             let problem = prefix.as_ref().err().map(ToString::to_string);
             let prefix = prefix.unwrap_or_default();
             let sealed = sealer.seal(id, &builder, &prefix, nonce);
-            let sealed = match check.then(|| verify(&sealed.bytes, &sealer, id, (&builder, &prefix), &hasher)) {
+            let sealed = match check.then(|| verify(&sealed.bytes, &sealer, id, (&builder, &prefix))) {
                 Some(Err(error)) => Err(damaged(format!(
                     "segment {id} did not read back as it was written ({error}), before it was uploaded: this machine's memory or processor makes mistakes; nothing was lost"
                 ))),
