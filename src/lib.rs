@@ -9,6 +9,7 @@ pub mod index;
 pub mod ledger;
 pub mod operation;
 pub mod pipeline;
+pub mod policy;
 pub mod repository;
 pub mod source;
 pub mod store;

@@ -49,6 +49,9 @@ impl Objects for Clay {
             .map(|(name, bytes)| Listed { name: name.clone(), size_bytes: bytes.len() as u64 })
             .collect())
     }
+    fn modified_ns(&self, _: &str) -> Result<i64, StoreError> {
+        Ok(0)
+    }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.0.lock().unwrap().remove(name);
         Ok(())

@@ -85,6 +85,7 @@ impl Ledger {
                 chunk_bytes: 8192,
                 fixed: false,
                 sources: Default::default(),
+                retention: None,
                 unknown: Default::default(),
             },
             unknown: Default::default(),
@@ -148,6 +149,7 @@ pub fn pack_fact(session: u64, ordinal: u32) -> PackFact {
         hash: Hash::default(),
         segment_table: 1,
         chunk_table: 1,
+        chunk_tables: Vec::new(),
         unknown: Default::default(),
     }
 }

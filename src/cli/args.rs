@@ -79,6 +79,9 @@ pub enum Command {
     Snapshots {
         #[arg(long)]
         source: Option<String>,
+        /// Those that were forgotten, and can still be brought back
+        #[arg(long)]
+        forgotten: bool,
     },
     /// List what is in a snapshot
     Ls {
@@ -99,6 +102,34 @@ pub enum Command {
     },
     /// Restore files
     Restore(Box<RestoreArgs>),
+    /// Let snapshots go that no rule keeps; their data stays until `prune`
+    Forget(Box<ForgetArgs>),
+    /// Delete data that no snapshot needs (works without any key of content)
+    Prune(PruneArgs),
+    /// Bring forgotten snapshots back, as long as `prune` has not deleted what they need
+    Undelete {
+        #[arg(required = true, value_name = "ID")]
+        snapshots: Vec<String>,
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Legal holds: what is held cannot go, whatever rules and people say
+    #[command(subcommand)]
+    Hold(HoldCommand),
+    /// Keep a snapshot until a time; `check` and `prune` tell the time by the store's clock
+    Lock {
+        #[arg(value_name = "SNAP")]
+        snapshot: String,
+        /// Such as 2033-12-31 or 2033-12-31T12:00Z
+        #[arg(long)]
+        until: String,
+        /// Nobody can shorten it, not even its maker
+        #[arg(long)]
+        compliance: bool,
+        /// Needed to shorten a lock
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Check that everything is there and is what was written
     Check {
         /// Read packs too: all, or this many percent
@@ -173,8 +204,119 @@ pub enum PolicyCommand {
         source: Option<String>,
         /// Average chunk, 4KiB to 1MiB, or fixed:SIZE; data that is cut differently is stored anew
         #[arg(long, value_name = "SIZE")]
-        chunk_size: String,
+        chunk_size: Option<String>,
+        #[command(flatten)]
+        keep: KeepArgs,
     },
+    /// Show which snapshots would be there after years of backups
+    Simulate {
+        #[arg(long)]
+        source: Option<String>,
+        #[arg(long, default_value_t = 7)]
+        years: u32,
+        /// How many hours lie between two backups
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8784))]
+        every_hours: u32,
+        #[command(flatten)]
+        keep: KeepArgs,
+    },
+}
+
+/// Rules of retention; a snapshot stays if any of them keeps it.
+#[derive(ClapArgs, Clone)]
+pub struct KeepArgs {
+    /// The newest N
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<u32>,
+    /// The newest of each of the last N hours that have any
+    #[arg(long, value_name = "N")]
+    pub keep_hourly: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Option<u32>,
+    /// All that are at most so much older than the newest, such as 1y2m3d4h
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within: Option<String>,
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_hourly: Option<String>,
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_daily: Option<String>,
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_weekly: Option<String>,
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_monthly: Option<String>,
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_yearly: Option<String>,
+    /// All with this tag
+    #[arg(long, value_name = "K=V")]
+    pub keep_tag: Vec<String>,
+    /// The time zone that hours to years are counted in, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub struct ForgetArgs {
+    /// Snapshots to forget by name, instead of by rules
+    #[arg(value_name = "SNAP", conflicts_with_all = ["policy", "source"])]
+    pub snapshots: Vec<String>,
+    /// By the rules that `policy show` shows
+    #[arg(long)]
+    pub policy: bool,
+    #[command(flatten)]
+    pub keep: KeepArgs,
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Then delete data that no snapshot needs
+    #[arg(long)]
+    pub prune: bool,
+    /// Show what would go, and why the rest stays
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub struct PruneArgs {
+    /// Show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How much garbage may stay: a percentage of what is used, or bytes (such as 5% or 1GiB)
+    #[arg(long, value_name = "PERCENT|SIZE", default_value = "5%")]
+    pub max_unused: String,
+    /// Read at most this much to write it again without garbage
+    #[arg(long, value_name = "SIZE")]
+    pub max_repack: Option<String>,
+    /// A backup that has written nothing for so long is taken for dead, such as 6h or 2d
+    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    pub grace: String,
+}
+
+#[derive(Subcommand)]
+pub enum HoldCommand {
+    /// Hold a snapshot, or all of a source with those to come
+    Place {
+        #[arg(value_name = "SNAP", required_unless_present = "source", conflicts_with = "source")]
+        snapshot: Option<String>,
+        #[arg(long)]
+        source: Option<String>,
+        #[arg(long)]
+        case: String,
+        #[arg(long)]
+        reason: String,
+    },
+    /// End a hold, by its entry's number as `hold list` shows it
+    Release {
+        hold: u64,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Show the holds that stand
+    List,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -130,6 +130,7 @@ record! {
         6 chunk_table: u32,
         /// DROP covers it: the object may be deleted.
         7 dropped: bool,
+        8 chunk_tables: Vec<u32>,
     }
 
     /// A run: what the entries from `first` up to the state's head changed, as it is at that head.

@@ -262,12 +262,43 @@ record! {
         1 fixed: bool,
         /// Sources that differ.
         2 sources: BTreeMap<String, SourcePolicy>,
+        /// Without, 30 daily, 12 weekly, 12 monthly and 7 yearly snapshots stay.
+        3 retention: Option<Retention>,
     }
 
     /// What a source's policy says instead of the tenant's.
+    #[derive(Default)]
     SourcePolicy {
+        /// 0: as the tenant's.
         0 chunk_bytes: u32,
         1 fixed: bool,
+        2 retention: Option<Retention>,
+    }
+
+    /// Which snapshots of a source stay: those that one of these rules keeps. A steward follows it
+    /// with RETIRE; the fold does not.
+    #[derive(Default)]
+    Retention {
+        /// So many newest ones.
+        0 last: Option<u32>,
+        /// The newest one of each of so many hours, days, ISO weeks, months and years that have any.
+        1 hourly: Option<u32>,
+        2 daily: Option<u32>,
+        3 weekly: Option<u32>,
+        4 monthly: Option<u32>,
+        5 yearly: Option<u32>,
+        /// All within so long before the newest one: years, months, days and hours, such as `1y2m3d4h`.
+        6 within: Option<String>,
+        /// The newest one of each hour, day and so on within so long before the newest one.
+        7 within_hourly: Option<String>,
+        8 within_daily: Option<String>,
+        9 within_weekly: Option<String>,
+        10 within_monthly: Option<String>,
+        11 within_yearly: Option<String>,
+        /// Those with one of these tags, `K=V`.
+        12 tags: Vec<String>,
+        /// The IANA time zone that hours to years are counted in; without, UTC.
+        13 zone: Option<String>,
     }
 
     /// OBSERVED: when the store says that entries were written, in nanoseconds since 1970.

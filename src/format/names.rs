@@ -15,6 +15,10 @@ pub enum PackKind {
 }
 
 impl PackKind {
+    /// Returns the kind from its number; the fold lets no other in.
+    pub fn from_number(number: u8) -> Self {
+        if number == 0 { Self::Data } else { Self::Meta }
+    }
     fn folder(self) -> &'static str {
         match self {
             Self::Data => "data",
@@ -42,6 +46,10 @@ pub fn annex(scope: ScopeId, hash: Hash) -> String {
 /// A pack.
 pub fn pack(scope: ScopeId, kind: PackKind, pack: PackId) -> String {
     format!("t/{scope}/{}/{pack}", kind.folder())
+}
+/// The prefix of a tenant's packs of one kind.
+pub fn packs(scope: ScopeId, kind: PackKind) -> String {
+    format!("t/{scope}/{}", kind.folder())
 }
 /// The prefix of the checkpoints of a ledger.
 pub fn checkpoints(scope: ScopeId) -> String {
@@ -77,6 +85,15 @@ pub fn range_of_run(name: &str) -> Option<(u64, u64)> {
     let (first, last) = name.rsplit('/').next()?.split_once('-')?;
     let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
     Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last)
+}
+/// Reads the id out of the name of a pack.
+pub fn id_of_pack(name: &str) -> Option<PackId> {
+    let mut parts = name.rsplit('/').next()?.split('-');
+    let (session, nonce, ordinal) = (parts.next()?, parts.next()?, parts.next()?);
+    let (session, ordinal) = (u64::from_str_radix(session, 16).ok()?, u32::from_str_radix(ordinal, 16).ok()?);
+    let id = PackId { session, nonce: nonce.parse().ok()?, ordinal };
+    // Written in one way only.
+    (name.ends_with(&format!("/{id}")) && parts.next().is_none()).then_some(id)
 }
 /// Reads the number out of the name of an entry.
 pub fn number_of_entry(name: &str) -> Option<u64> {

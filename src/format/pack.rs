@@ -57,8 +57,11 @@ record! {
         3 hash: Hash,
         /// Sealed bytes of the segment table.
         4 segment_table: u32,
-        /// Sealed bytes of the chunk table.
+        /// Sealed bytes of the chunk table, or of all that REPACK copied.
         5 chunk_table: u32,
+        /// In REPACK: sealed bytes of each chunk table that was copied, in order. They have rows of
+        /// segments that are not in this pack; those say nothing.
+        6 chunk_tables: Vec<u32>,
     }
 }
 
@@ -67,6 +70,21 @@ impl PackFact {
     pub fn chunk_table_range(&self) -> Option<std::ops::Range<u64>> {
         let end = self.length.checked_sub(TRAILER as u64)?;
         Some(end.checked_sub(u64::from(self.chunk_table))?..end)
+    }
+    /// Returns where each chunk table lies, from the start of the pack.
+    pub fn chunk_table_ranges(&self) -> Option<Vec<std::ops::Range<u64>>> {
+        let whole = self.chunk_table_range()?;
+        if self.chunk_tables.is_empty() {
+            return Some(vec![whole]);
+        }
+        let mut start = whole.start;
+        let ranges = self.chunk_tables.iter().map(|length| {
+            let range = start..start + u64::from(*length);
+            start = range.end;
+            range
+        });
+        let ranges: Vec<_> = ranges.collect();
+        (start == whole.end).then_some(ranges)
     }
     /// Returns where the segment table lies, from the start of the pack.
     pub fn segment_table_range(&self) -> Option<std::ops::Range<u64>> {

@@ -12,6 +12,7 @@ use crate::{
         decode, encode,
         pack::ChunkRow,
         segment::ChunkList,
+        segment_set::SegmentSet,
     },
     id::{ChunkId, Hash, PackId, SegmentId, SnapshotId},
     ledger::{PackState, SegmentState, SnapshotState, State, Tables, TablesError},
@@ -252,6 +253,22 @@ impl Index {
         }
         batch.delete(pack_key(b'u', pack));
         self.pairs.write(batch)
+    }
+
+    /// Forgets the chunks of segments that are dead.
+    pub fn forget_chunks(&self, segments: &SegmentSet) -> Result<()> {
+        for segment in segments.iter() {
+            let mut batch = Batch::default();
+            for (id, _) in self.chunks_of(segment)?.unwrap_or_default().iter() {
+                // Elsewhere, if it was stored again.
+                if self.chunk(id)?.is_some_and(|place| place.segment == segment) {
+                    batch.delete(chunk_key(id));
+                }
+            }
+            batch.delete(segment_key(b'k', segment));
+            self.pairs.write(batch)?;
+        }
+        Ok(())
     }
 
     /// Returns where a chunk is, as far as chunk tables were read.

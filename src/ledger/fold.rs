@@ -309,6 +309,7 @@ impl State {
                 tier: 0,
                 segment_table: fact.segment_table,
                 chunk_table: fact.chunk_table,
+                chunk_tables: fact.chunk_tables.clone(),
                 dropped: false,
                 unknown: Default::default(),
             };

@@ -2,7 +2,11 @@
 
 pub use crate::format::checkpoint::{Head, OpenSession, SnapshotState, State, TenantState};
 use crate::{
-    format::{entry::Commit, segment_set::SegmentSet, snapshot::Snapshot},
+    format::{
+        entry::{Commit, Hold},
+        segment_set::SegmentSet,
+        snapshot::Snapshot,
+    },
     id::{ActorId, SnapshotId},
 };
 use std::collections::BTreeMap;
@@ -53,16 +57,19 @@ impl State {
     /// Says whether a hold or an unexpired lock protects a snapshot.
     pub fn is_protected(&self, snapshot: &SnapshotState) -> bool {
         let locked = snapshot.locked_until_ns.is_some_and(|until| until > self.observed_ns);
-        locked
-            || self.holds.values().any(|hold| {
-                hold.snapshots.contains(&snapshot.snapshot.id)
-                    || hold.source.as_ref() == Some(&snapshot.snapshot.source)
-            })
+        locked || self.holds.values().any(|hold| hold.covers(snapshot))
     }
 
     /// Says whether anything at all is protected.
     pub fn has_protected(&self) -> bool {
         !self.holds.is_empty() || self.snapshots.values().any(|snapshot| self.is_protected(snapshot))
+    }
+}
+
+impl Hold {
+    /// Says whether a hold names a snapshot, or all of its source.
+    pub fn covers(&self, snapshot: &SnapshotState) -> bool {
+        self.snapshots.contains(&snapshot.snapshot.id) || self.source.as_ref() == Some(&snapshot.snapshot.source)
     }
 }
 

@@ -285,8 +285,8 @@ impl<'a> Begun<'a> {
         let started_ns = tenant.environment.now_ns();
         let policy = &tenant.state.policy;
         let (bytes, fixed) = match policy.sources.get(&labels.source) {
-            Some(source) => (source.chunk_bytes, source.fixed),
-            None => (policy.chunk_bytes, policy.fixed),
+            Some(source) if source.chunk_bytes > 0 => (source.chunk_bytes, source.fixed),
+            _ => (policy.chunk_bytes, policy.fixed),
         };
         let size = if fixed { ChunkSize::Fixed(bytes) } else { ChunkSize::Average(bytes) };
         if !size.is_valid() {

@@ -64,7 +64,8 @@ pub fn find<'a>(tenant: &'a Tenant, name: &str) -> Result<&'a SnapshotState> {
     }
 }
 
-fn parse_time(text: &str) -> Option<i64> {
+/// Reads a time as people write it; without seconds or a time of day, in UTC.
+pub fn parse_time(text: &str) -> Option<i64> {
     let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         // Without seconds, or without a time: in UTC.
         let text = text.trim_end_matches('Z');

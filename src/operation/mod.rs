@@ -4,7 +4,9 @@
 pub mod backup;
 pub mod browse;
 pub mod check;
+pub mod forget;
 mod previous;
+pub mod prune;
 pub mod restore;
 
 /// Watches an operation, and can stop it.

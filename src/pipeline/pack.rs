@@ -19,7 +19,8 @@ pub struct TableSealer {
     pub owner: ScopeId,
     pub epoch: u32,
     pub segment_table: Key,
-    pub chunk_table: Key,
+    /// Not needed for a pack of segments that are copied with their chunk tables.
+    pub chunk_table: Option<Key>,
 }
 
 /// A pack that is being filled.
@@ -28,6 +29,7 @@ pub struct PackBuilder {
     parts: Vec<Vec<u8>>,
     rows: Vec<SegmentRow>,
     chunks: Vec<ChunkRow>,
+    copied_tables: Vec<Vec<u8>>,
     length: u64,
 }
 
@@ -44,7 +46,14 @@ pub struct FinishedPack {
 
 impl PackBuilder {
     pub fn new(kind: PackKind) -> Self {
-        Self { kind, parts: vec![magic(b'p').to_vec()], rows: Vec::new(), chunks: Vec::new(), length: HEADER as u64 }
+        Self {
+            kind,
+            parts: vec![magic(b'p').to_vec()],
+            rows: Vec::new(),
+            chunks: Vec::new(),
+            copied_tables: Vec::new(),
+            length: HEADER as u64,
+        }
     }
     /// Returns how many bytes the pack has so far.
     pub fn length(&self) -> u64 {
@@ -61,20 +70,35 @@ impl PackBuilder {
         sealed: Vec<u8>,
         (depth, bases): (u8, Vec<SegmentId>),
     ) {
+        self.chunks.push(ChunkRow { segment, chunks, unknown: Default::default() });
+        self.copy(segment, sealed, (depth, bases), None);
+    }
+    /// Appends a sealed segment from another pack, as it is.
+    pub fn copy(
+        &mut self,
+        segment: SegmentId,
+        sealed: Vec<u8>,
+        (depth, bases): (u8, Vec<SegmentId>),
+        moved_from: Option<PackId>,
+    ) {
         let length = sealed.len() as u32;
+        let offset = self.length;
         self.rows.push(SegmentRow {
             segment,
             pack: 0,
-            offset: self.length,
+            offset,
             length,
             depth,
             bases,
-            moved_from: None,
+            moved_from,
             unknown: Default::default(),
         });
-        self.chunks.push(ChunkRow { segment, chunks, unknown: Default::default() });
         self.length += u64::from(length);
         self.parts.push(sealed);
+    }
+    /// Takes a sealed chunk table of a pack that segments are copied from.
+    pub fn copy_chunk_table(&mut self, sealed: Vec<u8>) {
+        self.copied_tables.push(sealed);
     }
     /// Seals the tables and ends the pack.
     pub fn finish(mut self, pack: PackId, sealer: &TableSealer, nonces: [[u8; 24]; 2]) -> FinishedPack {
@@ -84,9 +108,16 @@ impl PackBuilder {
         let seal_table =
             |kind, key, nonce, plain: Vec<u8>| seal(sealer.suite, key, sealer.epoch, nonce, binding(kind), &plain);
         let segment_table = seal_table(Kind::SegmentTable, &sealer.segment_table, nonces[0], encode(&table));
-        let chunk_table = seal_table(Kind::ChunkTable, &sealer.chunk_table, nonces[1], encode(&chunks));
-        let lengths = (segment_table.len() as u32, chunk_table.len() as u32);
-        self.parts.extend([segment_table, chunk_table, trailer(lengths.0, lengths.1).to_vec()]);
+        let mut chunk_tables = self.copied_tables;
+        let lengths: Vec<u32> = chunk_tables.iter().map(|table| table.len() as u32).collect();
+        if let Some(key) = sealer.chunk_table.as_ref().filter(|_| chunk_tables.is_empty()) {
+            chunk_tables.push(seal_table(Kind::ChunkTable, key, nonces[1], encode(&chunks)));
+        }
+        let (of_segments, of_chunks) =
+            (segment_table.len() as u32, chunk_tables.iter().map(Vec::len).sum::<usize>() as u32);
+        self.parts.push(segment_table);
+        self.parts.append(&mut chunk_tables);
+        self.parts.push(trailer(of_segments, of_chunks).to_vec());
         let mut hasher = blake3::Hasher::new();
         let mut length = 0;
         for part in &self.parts {
@@ -98,8 +129,9 @@ impl PackBuilder {
             kind: self.kind as u8,
             length,
             hash: Hash(*hasher.finalize().as_bytes()),
-            segment_table: lengths.0,
-            chunk_table: lengths.1,
+            segment_table: of_segments,
+            chunk_table: of_chunks,
+            chunk_tables: lengths,
             unknown: Default::default(),
         };
         FinishedPack { kind: self.kind, fact, parts: self.parts, rows: self.rows, chunks: chunks.rows }

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         VERSION, decode, encode,
-        entry::{Annex, Claims, Create, EntryKind, Grant, Policy, Tenant as TenantBody},
+        entry::{Annex, Claims, Create, EntryKind, Grant, Policy, Retention, Tenant as TenantBody},
         key::{Circle, Config, Slot},
         names,
         sealed::{Suite, magic, strip_magic},
@@ -73,7 +73,7 @@ impl Repository {
             suite: Suite::Xaes256Gcm,
             chunk_size: ChunkSize::Average(8 << 10),
         };
-        repository.create_ledger(repository.config.repository, "repository", &new)?;
+        repository.create_ledger(repository.config.repository, "repository", &new, None)?;
         let bytes = Bytes::from([&magic(b'c')[..], &encode(&repository.config)].concat());
         match repository.objects.put_if_absent(names::CONFIG, vec![bytes])? {
             Put::Created => Ok(repository),
@@ -240,7 +240,7 @@ impl Repository {
             return Err(failed(format!("tenant `{}` exists; nothing was changed", new.name)));
         }
         let tenant = ScopeId(random(self.environment.as_ref()));
-        let genesis = self.create_ledger(tenant, "tenant", new)?;
+        let genesis = self.create_ledger(tenant, "tenant", new, own.state.policy.retention.clone())?;
         own.append("tenant create", |state, _| {
             if taken(state) {
                 return Err(failed(format!("tenant `{}` was made by somebody else just now", new.name)));
@@ -258,7 +258,13 @@ impl Repository {
     }
 
     /// Draws keys, wraps them, and writes entry 0.
-    fn create_ledger(&self, owner: ScopeId, ledger: &str, new: &NewTenant) -> Result<Hash> {
+    fn create_ledger(
+        &self,
+        owner: ScopeId,
+        ledger: &str,
+        new: &NewTenant,
+        retention: Option<Retention>,
+    ) -> Result<Hash> {
         let environment = self.environment.as_ref();
         let keys = Keys::generate(owner, environment);
         let seed_in_slot: Option<[u8; 32]> =
@@ -306,7 +312,7 @@ impl Repository {
             suite: new.suite as u8,
             commitments: keys.commitments(0).ok_or_else(incomplete)?,
             grants,
-            policy: Policy { chunk_bytes, fixed, sources: Default::default(), unknown: Default::default() },
+            policy: Policy { chunk_bytes, fixed, sources: Default::default(), retention, unknown: Default::default() },
             unknown: Default::default(),
         };
         let pen = Pen { keys: &keys, signer: &signer, suite: new.suite, epoch: 0, environment };

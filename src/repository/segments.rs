@@ -1,10 +1,15 @@
 //! Segments out of the store: fetched, opened, checked; several at once, in bounded memory.
 
-use super::{keyring::Keys, tenant::pack_kind};
+use super::{
+    keyring::Keys,
+    ledger::{self, Slot},
+};
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        names,
+        decode,
+        entry::{EntryKind, Publish},
+        names::{self, PackKind},
         sealed::KeyScope,
         segment::{BaseRun, PREFIX_BYTES_MAX},
     },
@@ -19,6 +24,7 @@ use crate::{
 };
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -45,6 +51,13 @@ pub struct Segments {
     keys: Arc<Keys>,
     index: Index,
     hasher: ChunkHasher,
+    moved: Mutex<Moved>,
+}
+
+/// Where segments were moved by entries that the index does not have yet.
+struct Moved {
+    head: u64,
+    places: HashMap<SegmentId, (String, Range<u64>)>,
 }
 
 impl Segments {
@@ -54,8 +67,30 @@ impl Segments {
         keys: Arc<Keys>,
         index: Index,
         hasher: ChunkHasher,
+        head: u64,
     ) -> Self {
-        Self { objects, packs, keys, index, hasher }
+        let moved = Mutex::new(Moved { head, places: HashMap::new() });
+        Self { objects, packs, keys, index, hasher, moved }
+    }
+
+    /// Returns where a segment is that is not where it was: REPACK may have moved it since the ledger was
+    /// folded. The entries need no fold for that, since what lies there opens as this segment alone.
+    fn moved(&self, id: SegmentId) -> Result<Option<(String, Range<u64>)>> {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Slot::Entry(found) = ledger::read(self.objects.as_ref(), &self.keys, moved.head + 1)? {
+            moved.head += 1;
+            if ![EntryKind::Repack as u8, EntryKind::Heal as u8].contains(&found.entry.kind) {
+                continue;
+            }
+            let Ok(publish) = decode::<Publish>(&found.entry.body.0) else { continue };
+            for row in found.annex.rows {
+                let Some(fact) = publish.packs.get(row.pack as usize) else { continue };
+                let name = names::pack(self.keys.owner, PackKind::from_number(fact.kind), fact.pack);
+                let range = row.offset..row.offset.saturating_add(u64::from(row.length));
+                moved.places.insert(row.segment, (name, range));
+            }
+        }
+        Ok(moved.places.get(&id).cloned())
     }
 
     /// Reads from the store alone, whatever is kept on this machine.
@@ -66,7 +101,7 @@ impl Segments {
     /// Says whether a segment can be read without asking a store that is far: it, and its bases.
     pub fn is_near(&self, state: &SegmentState) -> Result<bool> {
         let Some(packs) = &self.packs else { return Ok(true) };
-        let name = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
+        let name = names::pack(self.keys.owner, PackKind::from_number(state.kind(&self.index)?), state.pack);
         let mut is_near = packs.has(&name);
         for base in &state.bases {
             is_near = is_near && self.is_near(&self.locate(*base)?)?;
@@ -99,7 +134,7 @@ impl Segments {
             }
             if let Err(error) = opened.segment.check(number, &self.hasher) {
                 let state = self.locate(id)?;
-                let pack = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
+                let pack = names::pack(self.keys.owner, PackKind::from_number(state.kind(&self.index)?), state.pack);
                 return Err(self.damaged(id, &pack, &error));
             }
             if let Some(checked) = checked {
@@ -120,7 +155,7 @@ impl Segments {
         state: &SegmentState,
         base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>,
     ) -> Result<Opened> {
-        let name = names::pack(self.keys.owner, pack_kind(state.kind(&self.index)?), state.pack);
+        let name = names::pack(self.keys.owner, PackKind::from_number(state.kind(&self.index)?), state.pack);
         let bad = |error: &dyn std::fmt::Display| self.damaged(id, &name, error);
         let range = state.offset..state.offset + u64::from(state.length);
         let unseal =
@@ -134,7 +169,12 @@ impl Segments {
             Some(unsealed) => unsealed,
             None => match self.objects.get(&name, Some(range)) {
                 Ok(sealed) => unseal(&sealed).map_err(|error| bad(&error))?,
-                Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => {
+                Err(error) if error.is_not_found() => {
+                    let (name, range) = self.moved(id)?.ok_or_else(|| bad(&error))?;
+                    let sealed = self.objects.get(&name, Some(range)).map_err(|error| bad(&error))?;
+                    unseal(&sealed).map_err(|error| bad(&error))?
+                }
+                Err(error) if error.kind == StoreErrorKind::Other => {
                     return Err(bad(&error));
                 }
                 Err(error) => return Err(error.into()),

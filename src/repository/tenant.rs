@@ -10,15 +10,15 @@ use crate::{
     environment::SharedEnvironment,
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        decode,
-        entry::{Annex, Claims, EntryKind},
-        names,
+        decode, encode,
+        entry::{Annex, Claims, EntryKind, Observed},
+        names::{self, PackKind},
         pack::{ChunkTable, PackFact},
         sealed::{KeyScope, Suite},
     },
     id::{Hash, PackId, SnapshotId},
     index::{Index, KeyValue},
-    ledger::{Head, PackState, Proven, State, Tables, Verdict},
+    ledger::{Head, PackState, Proven, SegmentStatus, State, Tables, Verdict},
     pipeline::{digest::ChunkHasher, sign::Signer},
     store::{PackCache, SharedObjects},
 };
@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 /// How many rows a fold keeps in memory before it writes them to the index.
 const UNSAVED_MAX: usize = 64 << 10;
+/// How many times one OBSERVED tells: 10 bytes each, of an entry's 1 MiB.
+const OBSERVED_MAX: u64 = 50_000;
 
 /// An opened tenant (or the repository's own ledger).
 pub struct Tenant {
@@ -229,6 +231,16 @@ impl Tenant {
         why: &str,
         mut draft: impl FnMut(&State, &Index) -> Result<(EntryKind, Vec<u8>, Annex)>,
     ) -> Result<u64> {
+        let number = self.append_if(why, |state, index| draft(state, index).map(Some))?;
+        number.ok_or_else(|| failed("a program error: nothing was to be written"))
+    }
+
+    /// Appends an entry unless `draft` finds, when it is asked, that there is no need.
+    pub fn append_if(
+        &mut self,
+        why: &str,
+        mut draft: impl FnMut(&State, &Index) -> Result<Option<(EntryKind, Vec<u8>, Annex)>>,
+    ) -> Result<Option<u64>> {
         let signer = self
             .signer
             .clone()
@@ -239,7 +251,7 @@ impl Tenant {
                 let kind = if self.damage.is_empty() { Kind::NewerFormat } else { Kind::Damaged };
                 return Err(Error::new(kind, format!("nothing can be written to {}: {what}", self.name)));
             }
-            let (kind, body, annex) = draft(&self.state, &self.index)?;
+            let Some((kind, body, annex)) = draft(&self.state, &self.index)? else { return Ok(None) };
             let granted =
                 self.state.grants.get(&signer.actor()).is_some_and(|grant| grant.kinds.contains(&(kind as u8)));
             if !granted {
@@ -279,7 +291,7 @@ impl Tenant {
                     let verdict = self.fold(&written.entry, &written.annex, written.hash)?;
                     self.index.save(self.genesis, &mut self.state)?;
                     return match verdict {
-                        Verdict::Valid => Ok(written.entry.number),
+                        Verdict::Valid => Ok(Some(written.entry.number)),
                         Verdict::Void(why) => Err(failed(format!(
                             "{} (entry {}) does not count: {why}",
                             kind.name(),
@@ -308,6 +320,39 @@ impl Tenant {
         }
     }
 
+    /// Records when the store says that entries were written (OBSERVED): what retention and locks go by.
+    /// `again`: even if nothing was written since, so that the newest entry tells the store's time.
+    pub fn observe(&mut self, again: bool) -> Result<()> {
+        self.sync()?;
+        let mut again = again;
+        while std::mem::take(&mut again) || self.state.observed_next < self.state.head.number {
+            let (first, end) = (self.state.observed_next, self.state.head.number + 1);
+            let numbers = first..end.min(first + OBSERVED_MAX);
+            let times = numbers.map(|number| self.written_ns(number)).collect::<Result<Vec<i64>>>()?;
+            self.append_if("observe", |state, _| {
+                let observed = Observed { first, times_ns: times.clone(), unknown: Default::default() };
+                // Somebody else may have done it meanwhile.
+                let wanted = state.observed_next == first && !times.is_empty();
+                Ok(wanted.then(|| (EntryKind::Observed, encode(&observed), Annex::empty())))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns when the store says that an entry was written, in nanoseconds since 1970.
+    pub fn written_ns(&self, entry: u64) -> Result<i64> {
+        Ok(self.objects.modified_ns(&names::entry(self.keys.owner, entry))?)
+    }
+
+    /// Deletes the object of a pack that DROP covers, or of a session that ended without naming it, here
+    /// and in the store.
+    pub fn delete_pack(&self, name: &str) -> Result<()> {
+        if let Some(packs) = &self.packs {
+            packs.forget(name);
+        }
+        Ok(self.objects.delete(name)?)
+    }
+
     /// Visits every entry that can be read, from the store, with its stored hash.
     pub fn each_entry(&self, visit: &mut dyn FnMut(&crate::format::entry::Entry, Hash)) -> Result<()> {
         for number in 0..=self.state.head.number {
@@ -323,6 +368,16 @@ impl Tenant {
     pub(super) fn checkpoint_since(&mut self, since: u64) {
         let passed = self.state.head.number / checkpoint::TAIL_ENTRIES > since / checkpoint::TAIL_ENTRIES;
         if passed || self.checkpoint_due {
+            drop(self.write_checkpoint());
+        }
+    }
+
+    /// Writes a checkpoint if many entries were written since the last.
+    pub fn write_checkpoint_if_due(&mut self) {
+        let chain = checkpoint::list(self.objects.as_ref(), self.keys.owner).map(checkpoint::chain);
+        let last = chain.map(|chain| chain.last().map_or(0, |run| run.1));
+        if last.is_ok_and(|last| self.state.head.number - last.min(self.state.head.number) >= checkpoint::TAIL_ENTRIES)
+        {
             drop(self.write_checkpoint());
         }
     }
@@ -441,7 +496,8 @@ impl Tenant {
     pub fn segments(&self) -> Result<Segments> {
         self.keys.key(KeyScope::Content, 0).ok_or_else(|| self.keys.missing("reading content"))?;
         let index = Index::new(self.pairs.clone());
-        Ok(Segments::new(self.objects.clone(), self.packs.clone(), self.keys.clone(), index, self.hasher()?))
+        let (objects, packs, keys) = (self.objects.clone(), self.packs.clone(), self.keys.clone());
+        Ok(Segments::new(objects, packs, keys, index, self.hasher()?, self.state.head.number))
     }
 
     /// Reads the chunk tables of packs that others wrote, so that their chunks are not stored again.
@@ -461,37 +517,43 @@ impl Tenant {
 
     /// Reads a pack's chunk table.
     pub fn chunk_table(&self, pack: PackId, state: &PackState) -> Result<Vec<crate::format::pack::ChunkRow>> {
-        let name = names::pack(self.keys.owner, pack_kind(state.kind), pack);
+        let name = names::pack(self.keys.owner, PackKind::from_number(state.kind), pack);
         let bad = |error: &dyn std::fmt::Display| {
             damaged(format!(
                 "the chunk table of pack {name} cannot be read ({error}); what it holds still restores, but is stored again if it is backed up again"
             ))
         };
-        let range = fact_of(pack, state).chunk_table_range().ok_or_else(|| bad(&"wrong lengths"))?;
-        let bytes = match self.objects.get(&name, Some(range)) {
-            Ok(bytes) => bytes,
-            Err(error)
-                if matches!(
-                    error.kind,
-                    crate::store::StoreErrorKind::NotFound | crate::store::StoreErrorKind::Other
-                ) =>
-            {
-                return Err(bad(&error));
+        let mut rows = Vec::new();
+        for range in fact_of(pack, state).chunk_table_ranges().ok_or_else(|| bad(&"wrong lengths"))? {
+            let bytes = match self.objects.get(&name, Some(range)) {
+                Ok(bytes) => bytes,
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        crate::store::StoreErrorKind::NotFound | crate::store::StoreErrorKind::Other
+                    ) =>
+                {
+                    return Err(bad(&error));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let plain = self.keys.open(crate::format::sealed::Kind::ChunkTable, &bytes).map_err(|error| bad(&error))?;
+            let table: ChunkTable = decode(&plain).map_err(|error| bad(&error))?;
+            rows.extend(table.rows);
+        }
+        // A table that REPACK copied also tells of what is dead or elsewhere.
+        let mut here = Vec::new();
+        for row in rows {
+            let located = self.index.segment(row.segment).map_err(|error| failed(error.to_string()))?;
+            if located.is_some_and(|located| located.pack == pack && located.status != SegmentStatus::Dead) {
+                here.push(row);
             }
-            Err(error) => return Err(error.into()),
-        };
-        let plain = self.keys.open(crate::format::sealed::Kind::ChunkTable, &bytes).map_err(|error| bad(&error))?;
-        let table: ChunkTable = decode(&plain).map_err(|error| bad(&error))?;
-        Ok(table.rows)
+        }
+        Ok(here)
     }
 }
 
-/// Returns the kind of a pack from its number; the fold lets no other in.
-pub(super) fn pack_kind(number: u8) -> names::PackKind {
-    if number == 0 { names::PackKind::Data } else { names::PackKind::Meta }
-}
-
-fn fact_of(pack: PackId, state: &PackState) -> PackFact {
+pub(super) fn fact_of(pack: PackId, state: &PackState) -> PackFact {
     PackFact {
         pack,
         kind: state.kind,
@@ -499,6 +561,7 @@ fn fact_of(pack: PackId, state: &PackState) -> PackFact {
         hash: state.hash,
         segment_table: state.segment_table,
         chunk_table: state.chunk_table,
+        chunk_tables: state.chunk_tables.clone(),
         unknown: Default::default(),
     }
 }

@@ -57,6 +57,9 @@ impl Objects for Retried {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.run(|| self.inner.list(prefix))
     }
+    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
+        self.run(|| self.inner.modified_ns(name))
+    }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.run(|| self.inner.delete(name))
     }
@@ -96,6 +99,10 @@ impl Objects for Metered {
         self.traffic.requests.fetch_add(1, Relaxed);
         self.inner.list(prefix)
     }
+    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
+        self.traffic.requests.fetch_add(1, Relaxed);
+        self.inner.modified_ns(name)
+    }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.traffic.requests.fetch_add(1, Relaxed);
         self.inner.delete(name)
@@ -129,6 +136,10 @@ impl Objects for Recorded {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.note(Verb::List, prefix);
         self.inner.list(prefix)
+    }
+    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
+        self.note(Verb::Get, name);
+        self.inner.modified_ns(name)
     }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.note(Verb::Delete, name);
@@ -181,6 +192,9 @@ impl Objects for Limited {
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.inner.list(prefix)
+    }
+    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
+        self.inner.modified_ns(name)
     }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.inner.delete(name)
@@ -266,6 +280,9 @@ impl Objects for Faulty {
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.run(Verb::List, prefix, || self.inner.list(prefix)).map(|(listed, _)| listed)
+    }
+    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
+        self.run(Verb::Get, name, || self.inner.modified_ns(name)).map(|(modified, _)| modified)
     }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.run(Verb::Delete, name, || self.inner.delete(name)).map(|((), _)| ())

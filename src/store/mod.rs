@@ -88,6 +88,8 @@ pub trait Objects: Send + Sync {
     /// Lists what lies below `prefix` (a folder's name without the last slash), in no order. A
     /// listing may lag behind: it proves neither absence nor death.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
+    /// Returns when the store says that an object was written, in nanoseconds since 1970.
+    fn modified_ns(&self, name: &str) -> Result<i64, StoreError>;
     /// Deletes an object; one that is not there counts as deleted.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }

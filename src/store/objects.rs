@@ -221,6 +221,11 @@ impl Objects for Adapter {
             listed.try_collect().await.map_err(|error| translate(prefix, error, false))
         })
     }
+    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
+        let head = self.runtime.block_on(self.inner.head(&self.path(name)));
+        let modified = head.map_err(|error| translate(name, error, false))?.last_modified;
+        Ok(modified.timestamp_nanos_opt().unwrap_or(0))
+    }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         match self.runtime.block_on(self.inner.delete(&self.path(name))) {
             Ok(()) => {}

@@ -12,24 +12,26 @@ use crate::{
     },
     error::Result,
     format::catalogue::{Entry, FileType},
-    operation::browse,
+    operation::{browse, forget::protections},
 };
 use serde_json::{Value, json};
 use std::{os::unix::ffi::OsStrExt, path::Path};
 
-pub(super) fn snapshots(global: &Global, source: Option<&str>) -> Result<()> {
+pub(super) fn snapshots(global: &Global, source: Option<&str>, forgotten: bool) -> Result<()> {
     let tenant = ready::tenant(global)?;
-    let live: Vec<_> = tenant
+    let mut live: Vec<_> = tenant
         .state
-        .live()
-        .into_iter()
+        .snapshots
+        .values()
+        .filter(|state| state.is_live() != forgotten)
         .filter(|state| source.is_none_or(|source| state.snapshot.source == source))
         .collect();
+    live.sort_by_key(|state| state.number);
     let list: Vec<_> = live
         .iter()
         .map(|state| {
             let snapshot = &state.snapshot;
-            json!({ "snapshot_id": snapshot.id.to_string(), "source": snapshot.source, "kind": snapshot.kind, "tags": snapshot.tags, "host": snapshot.host, "started": time(snapshot.started_ns), "started_ns": snapshot.started_ns, "finished_ns": snapshot.finished_ns, "entry": state.number, "stats": stats_json(&snapshot.stats) })
+            json!({ "snapshot_id": snapshot.id.to_string(), "source": snapshot.source, "kind": snapshot.kind, "tags": snapshot.tags, "host": snapshot.host, "started": time(snapshot.started_ns), "started_ns": snapshot.started_ns, "finished_ns": snapshot.finished_ns, "entry": state.number, "protected_by": protections(&tenant.state, state), "stats": stats_json(&snapshot.stats) })
         })
         .collect();
     print(global, json!({ "tenant": tenant.name, "snapshots": list }), || {
@@ -40,8 +42,10 @@ pub(super) fn snapshots(global: &Global, source: Option<&str>) -> Result<()> {
         for state in &live {
             let (snapshot, stats) = (&state.snapshot, &state.snapshot.stats);
             let tags: String = snapshot.tags.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+            let protected: String =
+                protections(&tenant.state, state).iter().map(|protection| format!(" [{protection}]")).collect();
             text += &format!(
-                "{:.12}  {:19}  {:>10}  {:>10}  {:>8}  {}{tags}\n",
+                "{:.12}  {:19}  {:>10}  {:>10}  {:>8}  {}{tags}{protected}\n",
                 snapshot.id.to_string(),
                 time(snapshot.started_ns),
                 size(stats.logical_bytes),

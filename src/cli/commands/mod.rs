@@ -5,6 +5,7 @@ mod browse;
 mod owners;
 mod report;
 mod restore;
+mod retention;
 
 use super::{args::*, output::Screen, ready, tour};
 use crate::error::{Result, failed};
@@ -24,9 +25,21 @@ pub fn run(args: Args) -> Result<()> {
         Command::Tenant(TenantCommand::List) => owners::tenant_list(&global),
         Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),
         Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
-        Command::Policy(PolicyCommand::Set { source, chunk_size }) => owners::policy_set(&global, source, &chunk_size),
+        Command::Policy(PolicyCommand::Set { source, chunk_size, keep }) => {
+            owners::policy_set(&global, source, chunk_size.as_deref(), &keep)
+        }
+        Command::Policy(PolicyCommand::Simulate { source, years, every_hours, keep }) => {
+            retention::simulate(&global, source, years, every_hours, &keep)
+        }
         Command::Backup(args) => backup::back_up(&global, *args),
-        Command::Snapshots { source } => browse::snapshots(&global, source.as_deref()),
+        Command::Snapshots { source, forgotten } => browse::snapshots(&global, source.as_deref(), forgotten),
+        Command::Forget(args) => retention::forget_some(&global, &args),
+        Command::Prune(args) => retention::prune_now(&global, &args),
+        Command::Undelete { snapshots, reason } => retention::undelete(&global, &snapshots, &reason),
+        Command::Hold(command) => retention::hold(&global, command),
+        Command::Lock { snapshot, until, compliance, reason } => {
+            retention::lock(&global, &snapshot, &until, compliance, reason)
+        }
         Command::Ls { snapshot, shallow } => browse::ls(&global, &snapshot, shallow),
         Command::Find { pattern } => browse::find(&global, &pattern),
         Command::Diff { old, new } => browse::diff(&global, &old, &new),

@@ -1,16 +1,20 @@
 //! Who may: keys, the repository, tenants and their policy.
 
-use super::print;
+use super::{
+    print,
+    retention::{rules_from, rules_json, rules_text},
+};
 use crate::{
     cli::{args::*, output::size, ready, system},
     error::{Error, Kind, Result, failed},
     format::{
         encode,
-        entry::{Annex, EntryKind, SourcePolicy},
+        entry::{Annex, EntryKind, Retention},
         key::Circle,
         sealed::Suite,
     },
     pipeline::chunk::ChunkSize,
+    policy::retention::default_rules,
     repository::{Identity, NewTenant, PublicIdentity, Tenant},
 };
 use serde_json::json;
@@ -158,34 +162,63 @@ fn chunks(bytes: u32, fixed: bool) -> String {
 
 pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
     let policy = &tenant.state.policy;
-    let of = |bytes, fixed| json!({ "chunk_bytes": bytes, "chunk_fixed": fixed });
-    let sources: BTreeMap<_, _> =
-        policy.sources.iter().map(|(name, source)| (name, of(source.chunk_bytes, source.fixed))).collect();
-    let object = json!({ "tenant": tenant.name, "chunk_bytes": policy.chunk_bytes, "chunk_fixed": policy.fixed, "sources": sources });
+    let all = policy.retention.clone().unwrap_or_else(default_rules);
+    let of = |bytes, fixed, rules: &Retention| json!({ "chunk_bytes": bytes, "chunk_fixed": fixed, "keep": rules_json(rules) });
+    let sources: BTreeMap<_, _> = policy
+        .sources
+        .iter()
+        .map(|(name, source)| {
+            let (bytes, fixed) = match source.chunk_bytes {
+                0 => (policy.chunk_bytes, policy.fixed),
+                bytes => (bytes, source.fixed),
+            };
+            (name, (bytes, fixed, source.retention.clone().unwrap_or_else(|| all.clone())))
+        })
+        .collect();
+    let mut object = of(policy.chunk_bytes, policy.fixed, &all);
+    object["tenant"] = json!(tenant.name);
+    object["sources"] =
+        sources.iter().map(|(name, (bytes, fixed, rules))| ((*name).clone(), of(*bytes, *fixed, rules))).collect();
     print(global, object, || {
-        let mut text = format!("chunks  {}\n", chunks(policy.chunk_bytes, policy.fixed));
-        for (name, source) in &policy.sources {
-            text += &format!("chunks  {} for {name}\n", chunks(source.chunk_bytes, source.fixed));
+        let line =
+            |bytes, fixed, rules: &Retention| format!("chunks {}, keep {}", chunks(bytes, fixed), rules_text(rules));
+        let mut text = line(policy.chunk_bytes, policy.fixed, &all) + "\n";
+        for (name, (bytes, fixed, rules)) in &sources {
+            text += &format!("{name}: {}\n", line(*bytes, *fixed, rules));
         }
         text
     });
     Ok(())
 }
 
-pub(super) fn policy_set(global: &Global, source: Option<String>, chunk_size: &str) -> Result<()> {
-    let (chunk_bytes, fixed) = match ready::chunk_size(chunk_size)? {
-        ChunkSize::Average(bytes) => (bytes, false),
-        ChunkSize::Fixed(bytes) => (bytes, true),
+pub(super) fn policy_set(
+    global: &Global,
+    source: Option<String>,
+    chunk_size: Option<&str>,
+    keep: &KeepArgs,
+) -> Result<()> {
+    let size = match chunk_size.map(ready::chunk_size).transpose()? {
+        Some(ChunkSize::Average(bytes)) => Some((bytes, false)),
+        Some(ChunkSize::Fixed(bytes)) => Some((bytes, true)),
+        None => None,
     };
+    let rules = rules_from(keep)?;
+    if size.is_none() && rules.is_none() {
+        return Err(Error::new(Kind::Usage, "what is to be set? --chunk-size or --keep-...; nothing was changed"));
+    }
     let mut tenant = ready::tenant(global)?;
     tenant.append("policy set", |state, _| {
         let mut policy = state.policy.clone();
         match &source {
             Some(source) => {
-                let own = SourcePolicy { chunk_bytes, fixed, unknown: Default::default() };
-                policy.sources.insert(source.clone(), own);
+                let own = policy.sources.entry(source.clone()).or_default();
+                (own.chunk_bytes, own.fixed) = size.unwrap_or((own.chunk_bytes, own.fixed));
+                own.retention = rules.clone().or(own.retention.take());
             }
-            None => (policy.chunk_bytes, policy.fixed) = (chunk_bytes, fixed),
+            None => {
+                (policy.chunk_bytes, policy.fixed) = size.unwrap_or((policy.chunk_bytes, policy.fixed));
+                policy.retention = rules.clone().or(policy.retention.take());
+            }
         }
         Ok((EntryKind::Policy, encode(&policy), Annex::empty()))
     })?;

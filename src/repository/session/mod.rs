@@ -42,7 +42,7 @@ use std::{
 /// A segment is sealed when its chunks reach this many bytes.
 pub const SEGMENT_BYTES: usize = 2 << 20;
 /// A pack is uploaded when it reaches this many bytes.
-const PACK_BYTES: u64 = 16 << 20;
+pub const PACK_BYTES: u64 = 16 << 20;
 /// PUBLISH comes at least after this many new bytes, and ...
 pub const PUBLISH_BYTES: u64 = 256 << 20;
 /// ... this many nanoseconds.
@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
             owner,
             epoch,
             segment_table: key(tenant, KeyScope::SegmentTable)?,
-            chunk_table: key(tenant, KeyScope::ChunkTable)?,
+            chunk_table: Some(key(tenant, KeyScope::ChunkTable)?),
         };
         let gear = tenant.keys.gear.clone().ok_or_else(|| missing(tenant))?;
         let hasher = tenant.hasher()?;
@@ -479,7 +479,7 @@ impl<'a> Session<'a> {
 
 /// On a store that cannot tell several writers apart there may be one: sessions of this key are
 /// ended, so that a process that still has one fails instead of writing on; another key's refuses.
-fn refuse_others(tenant: &mut Tenant) -> Result<()> {
+pub(in crate::repository) fn refuse_others(tenant: &mut Tenant) -> Result<()> {
     tenant.sync()?;
     let own = tenant.signer.as_ref().map(|signer| signer.actor());
     let open: Vec<_> = tenant.state.sessions.iter().map(|(number, session)| (*number, session.actor)).collect();
@@ -499,7 +499,7 @@ fn refuse_others(tenant: &mut Tenant) -> Result<()> {
     Ok(())
 }
 
-fn put_pack(
+pub(in crate::repository) fn put_pack(
     objects: &SharedObjects,
     packs: Option<&PackCache>,
     owner: crate::id::ScopeId,

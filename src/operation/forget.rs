@@ -1,0 +1,224 @@
+//! Forget: snapshots that no rule keeps are retired. Their data stays until `prune`, and until then
+//! they can be brought back.
+
+use crate::{
+    error::{Error, Kind, Result, failed},
+    format::{
+        encode,
+        entry::{Annex, EntryKind, Retention, Snapshots},
+    },
+    id::SnapshotId,
+    ledger::{SegmentStatus, SnapshotState, State, Tables},
+    policy::retention::{self, Candidate},
+    repository::Tenant,
+};
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+
+/// Which snapshots to look at, and by what rules.
+#[derive(Default)]
+pub struct Options {
+    /// Instead of the policy's.
+    pub rules: Option<Retention>,
+    pub source: Option<String>,
+    pub dry_run: bool,
+}
+
+/// What becomes of a snapshot.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub id: SnapshotId,
+    pub source: String,
+    /// When the store says that it was committed.
+    pub time_ns: i64,
+    /// Why it stays; nothing: it goes.
+    pub kept_by: Vec<String>,
+}
+
+/// What came of it, source by source, newest first.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub outcomes: Vec<Outcome>,
+    /// What looks as if somebody ought to look before anything goes.
+    pub warnings: Vec<String>,
+}
+
+/// Returns the rules for a source: its own, else the tenant's, else the default.
+pub fn rules_of(state: &State, source: &str) -> Retention {
+    let own = state.policy.sources.get(source).and_then(|policy| policy.retention.clone());
+    own.or_else(|| state.policy.retention.clone()).unwrap_or_else(retention::default_rules)
+}
+
+/// Retires what no rule keeps. What is held or locked stays, whatever the rules.
+pub fn forget(tenant: &mut Tenant, options: &Options) -> Result<Report> {
+    if let Some(rules) = &options.rules {
+        retention::check(rules)?;
+    }
+    match options.dry_run {
+        true => tenant.sync()?,
+        false => tenant.observe(false)?,
+    }
+    let report = decide(tenant, options)?;
+    let gone: Vec<SnapshotId> =
+        report.outcomes.iter().filter(|outcome| outcome.kept_by.is_empty()).map(|outcome| outcome.id).collect();
+    if !options.dry_run {
+        retire(tenant, &gone, "retention")?;
+    }
+    Ok(report)
+}
+
+fn decide(tenant: &Tenant, options: &Options) -> Result<Report> {
+    let mut by_source: BTreeMap<&str, Vec<&SnapshotState>> = BTreeMap::new();
+    for state in tenant.state.live() {
+        by_source.entry(&state.snapshot.source).or_default().push(state);
+    }
+    if let Some(source) = options.source.as_deref() {
+        if !by_source.contains_key(source) {
+            let known: Vec<_> = by_source.keys().copied().collect();
+            return Err(failed(format!("no snapshot of source `{source}`; there are: {}", known.join(", "))));
+        }
+        by_source.retain(|other, _| *other == source);
+    }
+    let mut report = Report::default();
+    for (source, snapshots) in by_source {
+        let rules = options.rules.clone().unwrap_or_else(|| rules_of(&tenant.state, source));
+        let zone = zone(&rules)?;
+        let mut states = BTreeMap::new();
+        let mut candidates = Vec::new();
+        for state in &snapshots {
+            let time_ns = match state.observed_ns {
+                Some(time_ns) => time_ns,
+                // Written since the last OBSERVED, or a dry run.
+                None => tenant.written_ns(state.number)?,
+            };
+            let tags = state.snapshot.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let complete = state.snapshot.stats.unreadable == 0;
+            candidates.push(Candidate { id: state.snapshot.id, time_ns, complete, tags });
+            states.insert(state.snapshot.id, (*state, time_ns));
+        }
+        report.warnings.extend(suspicions(source, &snapshots, &candidates));
+        for decision in retention::decide(&rules, &zone, &candidates) {
+            let Some((state, time_ns)) = states.get(&decision.id) else { continue };
+            let mut kept_by = decision.kept_by;
+            kept_by.extend(protections(&tenant.state, state));
+            report.outcomes.push(Outcome { id: decision.id, source: source.to_owned(), time_ns: *time_ns, kept_by });
+        }
+    }
+    Ok(report)
+}
+
+/// Finds the time zone of rules on this machine.
+pub fn zone(rules: &Retention) -> Result<TimeZone> {
+    let Some(name) = &rules.zone else { return Ok(TimeZone::UTC) };
+    TimeZone::get(name).map_err(|error| {
+        Error::new(
+            Kind::Usage,
+            format!("time zone `{name}` is not known on this machine ({error}); nothing was forgotten"),
+        )
+    })
+}
+
+/// Says what protects a snapshot.
+pub fn protections(state: &State, snapshot: &SnapshotState) -> Vec<String> {
+    let holds = state.holds.values().filter(|hold| hold.covers(snapshot)).map(|hold| format!("held for {}", hold.case));
+    let lock = snapshot.locked_until_ns.filter(|until| *until > state.observed_ns);
+    holds.chain(lock.map(|_| "locked".to_owned())).collect()
+}
+
+/// How many times more snapshots a day than before, and how much of a change of size, are suspicious.
+const FLOOD: usize = 3;
+const SIZE_CHANGE: u64 = 2;
+
+/// A flood of snapshots could push good ones out, and a much smaller one could be a broken source.
+fn suspicions(source: &str, snapshots: &[&SnapshotState], candidates: &[Candidate]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Some(newest) = candidates.iter().map(|candidate| candidate.time_ns).max() else { return warnings };
+    const DAY_NS: i64 = 86_400_000_000_000;
+    let mut days: BTreeMap<i64, usize> = BTreeMap::new();
+    for candidate in candidates {
+        *days.entry((newest - candidate.time_ns) / DAY_NS).or_default() += 1;
+    }
+    let today = days.remove(&0).unwrap_or(0);
+    let usual = days.values().max().copied();
+    if usual.is_some_and(|usual| today > usual * FLOOD) {
+        warnings.push(format!(
+            "{source}: {today} snapshots within a day, at most {} a day before; if that is not meant, hold the good ones",
+            usual.unwrap_or(0)
+        ));
+    }
+    let mut sizes: Vec<u64> =
+        snapshots.iter().rev().skip(1).take(30).map(|state| state.snapshot.stats.logical_bytes).collect();
+    sizes.sort_unstable();
+    if let (Some(median), Some(newest)) = (sizes.get(sizes.len() / 2), snapshots.last()) {
+        let now = newest.snapshot.stats.logical_bytes;
+        if now.saturating_mul(SIZE_CHANGE) < *median || now > median.saturating_mul(SIZE_CHANGE) {
+            warnings.push(format!("{source}: the newest snapshot has {now} bytes, those before it about {median}"));
+        }
+    }
+    warnings
+}
+
+/// Retires snapshots by name.
+pub fn retire(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Result<()> {
+    tenant.append_if("forget", |state, _| {
+        // Somebody else may have retired or held some meanwhile.
+        let mut still = Vec::new();
+        for id in snapshots {
+            let Some(snapshot) = state.snapshots.get(id).filter(|snapshot| snapshot.is_live()) else { continue };
+            let protected = protections(state, snapshot);
+            if !protected.is_empty() {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("snapshot {id} cannot go: {}; nothing was forgotten", protected.join(", ")),
+                ));
+            }
+            still.push(*id);
+        }
+        let body = Snapshots { snapshots: still, reason: reason.into(), unknown: Default::default() };
+        Ok((!body.snapshots.is_empty()).then(|| (EntryKind::Retire, encode(&body), Annex::empty())))
+    })?;
+    Ok(())
+}
+
+/// Brings forgotten snapshots back, if nothing that they need is dead yet.
+pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Result<()> {
+    tenant.sync()?;
+    tenant.append("undelete", |state, index| {
+        for id in snapshots {
+            for segment in state.reach(*id).iter() {
+                let found = index.segment(segment).map_err(|error| failed(error.to_string()))?;
+                if found.is_none_or(|found| found.status == SegmentStatus::Dead) {
+                    return Err(failed(format!("snapshot {id} cannot come back: `prune` has deleted what it needs")));
+                }
+            }
+        }
+        let body = Snapshots { snapshots: snapshots.to_vec(), reason: reason.into(), unknown: Default::default() };
+        Ok((EntryKind::Undelete, encode(&body), Annex::empty()))
+    })?;
+    // Later backups may rely on what was condemned meanwhile.
+    tenant.append_if("undelete", |state, index| {
+        let mut condemned = crate::format::segment_set::SegmentSet::default();
+        for segment in snapshots.iter().flat_map(|id| state.reach(*id).iter().collect::<Vec<_>>()) {
+            let found = index.segment(segment).map_err(|error| failed(error.to_string()))?;
+            if found.is_some_and(|found| found.status == SegmentStatus::Condemned) {
+                condemned.insert(segment);
+            }
+        }
+        let body = crate::format::entry::Segments { condemn: None, reason: reason.into(), unknown: Default::default() };
+        let annex = Annex { segments: condemned, ..Annex::empty() };
+        Ok((!annex.is_empty()).then(|| (EntryKind::Rescue, encode(&body), annex)))
+    })?;
+    Ok(())
+}
+
+/// Finds a snapshot that was forgotten, by its id or a unique prefix of at least 4 characters.
+pub fn find_forgotten(tenant: &Tenant, name: &str) -> Result<SnapshotId> {
+    let forgotten = tenant.state.snapshots.values().filter(|state| !state.is_live());
+    let mut found =
+        forgotten.map(|state| state.snapshot.id).filter(|id| name.len() >= 4 && id.to_string().starts_with(name));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(failed(format!("`{name}` begins the ids of several forgotten snapshots"))),
+        _ => Err(failed(format!("no forgotten snapshot `{name}`; `strongroom snapshots --forgotten` lists them"))),
+    }
+}

@@ -1,0 +1,3 @@
+//! Decisions from values alone: what stays, what goes, and why. PURE.
+
+pub mod retention;

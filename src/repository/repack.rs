@@ -1,0 +1,157 @@
+//! Repack: segments that are still needed move out of packs that are mostly garbage, sealed as they
+//! are. Needs no key of content.
+
+use super::{
+    session::{PACK_BYTES, put_pack, refuse_others},
+    tenant::{Tenant, fact_of},
+};
+use crate::{
+    environment::random,
+    error::{Result, damaged, failed},
+    format::{
+        encode,
+        entry::{About, Annex, EntryKind, Publish, Session as SessionBody},
+        names::{self, PackKind},
+        sealed::KeyScope,
+    },
+    id::{Nonce, PackId, SegmentId},
+    ledger::{SegmentState, SegmentStatus, Tables},
+    pipeline::{
+        digest::hash,
+        pack::{PackBuilder, TableSealer},
+    },
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Moves what is not dead out of `packs`. Each pack is read once, and compared with its hash before
+/// anything is copied; one that is damaged is told to `problem` and left alone. Memory: one pack read,
+/// one being filled. Returns how many bytes were written.
+pub fn repack(
+    tenant: &mut Tenant,
+    packs: &[PackId],
+    moved: &mut dyn FnMut(u64),
+    problem: &mut dyn FnMut(&str, &str),
+) -> Result<u64> {
+    if packs.is_empty() {
+        return Ok(0);
+    }
+    let mut inside: BTreeMap<PackId, Vec<(SegmentId, SegmentState)>> =
+        packs.iter().map(|pack| (*pack, Vec::new())).collect();
+    tenant.index.each_segment(&mut |id, state| {
+        if let Some(segments) = inside.get_mut(&state.pack).filter(|_| state.status != SegmentStatus::Dead) {
+            segments.push((id, state));
+        }
+        Ok(true)
+    })?;
+    let mut copier = Copier::begin(tenant)?;
+    let copied = copier.copy_all(inside, moved, problem);
+    let ended = copier.end();
+    copied.and_then(|written| ended.map(|()| written))
+}
+
+struct Copier<'a> {
+    tenant: &'a mut Tenant,
+    session: u64,
+    nonce: Nonce,
+    next_pack: u32,
+    tables: TableSealer,
+    written_bytes: u64,
+}
+
+impl<'a> Copier<'a> {
+    fn begin(tenant: &'a mut Tenant) -> Result<Self> {
+        let epoch = tenant.state.epoch;
+        let segment_table =
+            tenant.keys.key(KeyScope::SegmentTable, epoch).ok_or_else(|| tenant.keys.missing("repacking"))?;
+        let tables =
+            TableSealer { suite: tenant.suite()?, owner: tenant.keys.owner, epoch, segment_table, chunk_table: None };
+        if !tenant.several_writers {
+            refuse_others(tenant)?;
+        }
+        let nonce = Nonce(random(tenant.environment.as_ref()));
+        let session = tenant.append("repack", |_, _| {
+            Ok((EntryKind::Session, encode(&SessionBody { nonce, unknown: Default::default() }), Annex::empty()))
+        })?;
+        Ok(Self { tenant, session, nonce, next_pack: 0, tables, written_bytes: 0 })
+    }
+
+    fn copy_all(
+        &mut self,
+        inside: BTreeMap<PackId, Vec<(SegmentId, SegmentState)>>,
+        moved: &mut dyn FnMut(u64),
+        problem: &mut dyn FnMut(&str, &str),
+    ) -> Result<u64> {
+        let mut open = [PackBuilder::new(PackKind::Data), PackBuilder::new(PackKind::Meta)];
+        for (id, mut segments) in inside {
+            let Some(state) = self.tenant.index.pack(id).map_err(|error| failed(error.to_string()))? else { continue };
+            let kind = PackKind::from_number(state.kind);
+            let name = names::pack(self.tenant.keys.owner, kind, id);
+            let bytes = self.tenant.objects.get(&name, None)?;
+            if hash(&bytes) != state.hash {
+                problem(&name, "is damaged, so it stays as it is; `strongroom check --read-data` says what is hit");
+                continue;
+            }
+            segments.sort_by_key(|(_, state)| state.offset);
+            let builder = &mut open[kind as usize];
+            for (segment, located) in segments {
+                let end = located.offset + u64::from(located.length);
+                let sealed = part(&bytes, located.offset..end, &name)?;
+                builder.copy(segment, sealed, (located.depth, located.bases), Some(id));
+            }
+            for range in fact_of(id, &state).chunk_table_ranges().unwrap_or_default() {
+                builder.copy_chunk_table(part(&bytes, range, &name)?);
+            }
+            moved(state.length);
+            if builder.length() >= PACK_BYTES {
+                let full = std::mem::replace(builder, PackBuilder::new(kind));
+                self.write(full)?;
+            }
+        }
+        for builder in open {
+            self.write(builder)?;
+        }
+        Ok(self.written_bytes)
+    }
+
+    fn write(&mut self, builder: PackBuilder) -> Result<()> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let id = PackId { session: self.session, nonce: self.nonce, ordinal: self.next_pack };
+        self.next_pack += 1;
+        let environment = self.tenant.environment.clone();
+        let nonces = [random(environment.as_ref()), random(environment.as_ref())];
+        let pack = builder.finish(id, &self.tables, nonces);
+        let pack = put_pack(&self.tenant.objects, self.tenant.packs.as_deref(), self.tenant.keys.owner, pack)?;
+        self.written_bytes += pack.fact.length;
+        let body = encode(&Publish { session: self.session, packs: vec![pack.fact], unknown: Default::default() });
+        let annex = Annex { rows: pack.rows, ..Annex::empty() };
+        self.tenant.append("repack", |_, index| {
+            for row in &annex.rows {
+                let now = index.segment(row.segment).map_err(|error| failed(error.to_string()))?;
+                if now.is_none_or(|now| Some(now.pack) != row.moved_from || now.status == SegmentStatus::Dead) {
+                    return Err(failed(format!(
+                        "segment {} was moved or deleted by somebody else meanwhile; nothing is lost: prune again",
+                        row.segment
+                    )));
+                }
+            }
+            Ok((EntryKind::Repack, body.clone(), annex.clone()))
+        })?;
+        Ok(())
+    }
+
+    /// Ends the session: a pack of it that no entry names is garbage from now on.
+    fn end(self) -> Result<()> {
+        let about =
+            About { session: self.session, reason: "repack ended".into(), seen: 0, unknown: Default::default() };
+        self.tenant.append("repack", |_, _| Ok((EntryKind::Abort, encode(&about), Annex::empty()))).map(drop)
+    }
+}
+
+fn part(bytes: &Bytes, range: std::ops::Range<u64>, name: &str) -> Result<Vec<u8>> {
+    let range = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+    let part = range.and_then(|(start, end)| bytes.get(start..end));
+    part.map(<[u8]>::to_vec).ok_or_else(|| damaged(format!("{name} is shorter than its ledger says")))
+}
