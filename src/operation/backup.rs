@@ -16,7 +16,7 @@ use crate::{
     },
     pipeline::chunk::ChunkSize,
     repository::{Deltas, Lane, Reference, SegmentPool, Session, StreamBuilder, Tenant},
-    source::{Extent, OpenFile, Selection, Walk, Walked},
+    source::{Extent, OpenFile, Selection, Walk, Walked, xattrs},
 };
 use std::{collections::BTreeMap, io::Read, path::Path};
 
@@ -102,6 +102,16 @@ pub fn files(
             }
         };
         let before = previous.take(&entry.path.0);
+        match before.as_ref().filter(|before| is_untouched(before, &entry)) {
+            Some(before) => entry.xattrs.clone_from(&before.xattrs),
+            None => match xattrs(&full) {
+                Ok(found) => entry.xattrs = found,
+                Err(error) => {
+                    backup.unreadable(monitor, &full, &error);
+                    continue;
+                }
+            },
+        }
         match entry.file_type {
             FileType::Directory => backup.stats.directories += 1,
             FileType::File => {
@@ -136,10 +146,15 @@ pub fn files(
     backup.commit(paths, Vec::new())
 }
 
-fn looks_unchanged(before: &Entry, now: &Entry, size: u64) -> bool {
+/// Whatever changes a file, its attributes too, changes its ctime.
+fn is_untouched(before: &Entry, now: &Entry) -> bool {
     let key = |entry: &Entry| (entry.mtime_s, entry.mtime_ns, entry.ctime_s, entry.ctime_ns, entry.inode);
+    before.file_type == now.file_type && key(before) == key(now)
+}
+
+fn looks_unchanged(before: &Entry, now: &Entry, size: u64) -> bool {
     before.file_type == FileType::File
-        && key(before) == key(now)
+        && is_untouched(before, now)
         && before.content.as_ref().is_some_and(|content| content.length == size)
 }
 

@@ -6,7 +6,7 @@ mod names;
 mod target;
 mod walk;
 
-pub use file::{Extent, OpenFile, entry_of};
+pub use file::{Extent, OpenFile, entry_of, xattrs};
 pub use names::Names;
 pub use target::{Filling, Overwrite, Owner, Placed, Target};
 pub use walk::{Selection, Walk, Walked};
