@@ -8,55 +8,8 @@ use strongroom::{
     error::Kind,
     format::names,
     operation::{Unwatched, check},
-    store::{Listed, Objects, Put, SharedObjects, StoreError, StoreErrorKind},
+    store::SharedObjects,
 };
-
-/// A store whose objects can be changed behind everyone's back.
-#[derive(Default)]
-struct Clay(std::sync::Mutex<BTreeMap<String, Bytes>>);
-
-impl Objects for Clay {
-    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
-        let mut map = self.0.lock().unwrap();
-        if map.contains_key(name) {
-            return Ok(Put::Exists);
-        }
-        map.insert(name.into(), parts.concat().into());
-        Ok(Put::Created)
-    }
-    fn get(&self, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Bytes, StoreError> {
-        let bytes = self
-            .0
-            .lock()
-            .unwrap()
-            .get(name)
-            .cloned()
-            .ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, name, "gone"))?;
-        match range {
-            Some(range) if range.end as usize > bytes.len() || range.start > range.end => {
-                Err(StoreError::new(StoreErrorKind::Other, name, "short"))
-            }
-            Some(range) => Ok(bytes.slice(range.start as usize..range.end as usize)),
-            None => Ok(bytes),
-        }
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        let prefix = format!("{prefix}/");
-        let map = self.0.lock().unwrap();
-        Ok(map
-            .iter()
-            .filter(|(name, _)| name.starts_with(&prefix))
-            .map(|(name, bytes)| Listed { name: name.clone(), size_bytes: bytes.len() as u64 })
-            .collect())
-    }
-    fn modified_ns(&self, _: &str) -> Result<i64, StoreError> {
-        Ok(0)
-    }
-    fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.0.lock().unwrap().remove(name);
-        Ok(())
-    }
-}
 
 const HARMS: &[&str] = &[
     "deleted",

@@ -21,6 +21,8 @@ mod format;
 mod long;
 mod model;
 mod pipeline;
+mod prune;
+mod retention;
 mod roundtrip;
 mod store;
 mod tenancy;

@@ -1,6 +1,8 @@
 //! What the tests share: seeded environments, repositories in memory, trees to back up.
 
+use bytes::Bytes;
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -15,7 +17,7 @@ use strongroom::{
     pipeline::chunk::ChunkSize,
     repository::{Identity, NewTenant, Repository, Tenant},
     source::{Overwrite, Owner, Selection},
-    store::{Place, SharedObjects, open},
+    store::{Listed, Objects, Place, Put, SharedObjects, StoreError, StoreErrorKind, open},
 };
 
 /// Virtual time, seeded randomness, real threads.
@@ -212,5 +214,61 @@ pub struct Notes(pub std::sync::Mutex<Vec<String>>);
 impl Monitor for Notes {
     fn problem(&self, what: &str, why: &str) {
         self.0.lock().unwrap().push(format!("{what}: {why}"));
+    }
+}
+
+/// A store whose objects can be changed behind everyone's back.
+#[derive(Default)]
+pub struct Clay(pub std::sync::Mutex<BTreeMap<String, Bytes>>);
+
+impl Clay {
+    /// A second store with the same objects.
+    pub fn copy(&self) -> Arc<Self> {
+        Arc::new(Self(std::sync::Mutex::new(self.0.lock().unwrap().clone())))
+    }
+}
+
+impl Objects for Clay {
+    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
+        let mut map = self.0.lock().unwrap();
+        if map.contains_key(name) {
+            return Ok(Put::Exists);
+        }
+        map.insert(name.into(), parts.concat().into());
+        Ok(Put::Created)
+    }
+    fn get(&self, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Bytes, StoreError> {
+        let bytes = self
+            .0
+            .lock()
+            .unwrap()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, name, "gone"))?;
+        match range {
+            Some(range) if range.end as usize > bytes.len() || range.start > range.end => {
+                Err(StoreError::new(StoreErrorKind::Other, name, "short"))
+            }
+            Some(range) => Ok(bytes.slice(range.start as usize..range.end as usize)),
+            None => Ok(bytes),
+        }
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let prefix = format!("{prefix}/");
+        let map = self.0.lock().unwrap();
+        Ok(map
+            .iter()
+            .filter(|(name, _)| name.starts_with(&prefix))
+            .map(|(name, bytes)| Listed { name: name.clone(), size_bytes: bytes.len() as u64 })
+            .collect())
+    }
+    /// A second passes between two ledger entries.
+    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
+        let number = strongroom::format::names::number_of_entry(name).unwrap_or(0);
+        Ok(1_700_000_000_000_000_000 + number as i64 * 1_000_000_000)
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.0.lock().unwrap().remove(name);
+        Ok(())
     }
 }

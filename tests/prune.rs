@@ -1,0 +1,500 @@
+//! Guards what is still needed from prune, and what is held from everyone: crashes and faults at every
+//! call, seeded walks of everything at once, a writer that sleeps, a reader beside a repack.
+
+use crate::support::*;
+use std::{collections::BTreeMap, io::Read, sync::Arc};
+use strongroom::{
+    error::{Kind, Result},
+    format::{
+        encode,
+        entry::{Annex, EntryKind, Hold, Lock, Retention},
+        key::Circle,
+        names,
+    },
+    id::SnapshotId,
+    operation::{Unwatched, backup, browse, check, forget, prune, restore},
+    repository::{Identity, Repository, Tenant},
+    store::{Fault, Faulty, Objects, Recorded, SharedObjects, Verb},
+};
+
+fn keep_last(count: u32) -> forget::Options {
+    forget::Options { rules: Some(Retention { last: Some(count), ..Retention::default() }), ..Default::default() }
+}
+
+/// Leaves no garbage, and takes sessions for dead that wrote nothing for `grace_s`.
+fn tidy(grace_s: i64) -> prune::Options {
+    prune::Options {
+        max_unused: prune::Unused::Bytes(0),
+        max_repack_bytes: u64::MAX,
+        grace_ns: grace_s * 1_000_000_000,
+        dry_run: false,
+    }
+}
+
+fn edit(random: &mut Random, bytes: &mut Vec<u8>) {
+    for _ in 0..3 {
+        let at = random.below(bytes.len() as u64) as usize;
+        let piece = random.text(3_000);
+        let end = (at + random.below(9_000) as usize).min(bytes.len());
+        bytes.splice(at..end, piece);
+    }
+}
+
+type Known = BTreeMap<SnapshotId, Vec<u8>>;
+
+/// Every live snapshot restores to what was backed up.
+fn assert_all_restore(tenant: &Tenant, known: &Known, what: &str) {
+    for state in tenant.state.live() {
+        let id = state.snapshot.id;
+        let found =
+            read_bytes(tenant, &id.to_string()).unwrap_or_else(|error| panic!("{what}: snapshot {id}: {error}"));
+        let expected = known.get(&id).unwrap_or_else(|| panic!("{what}: snapshot {id} is nobody's"));
+        assert!(found == *expected, "{what}: snapshot {id} restored to other bytes");
+    }
+}
+
+fn assert_clean(tenant: &mut Tenant, what: &str) {
+    let problems = check::check(tenant, Some(100), &Unwatched).unwrap().problems;
+    assert!(problems.is_empty(), "{what}: {problems:?}");
+}
+
+/// Objects that look like packs are exactly those of the ledger.
+fn assert_no_leftovers(tenant: &Tenant, objects: &dyn Objects, what: &str) {
+    let mut wanted = Vec::new();
+    tenant
+        .index
+        .each_pack(&mut |id, state| {
+            let kind = names::PackKind::from_number(state.kind);
+            wanted.extend((!state.dropped).then(|| names::pack(tenant.keys.owner, kind, id)));
+            Ok(true)
+        })
+        .unwrap();
+    let mut found = Vec::new();
+    for kind in [names::PackKind::Data, names::PackKind::Meta] {
+        found.extend(
+            objects.list(&names::packs(tenant.keys.owner, kind)).unwrap().into_iter().map(|object| object.name),
+        );
+    }
+    wanted.sort();
+    found.sort();
+    assert_eq!(found, wanted, "{what}");
+}
+
+/// A tenant with snapshots of two sources that share data.
+fn filled(clay: &Arc<Clay>, seed: u64) -> (Fixture, Known) {
+    let fixture = Fixture::on(clay.clone(), seed);
+    let mut random = Random(seed);
+    let mut bytes = random.text(300_000);
+    bytes.extend(random.bytes(200_000));
+    let (mut tenant, mut known) = (fixture.tenant(), Known::new());
+    for number in 0..6 {
+        edit(&mut random, &mut bytes);
+        let source = ["a", "b"][number % 2];
+        let report = back_up_bytes(&mut tenant, source, &bytes).unwrap();
+        known.insert(report.snapshot.unwrap().id, bytes.clone());
+    }
+    // Of several segments in one pack only some are needed later.
+    let other = random.bytes(7 << 20);
+    for other in [other.clone(), other[1 << 20..3 << 20].to_vec()] {
+        known.insert(back_up_bytes(&mut tenant, "c", &other).unwrap().snapshot.unwrap().id, other);
+    }
+    (fixture, known)
+}
+
+#[test]
+fn prune_frees_what_nobody_needs_and_nothing_else() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, known) = filled(&clay, 1);
+    let stored = |clay: &Clay| -> usize {
+        clay.0.lock().unwrap().iter().filter(|(name, _)| name.contains("/data/")).map(|(_, bytes)| bytes.len()).sum()
+    };
+    let before = stored(&clay);
+    let mut tenant = fixture.tenant();
+    forget::forget(&mut tenant, &keep_last(1)).unwrap();
+    let planned = prune::prune(&mut tenant, &prune::Options { dry_run: true, ..tidy(86_400) }, &Unwatched).unwrap();
+    assert_eq!(stored(&clay), before, "a dry run deletes nothing");
+    let done = prune::prune(&mut tenant, &tidy(86_400), &Unwatched).unwrap();
+    assert_eq!((&planned.deleted, &planned.repacked), (&done.deleted, &done.repacked), "the plan is what is done");
+    assert_eq!((planned.dead_segments, planned.kept_packs), (done.dead_segments, done.kept_packs));
+    assert!(done.dead_segments > 0 && done.freed_bytes > 0 && stored(&clay) < before, "{done:?}");
+    assert_eq!(tenant.state.live().len(), 3);
+    assert_all_restore(&fixture.tenant(), &known, "after prune");
+    assert_clean(&mut fixture.tenant(), "after prune");
+    assert_no_leftovers(&fixture.tenant(), clay.as_ref(), "after prune");
+    // What was repacked is known to others, from chunk tables that were copied.
+    let newest = known.get(&tenant.state.live().last().unwrap().snapshot.id).unwrap();
+    let report = back_up_bytes(&mut fixture.tenant(), "d", newest).unwrap();
+    assert_eq!(report.stats.new_bytes, 0, "all of it is there");
+    let again = prune::prune(&mut fixture.tenant(), &tidy(86_400), &Unwatched).unwrap();
+    assert_eq!((again.dead_segments, again.deleted.len(), again.repacked.len()), (0, 0, 0), "{again:?}");
+}
+
+#[test]
+fn a_steward_prunes_without_reading() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, known) = filled(&clay, 2);
+    let steward = Identity::generate(fixture.environment.as_ref());
+    let mut tenant = fixture.tenant();
+    let public = steward.public().unwrap();
+    fixture
+        .repository()
+        .add_identity(&mut tenant, Circle::Steward, EntryKind::STEWARD_ROLE, &public, "steward")
+        .unwrap();
+    let hers = Repository::open(clay.clone(), fixture.environment.clone(), steward, None, "x".into()).unwrap();
+    let mut kept = hers.tenant("t").unwrap();
+    forget::forget(&mut kept, &keep_last(1)).unwrap();
+    let report = prune::prune(&mut kept, &tidy(86_400), &Unwatched).unwrap();
+    assert!(!report.repacked.is_empty() && report.dead_segments > 0, "{report:?}");
+    assert_eq!(read_bytes(&kept, "latest").err().unwrap().kind, Kind::Refused, "her keys open no content");
+    assert!(kept.segments().is_err());
+    assert!(check::check(&mut kept, Some(100), &Unwatched).unwrap().problems.is_empty());
+    assert_all_restore(&fixture.tenant(), &known, "after the steward");
+    assert_clean(&mut fixture.tenant(), "after the steward");
+}
+
+/// One fault at every call of forget and prune: whatever it is, nothing live is lost, and the next
+/// prune finishes.
+#[test]
+fn one_fault_at_any_call_of_a_prune_loses_nothing() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, known) = filled(&clay, 3);
+    let calls = {
+        let recorded = Arc::new(Recorded::new(clay.copy() as SharedObjects));
+        let mut tenant = fixture.repository_on(recorded.clone()).unwrap().tenant("t").unwrap();
+        forget::forget(&mut tenant, &keep_last(1)).unwrap();
+        prune::prune(&mut tenant, &tidy(86_400), &Unwatched).unwrap();
+        recorded.calls.lock().unwrap().len() as u64
+    };
+    let mut failed = 0;
+    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Full, Fault::Conflict, Fault::Refused, Fault::FlippedBit] {
+        for at in 0..calls {
+            let what = format!("{fault:?} at call {at}");
+            let clay = clay.copy();
+            let faulty: SharedObjects =
+                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
+            let tried =
+                fixture.repository_on(faulty).and_then(|repository| repository.tenant("t")).and_then(|mut tenant| {
+                    forget::forget(&mut tenant, &keep_last(1))?;
+                    prune::prune(&mut tenant, &tidy(86_400), &Unwatched)
+                });
+            failed += u64::from(tried.is_err());
+            let open = || fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+            assert_all_restore(&open(), &known, &what);
+            // Sessions that died are fenced, and what they left is deleted.
+            let mut tenant = open();
+            forget::forget(&mut tenant, &keep_last(1)).unwrap_or_else(|error| panic!("{what}: {error}"));
+            prune::prune(&mut tenant, &tidy(0), &Unwatched).unwrap_or_else(|error| panic!("{what}: {error}"));
+            prune::prune(&mut tenant, &tidy(0), &Unwatched).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let mut tenant = open();
+            assert_eq!(tenant.state.live().len(), 3, "{what}");
+            assert_all_restore(&tenant, &known, &what);
+            assert_clean(&mut tenant, &what);
+            assert_no_leftovers(&tenant, clay.as_ref(), &what);
+        }
+    }
+    println!("{calls} calls, {failed} runs failed");
+    assert!(failed > calls, "faults must be seen");
+}
+
+/// What is deleted was dropped before, in an entry that is in the store.
+#[test]
+fn packs_are_deleted_only_after_a_drop() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, _) = filled(&clay, 4);
+    let recorded = Arc::new(Recorded::new(clay.clone() as SharedObjects));
+    let mut tenant = fixture.repository_on(recorded.clone()).unwrap().tenant("t").unwrap();
+    forget::forget(&mut tenant, &keep_last(1)).unwrap();
+    prune::prune(&mut tenant, &tidy(86_400), &Unwatched).unwrap();
+    let mut dropped = None;
+    tenant
+        .each_entry(&mut |entry, _| {
+            if entry.kind == EntryKind::Drop as u8 {
+                dropped = Some(names::entry(tenant.keys.owner, entry.number));
+            }
+        })
+        .unwrap();
+    let calls = recorded.calls.lock().unwrap().clone();
+    let drop = calls.iter().position(|(verb, name)| *verb == Verb::Put && Some(name) == dropped.as_ref()).unwrap();
+    let deleted: Vec<usize> =
+        calls.iter().enumerate().filter(|(_, (verb, _))| *verb == Verb::Delete).map(|(at, _)| at).collect();
+    assert!(!deleted.is_empty() && deleted.iter().all(|at| *at > drop), "{calls:?}");
+}
+
+/// Bytes of a backup, with something that happens in the middle.
+struct Midway<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    then: Option<Box<dyn FnOnce() + 'a>>,
+}
+
+impl Read for Midway<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.at > self.bytes.len() / 2
+            && let Some(then) = self.then.take()
+        {
+            then();
+        }
+        let count = out.len().min(self.bytes.len() - self.at).min(20_000);
+        out[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+fn back_up_midway<'a>(
+    tenant: &mut Tenant,
+    source: &str,
+    bytes: &'a [u8],
+    then: impl FnOnce() + 'a,
+) -> Result<backup::Report> {
+    let mut from = Midway { bytes, at: 0, then: Some(Box::new(then)) };
+    let input = backup::Input { name: "stream", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
+    backup::stream(tenant, input, labels(source), &OPTIONS, &Unwatched)
+}
+
+#[test]
+fn a_backup_beside_forget_and_prune_keeps_what_it_relies_on() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, mut known) = filled(&clay, 5);
+    let mut pruner = fixture.tenant();
+    // The backup relies on data that only snapshots have which go while it runs.
+    let old = known.get(&fixture.tenant().state.live()[1].snapshot.id).unwrap().clone();
+    let report = back_up_midway(&mut fixture.tenant(), "new", &old, || {
+        forget::forget(&mut pruner, &keep_last(1)).unwrap();
+        let report = prune::prune(&mut pruner, &tidy(86_400), &Unwatched).unwrap();
+        assert_eq!((report.waiting_for.len(), report.dead_segments), (1, 0), "what is condemned waits: {report:?}");
+    })
+    .unwrap();
+    known.insert(report.snapshot.unwrap().id, old);
+    assert_all_restore(&fixture.tenant(), &known, "after both");
+    prune::prune(&mut fixture.tenant(), &tidy(86_400), &Unwatched).unwrap();
+    assert_all_restore(&fixture.tenant(), &known, "after a second prune");
+    assert_clean(&mut fixture.tenant(), "after a second prune");
+}
+
+/// A writer that slept for longer than the grace time finds its session fenced: it fails, and says so.
+#[test]
+fn a_writer_that_was_taken_for_dead_fails_cleanly() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, known) = filled(&clay, 6);
+    let bytes = Random(9).bytes(400_000);
+    let mut pruner = fixture.tenant();
+    let failed = back_up_midway(&mut fixture.tenant(), "slow", &bytes, || {
+        let report = prune::prune(&mut pruner, &tidy(0), &Unwatched).unwrap();
+        assert_eq!(report.fenced.len(), 1);
+    });
+    let error = failed.expect_err("its session is over");
+    assert!(error.to_string().contains("is not open"), "{error}");
+    assert!(fixture.tenant().state.live().iter().all(|state| state.snapshot.source != "slow"));
+    prune::prune(&mut fixture.tenant(), &tidy(0), &Unwatched).unwrap();
+    assert_no_leftovers(&fixture.tenant(), clay.as_ref(), "what it uploaded is gone");
+    assert_all_restore(&fixture.tenant(), &known, "after the fence");
+    // Trying again succeeds.
+    back_up_bytes(&mut fixture.tenant(), "slow", &bytes).unwrap();
+    assert_clean(&mut fixture.tenant(), "after trying again");
+}
+
+/// A reader that folded the ledger before a repack finds what has moved.
+#[test]
+fn a_reader_follows_what_is_repacked() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, known) = filled(&clay, 7);
+    let reader = fixture.tenant();
+    let newest = reader.state.live().last().copied().unwrap().clone();
+    let kept = reader.state.live()[4].clone();
+    for state in [kept, newest] {
+        let mut pruner = fixture.tenant();
+        forget::forget(&mut pruner, &keep_last(1)).unwrap();
+        let report = prune::prune(&mut pruner, &tidy(86_400), &Unwatched).unwrap();
+        println!("{} packs moved", report.repacked.len());
+        let mut bytes = Vec::new();
+        restore::cat(&reader, &state, b"stream", &mut bytes).unwrap();
+        assert!(bytes == known[&state.snapshot.id]);
+    }
+}
+
+#[test]
+fn forgotten_snapshots_come_back_until_they_are_pruned() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, known) = filled(&clay, 8);
+    let mut tenant = fixture.tenant();
+    let first = tenant.state.live()[0].snapshot.id;
+    forget::retire(&mut tenant, &[first], "test").unwrap();
+    assert_eq!(forget::find_forgotten(&tenant, &first.to_string()[..8]).unwrap(), first);
+    // Condemned, but not dead: a backup is running.
+    let mut beside = fixture.tenant();
+    back_up_midway(&mut fixture.tenant(), "x", &known[&first], || {
+        prune::prune(&mut beside, &tidy(86_400), &Unwatched).unwrap();
+    })
+    .unwrap();
+    forget::undelete(&mut tenant, &[first], "test").unwrap();
+    assert!(read_bytes(&fixture.tenant(), &first.to_string()).unwrap() == known[&first]);
+    prune::prune(&mut fixture.tenant(), &tidy(86_400), &Unwatched).unwrap();
+    assert!(read_bytes(&fixture.tenant(), &first.to_string()).unwrap() == known[&first]);
+    let last = fixture.tenant().state.live().iter().find(|state| state.snapshot.source == "c").unwrap().snapshot.id;
+    let mut tenant = fixture.tenant();
+    forget::retire(&mut tenant, &[last], "test").unwrap();
+    prune::prune(&mut tenant, &tidy(86_400), &Unwatched).unwrap();
+    let error = forget::undelete(&mut tenant, &[last], "test").err().unwrap();
+    assert!(error.to_string().contains("cannot come back"), "{error}");
+}
+
+#[test]
+fn what_is_held_or_locked_stays_whatever_is_asked() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, known) = filled(&clay, 9);
+    let mut tenant = fixture.tenant();
+    let ids: Vec<SnapshotId> = tenant.state.live().iter().map(|state| state.snapshot.id).collect();
+    let hold = |snapshots: Vec<SnapshotId>, source: Option<&str>| {
+        let source = source.map(str::to_owned);
+        encode(&Hold { case: "C-7".into(), reason: "r".into(), snapshots, source, unknown: Default::default() })
+    };
+    for body in [hold(vec![ids[0]], None), hold(Vec::new(), Some("b"))] {
+        tenant.append("hold", |_, _| Ok((EntryKind::Hold, body.clone(), Annex::empty()))).unwrap();
+    }
+    let lock = |until_ns: i64, compliance: bool| {
+        encode(&Lock { snapshots: vec![ids[2]], until_ns, compliance, reason: "r".into(), unknown: Default::default() })
+    };
+    let far = 1_900_000_000_000_000_000;
+    tenant.append("lock", |_, _| Ok((EntryKind::Lock, lock(far, true), Annex::empty()))).unwrap();
+    tenant
+        .append("lock", |_, _| Ok((EntryKind::Lock, lock(0, true), Annex::empty())))
+        .expect_err("a compliance lock is not shortened");
+    let report = forget::forget(&mut tenant, &keep_last(1)).unwrap();
+    let why = |id: SnapshotId| report.outcomes.iter().find(|outcome| outcome.id == id).unwrap().kept_by.join(", ");
+    assert_eq!((why(ids[0]).as_str(), why(ids[2]).as_str()), ("held for C-7", "locked"));
+    // a: two held or locked and the newest; b: all three; c: the only one.
+    assert_eq!(tenant.state.live().len(), 7);
+    for id in [ids[0], ids[1], ids[2]] {
+        assert_eq!(forget::retire(&mut tenant, &[id], "by name").err().unwrap().kind, Kind::Refused);
+    }
+    prune::prune(&mut tenant, &tidy(86_400), &Unwatched).unwrap();
+    assert_all_restore(&fixture.tenant(), &known, "held");
+    let holds: Vec<u64> = tenant.state.holds.keys().copied().collect();
+    for number in holds {
+        let body =
+            strongroom::format::entry::Release { hold: number, reason: "over".into(), unknown: Default::default() };
+        tenant.append("hold", |_, _| Ok((EntryKind::Release, encode(&body), Annex::empty()))).unwrap();
+    }
+    forget::forget(&mut tenant, &keep_last(1)).unwrap();
+    assert_eq!(tenant.state.live().len(), 4, "only the lock is left");
+}
+
+/// Backups, forgets, prunes, undeletes and crashes in random order, on two machines that lag behind one
+/// another. `STRONGROOM_TEST_SEEDS` sets how many walks (100); a failing one says how to repeat it.
+#[test]
+fn random_walks_of_everything_lose_nothing() {
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_SEEDS", 100));
+    let mut done = BTreeMap::new();
+    for seed in first..first + count {
+        println!("repeat with STRONGROOM_TEST_SEED={seed} STRONGROOM_TEST_SEEDS=1");
+        walk(seed, &mut done);
+    }
+    println!("{done:?}");
+    for step in ["backup", "beside", "forget", "prune", "undelete", "fault"] {
+        assert!(done.get(step).copied().unwrap_or(0) >= count / 10, "{step}: {done:?}");
+    }
+}
+
+fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), seed);
+    let mut random = Random(seed);
+    let mut streams = [random.text(60_000), random.bytes(60_000)];
+    let mut known = Known::new();
+    let mut tried: Vec<Vec<u8>> = Vec::new();
+    let mut machines = [fixture.tenant(), fixture.tenant()];
+    for step in 0..12 {
+        let fault = match random.below(4) {
+            0 => [Fault::Crash, Fault::LostAnswer, Fault::Full, Fault::Conflict, Fault::Refused]
+                .get(random.below(5) as usize)
+                .copied(),
+            _ => None,
+        };
+        let at = random.below(60);
+        let mut faulty;
+        let which = random.below(2) as usize;
+        let machine = match fault {
+            Some(fault) => {
+                *done.entry("fault").or_default() += 1;
+                let objects: SharedObjects =
+                    Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
+                match fixture.repository_on(objects).and_then(|repository| repository.tenant("t")) {
+                    Ok(tenant) => {
+                        faulty = tenant;
+                        &mut faulty
+                    }
+                    Err(_) => continue,
+                }
+            }
+            None => &mut machines[which],
+        };
+        let source = random.below(2) as usize;
+        let grace = if random.below(3) == 0 { 3 } else { 86_400 };
+        let mut options = tidy(grace);
+        if random.below(2) == 0 {
+            options.max_unused = prune::Unused::Percent(30);
+        }
+        let (name, outcome): (&'static str, Result<()>) = match random.below(8) {
+            0..3 => {
+                edit(&mut random, &mut streams[source]);
+                tried.push(streams[source].clone());
+                let report = back_up_bytes(machine, ["a", "b"][source], &streams[source]);
+                (
+                    "backup",
+                    report.map(|report| drop(known.insert(report.snapshot.unwrap().id, streams[source].clone()))),
+                )
+            }
+            3 => {
+                // Another machine prunes in the middle of it.
+                edit(&mut random, &mut streams[source]);
+                tried.push(streams[source].clone());
+                let mut other = fixture.tenant();
+                let keep = keep_last(1 + random.below(3) as u32);
+                let report = back_up_midway(machine, ["a", "b"][source], &streams[source], || {
+                    forget::forget(&mut other, &keep).unwrap();
+                    prune::prune(&mut other, &options, &Unwatched).unwrap();
+                });
+                (
+                    "beside",
+                    report.map(|report| drop(known.insert(report.snapshot.unwrap().id, streams[source].clone()))),
+                )
+            }
+            4 => ("forget", forget::forget(machine, &keep_last(1 + random.below(3) as u32)).map(drop)),
+            5 | 6 => ("prune", prune::prune(machine, &options, &Unwatched).map(drop)),
+            _ => {
+                let forgotten: Vec<SnapshotId> = machine
+                    .state
+                    .snapshots
+                    .values()
+                    .filter(|state| !state.is_live())
+                    .map(|state| state.snapshot.id)
+                    .collect();
+                match forgotten.get(random.below(forgotten.len().max(1) as u64) as usize) {
+                    Some(id) => ("undelete", forget::undelete(machine, &[*id], "walk")),
+                    None => ("nothing", Ok(())),
+                }
+            }
+        };
+        *done.entry(name).or_default() += 1;
+        let what = format!("seed {seed}, step {step} ({name}, {fault:?} at {at}): {outcome:?}");
+        let tenant = fixture.tenant();
+        // What failed with an unknown outcome may have happened.
+        for state in tenant.state.live() {
+            if !known.contains_key(&state.snapshot.id) {
+                let found = read_bytes(&tenant, &state.snapshot.id.to_string())
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert!(tried.contains(&found), "{what}: a snapshot of bytes that nobody backed up");
+                known.insert(state.snapshot.id, found);
+            }
+        }
+        if outcome.is_ok() && (name == "backup" || name == "beside") {
+            let newest = browse::find(&tenant, &format!("{}@latest", ["a", "b"][source])).unwrap();
+            assert!(known[&newest.snapshot.id] == streams[source], "{what}: success, but no such snapshot");
+        }
+        assert_all_restore(&tenant, &known, &what);
+    }
+    assert_clean(&mut fixture.tenant(), &format!("seed {seed}, at the end"));
+}
