@@ -272,6 +272,31 @@ fn a_backup_beside_forget_and_prune_keeps_what_it_relies_on() {
     assert_clean(&mut fixture.tenant(), "after a second prune");
 }
 
+#[test]
+fn what_a_running_backup_has_uploaded_is_no_garbage() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, mut known) = filled(&clay, 10);
+    let bytes = Random(77).bytes(64 << 20);
+    let mut pruner = fixture.tenant();
+    let packs = || clay.0.lock().unwrap().keys().filter(|name| name.contains("/data/")).count();
+    let before = packs();
+    let report = back_up_midway(&mut fixture.tenant(), "large", &bytes, || {
+        // A pack that no entry names yet is on its way.
+        for _ in 0..200 {
+            if packs() > before {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(packs() > before);
+        let report = prune::prune(&mut pruner, &tidy(86_400), &Unwatched).unwrap();
+        assert!(report.leftovers.is_empty(), "{report:?}");
+    })
+    .unwrap();
+    known.insert(report.snapshot.unwrap().id, bytes);
+    assert_all_restore(&fixture.tenant(), &known, "after both");
+}
+
 /// A writer that slept for longer than the grace time finds its session fenced: it fails, and says so.
 #[test]
 fn a_writer_that_was_taken_for_dead_fails_cleanly() {
