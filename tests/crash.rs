@@ -1,7 +1,12 @@
 //! Guards against what a process that dies leaves behind.
 
 use crate::{cli::Place, support::*};
-use std::{collections::BTreeSet, process::Stdio, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Stdio,
+    sync::Mutex,
+    time::Duration,
+};
 
 /// Kills backups at random moments. `STRONGROOM_TEST_KILLS` sets how often (30; the long run: 200).
 #[test]
@@ -46,6 +51,134 @@ fn a_killed_backup_leaves_a_sound_repository() {
     }
     println!("{} of {kills} backups ended before they were killed", listed.len());
     assert_eq!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().len(), 0);
+}
+
+/// Two backup loops, one that forgets and prunes, one that restores, on one tenant, with kills and stops
+/// at random moments. `STRONGROOM_TEST_SECONDS` sets how long (60; the long run: 600).
+#[test]
+fn backups_forgets_prunes_and_restores_survive_kills_beside_each_other() {
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (seconds, seed) = (number("STRONGROOM_TEST_SECONDS", 60), number("STRONGROOM_TEST_SEED", 1));
+    println!("seed {seed}, {seconds} s");
+    let place = Place::new();
+    let end = std::time::Instant::now() + Duration::from_secs(seconds);
+    // What each source has looked like, and what each snapshot that was reported made was of.
+    let seen: Mutex<BTreeMap<String, BTreeSet<Vec<String>>>> = Mutex::default();
+    let made: Mutex<BTreeMap<String, Vec<String>>> = Mutex::default();
+    let counts: Mutex<BTreeMap<String, u64>> = Mutex::default();
+    let count = |what: &str| *counts.lock().unwrap().entry(what.to_owned()).or_default() += 1;
+    // Runs a command that may be killed or stopped; its output, if it ended by itself with success.
+    let run = |arguments: &[&str], random: &mut Random| -> Option<serde_json::Value> {
+        let mut child = place
+            .command(&[arguments, &["--json"]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = rustix::process::Pid::from_child(&child);
+        match random.below(6) {
+            0 | 1 => {
+                std::thread::sleep(Duration::from_millis(random.below(150)));
+                child.kill().unwrap();
+                count("kill");
+            }
+            2 => {
+                std::thread::sleep(Duration::from_millis(random.below(80)));
+                let signal = |signal| rustix::process::kill_process(process, signal).unwrap_or(());
+                signal(rustix::process::Signal::STOP);
+                std::thread::sleep(Duration::from_millis(random.below(2_500)));
+                signal(rustix::process::Signal::CONT);
+                count("stop");
+            }
+            _ => {}
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("panicked") && !said.contains("program error"), "{arguments:?}: {said}");
+        // 1: its session was fenced, or somebody else was faster. 13 would be damage.
+        assert!(matches!(output.status.code(), None | Some(0 | 1 | 17)), "{arguments:?}: {:?} {said}", output.status);
+        count(&format!("{} {:?}", arguments[0], output.status.code()));
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    };
+    let listed = || -> BTreeMap<String, String> {
+        let list = place.json(&["snapshots"]);
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        list["snapshots"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| (text(&one["snapshot_id"]), text(&one["source"])))
+            .collect()
+    };
+    // Restores a snapshot that must be there still when it fails.
+    let restore = |id: &str, source: &str, target: &str| {
+        let out = place.path(target);
+        drop(std::fs::remove_dir_all(&out));
+        let output = place.run(&["restore", id, "--target", out.to_str().unwrap()]);
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!listed().contains_key(id), "{id} is listed, and does not restore: {said}");
+            count("restore of what went meanwhile");
+            return;
+        }
+        count("restore");
+        let found = describe(&out.join(place.path(source).strip_prefix("/").unwrap()));
+        match made.lock().unwrap().get(id) {
+            Some(expected) => assert_eq!(&found, expected, "{id} restored to something else"),
+            None => assert!(seen.lock().unwrap()[source].contains(&found), "{id} restored to what {source} never was"),
+        }
+    };
+    std::thread::scope(|scope| {
+        for (number, source) in ["a", "b"].into_iter().enumerate() {
+            let (run, seen, made, place) = (&run, &seen, &made, &place);
+            scope.spawn(move || {
+                let mut random = Random(seed * 10 + number as u64);
+                let data = place.path(source);
+                std::fs::create_dir(&data).unwrap();
+                while std::time::Instant::now() < end {
+                    let file = data.join(format!("file-{}", random.below(5)));
+                    let mut bytes = std::fs::read(&file).unwrap_or_else(|_| random.bytes(1 << 20));
+                    let at = random.below(bytes.len() as u64) as usize;
+                    let new = random.bytes(20_000);
+                    bytes.splice(at..(at + 10_000).min(bytes.len()), new);
+                    std::fs::write(&file, &bytes).unwrap();
+                    let looks = describe(&data);
+                    seen.lock().unwrap().entry(source.to_owned()).or_default().insert(looks.clone());
+                    if let Some(done) = run(&["backup", "--source", source, data.to_str().unwrap()], &mut random) {
+                        made.lock().unwrap().insert(done["snapshot_id"].as_str().unwrap().to_owned(), looks);
+                    }
+                }
+            });
+        }
+        let (run, restore, listed) = (&run, &restore, &listed);
+        scope.spawn(move || {
+            let mut random = Random(seed * 10 + 2);
+            while std::time::Instant::now() < end {
+                run(&["forget", "--keep-last", ["1", "3"][random.below(2) as usize]], &mut random);
+                run(&["prune", "--max-unused", "0", "--grace", "1s"], &mut random);
+            }
+        });
+        scope.spawn(move || {
+            let mut random = Random(seed * 10 + 3);
+            while std::time::Instant::now() < end {
+                let all: Vec<_> = listed().into_iter().collect();
+                if let Some((id, source)) = all.get(random.below(all.len().max(1) as u64) as usize) {
+                    restore(id, source, "restored");
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+    });
+    for (id, source) in listed() {
+        restore(&id, &source, "at-the-end");
+    }
+    println!("{:?}", counts.lock().unwrap());
+    assert_eq!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().len(), 0);
+    let counts = counts.lock().unwrap();
+    for what in ["kill", "stop", "restore", "backup Some(0)", "prune Some(0)"] {
+        assert!(counts.get(what).is_some_and(|count| *count > 0), "{what}: {counts:?}");
+    }
 }
 
 /// What was published before a crash is not stored again.

@@ -13,7 +13,7 @@ use strongroom::{
 
 fn store(tenant: &mut Tenant, bytes: &[u8], deltas: bool) -> backup::Report {
     let compare = if deltas { backup::Compare::Near } else { backup::Compare::Never };
-    let options = backup::Options { compare, ..OPTIONS };
+    let options = backup::Options { compare: Some(compare), ..OPTIONS };
     let mut from = bytes;
     let input = backup::Input { name: "stream", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
     backup::stream(tenant, input, labels("s"), &options, &Unwatched).unwrap()

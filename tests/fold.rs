@@ -86,6 +86,7 @@ impl Ledger {
                 fixed: false,
                 sources: Default::default(),
                 retention: None,
+                compare: None,
                 unknown: Default::default(),
             },
             unknown: Default::default(),

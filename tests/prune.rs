@@ -508,12 +508,12 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
         let tenant = fixture.tenant();
         // What failed with an unknown outcome may have happened.
         for state in tenant.state.live() {
-            if !known.contains_key(&state.snapshot.id) {
+            known.entry(state.snapshot.id).or_insert_with(|| {
                 let found = read_bytes(&tenant, &state.snapshot.id.to_string())
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert!(tried.contains(&found), "{what}: a snapshot of bytes that nobody backed up");
-                known.insert(state.snapshot.id, found);
-            }
+                found
+            });
         }
         if outcome.is_ok() && (name == "backup" || name == "beside") {
             let newest = browse::find(&tenant, &format!("{}@latest", ["a", "b"][source])).unwrap();

@@ -205,6 +205,9 @@ pub enum PolicyCommand {
         /// Average chunk, 4KiB to 1MiB, or fixed:SIZE; data that is cut differently is stored anew
         #[arg(long, value_name = "SIZE")]
         chunk_size: Option<String>,
+        /// What new data is compared with, as in `backup --delta`
+        #[arg(long, value_enum)]
+        delta: Option<DeltaArg>,
         #[command(flatten)]
         keep: KeepArgs,
     },
@@ -374,8 +377,9 @@ pub struct BackupArgs {
     pub dry_run: bool,
     /// Store changed data as differences from earlier versions: reads these, so `auto` uses only what is
     /// on this machine, in a local repository or in the cache
-    #[arg(long, value_enum, default_value = "auto")]
-    pub delta: DeltaArg,
+    /// (without, as the policy says)
+    #[arg(long, value_enum)]
+    pub delta: Option<DeltaArg>,
     /// Do not open what was sealed again before it is uploaded
     #[arg(long)]
     pub no_verify: bool,

@@ -171,7 +171,7 @@ fn labels(source: &str) -> backup::Labels {
 }
 
 const OPTIONS: backup::Options =
-    backup::Options { rescan: false, verify: true, compare: backup::Compare::Near, dry_run: false };
+    backup::Options { rescan: false, verify: true, compare: Some(backup::Compare::Near), dry_run: false };
 
 fn back_up_stream(tenant: &mut Tenant, dump: &[u8]) -> Result<backup::Report> {
     let mut bytes = dump;

@@ -264,6 +264,9 @@ record! {
         2 sources: BTreeMap<String, SourcePolicy>,
         /// Without, 30 daily, 12 weekly, 12 monthly and 7 yearly snapshots stay.
         3 retention: Option<Retention>,
+        /// What new data is compared with: 0 what can be read without asking a far store, 1 nothing,
+        /// 2 all that pays.
+        4 compare: Option<u8>,
     }
 
     /// What a source's policy says instead of the tenant's.
@@ -273,6 +276,7 @@ record! {
         0 chunk_bytes: u32,
         1 fixed: bool,
         2 retention: Option<Retention>,
+        3 compare: Option<u8>,
     }
 
     /// Which snapshots of a source stay: those that one of these rules keeps. A steward follows it

@@ -11,6 +11,7 @@ use crate::{
     format::{
         Blob,
         catalogue::{Entry, FileType, INDEX_STRIDE, IndexPoint, framed},
+        entry::Policy,
         recipe::Stream,
         snapshot::{Snapshot, SnapshotContent, Stats},
     },
@@ -38,13 +39,29 @@ pub struct Options {
     /// Open every segment again before it is uploaded.
     pub verify: bool,
     /// Store new chunks as differences from what stood in their place: reads old segments.
-    pub compare: Compare,
+    /// Without, as the policy says.
+    pub compare: Option<Compare>,
     pub dry_run: bool,
 }
 
+impl Compare {
+    /// What the policy says for a source.
+    pub fn of(policy: &Policy, source: &str) -> Self {
+        match policy.sources.get(source).and_then(|own| own.compare).or(policy.compare) {
+            Some(1) => Self::Never,
+            Some(2) => Self::Always,
+            _ => Self::Near,
+        }
+    }
+}
+
 impl Options {
+    fn compare(&self, tenant: &Tenant, source: &str) -> Compare {
+        self.compare.unwrap_or_else(|| Compare::of(&tenant.state.policy, source))
+    }
+
     fn earlier(&self, tenant: &Tenant, source: &str, is_whole: bool) -> Option<Earlier> {
-        (self.compare != Compare::Never).then(|| Earlier::find(tenant, source, is_whole)).flatten()
+        (self.compare(tenant, source) != Compare::Never).then(|| Earlier::find(tenant, source, is_whole)).flatten()
     }
 }
 
@@ -63,6 +80,8 @@ pub struct Report {
     /// None in a dry run.
     pub snapshot: Option<Snapshot>,
     pub stats: Stats,
+    /// Sealed bytes of old segments that were read: catalogues, and what new data was compared with.
+    pub read_bytes: u64,
     /// Old data that could not be read to be compared with; what is new was stored whole instead.
     pub warnings: Vec<String>,
 }
@@ -143,7 +162,8 @@ pub fn files(
         .iter()
         .map(|root| Blob(std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()).to_vec()))
         .collect();
-    backup.commit(paths, Vec::new())
+    let report = backup.commit(paths, Vec::new())?;
+    Ok(Report { read_bytes: pool.segments().read_bytes(), ..report })
 }
 
 /// Whatever changes a file, its attributes too, changes its ctime.
@@ -243,7 +263,8 @@ pub fn stream(
     backup.stats.files = 1;
     backup.stats.logical_bytes = stream.length;
     monitor.progress(1, 0);
-    backup.commit(vec![Blob(name.as_bytes().to_vec())], command)
+    let report = backup.commit(vec![Blob(name.as_bytes().to_vec())], command)?;
+    Ok(Report { read_bytes: pool.segments().read_bytes(), ..report })
 }
 
 fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor) -> Result<Report> {
@@ -273,7 +294,7 @@ fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor
             }
         }
     }
-    Ok(Report { snapshot: None, stats, warnings: Vec::new() })
+    Ok(Report { snapshot: None, stats, read_bytes: 0, warnings: Vec::new() })
 }
 
 /// A backup under way: its session, and the catalogue as it grows.
@@ -310,13 +331,14 @@ impl<'a> Begun<'a> {
                 tenant.name
             )));
         }
+        let compare = options.compare(tenant, &labels.source);
         let mut session = Session::begin(tenant, "backup", size, options.verify)?;
         let pool = earlier.is_some().then(|| pool.clone());
         let mut old_catalogue = None;
         if let (Some(pool), Some(earlier)) = (&pool, earlier) {
             old_catalogue = earlier.content.as_ref().and_then(|content| Reference::new(pool, &content.catalogue).ok());
             let rebase = earlier.content.is_none();
-            let near_only = options.compare == Compare::Near;
+            let near_only = compare == Compare::Near;
             session.use_deltas(Deltas { pool: pool.clone(), reach: earlier.reach, near_only, rebase });
         }
         let catalogue = StreamBuilder::new(&mut session, Lane::Meta).with_reference(old_catalogue);
@@ -436,6 +458,6 @@ impl<'a> Begun<'a> {
         let content = SnapshotContent { paths, catalogue, path_index, command, unknown: Default::default() };
         let (snapshot, warnings) = self.session.commit(snapshot, &content)?;
         let stats = snapshot.stats.clone();
-        Ok(Report { snapshot: Some(snapshot), stats, warnings })
+        Ok(Report { snapshot: Some(snapshot), stats, read_bytes: 0, warnings })
     }
 }

@@ -312,7 +312,14 @@ impl Repository {
             suite: new.suite as u8,
             commitments: keys.commitments(0).ok_or_else(incomplete)?,
             grants,
-            policy: Policy { chunk_bytes, fixed, sources: Default::default(), retention, unknown: Default::default() },
+            policy: Policy {
+                chunk_bytes,
+                fixed,
+                sources: Default::default(),
+                retention,
+                compare: None,
+                unknown: Default::default(),
+            },
             unknown: Default::default(),
         };
         let pen = Pen { keys: &keys, signer: &signer, suite: new.suite, epoch: 0, environment };

@@ -27,7 +27,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -52,6 +52,7 @@ pub struct Segments {
     index: Index,
     hasher: ChunkHasher,
     moved: Mutex<Moved>,
+    read_bytes: AtomicU64,
 }
 
 /// Where segments were moved by entries that the index does not have yet.
@@ -70,7 +71,12 @@ impl Segments {
         head: u64,
     ) -> Self {
         let moved = Mutex::new(Moved { head, places: HashMap::new() });
-        Self { objects, packs, keys, index, hasher, moved }
+        Self { objects, packs, keys, index, hasher, moved, read_bytes: AtomicU64::new(0) }
+    }
+
+    /// Returns how many sealed bytes were read so far, from the store or from what is kept here.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns where a segment is that is not where it was: REPACK may have moved it since the ledger was
@@ -158,6 +164,7 @@ impl Segments {
         let name = names::pack(self.keys.owner, PackKind::from_number(state.kind(&self.index)?), state.pack);
         let bad = |error: &dyn std::fmt::Display| self.damaged(id, &name, error);
         let range = state.offset..state.offset + u64::from(state.length);
+        self.read_bytes.fetch_add(u64::from(state.length), Ordering::Relaxed);
         let unseal =
             |sealed: &[u8]| unseal(sealed, self.keys.owner, id, |epoch| self.keys.key(KeyScope::Content, epoch));
         let kept = self.packs.as_ref().and_then(|packs| {

@@ -127,7 +127,7 @@ pub fn labels(source: &str) -> backup::Labels {
 }
 
 pub const OPTIONS: backup::Options =
-    backup::Options { rescan: false, verify: true, compare: backup::Compare::Near, dry_run: false };
+    backup::Options { rescan: false, verify: true, compare: Some(backup::Compare::Near), dry_run: false };
 
 pub fn back_up_bytes(tenant: &mut Tenant, source: &str, mut bytes: &[u8]) -> strongroom::error::Result<backup::Report> {
     backup::stream(

@@ -56,11 +56,11 @@ pub(super) fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     let options = backup::Options {
         rescan: args.rescan,
         verify: !args.no_verify,
-        compare: match args.delta {
+        compare: args.delta.map(|delta| match delta {
             DeltaArg::Auto => backup::Compare::Near,
             DeltaArg::Never => backup::Compare::Never,
             DeltaArg::Always => backup::Compare::Always,
-        },
+        }),
         dry_run: args.dry_run,
     };
     let host = system::host();
@@ -162,7 +162,7 @@ pub(super) fn stats_json(stats: &Stats) -> Value {
 }
 
 fn backup_json(report: &backup::Report, tenant: &Tenant) -> Value {
-    json!({ "tenant": tenant.name, "snapshot_id": report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), "source": report.snapshot.as_ref().map(|snapshot| &snapshot.source), "stats": stats_json(&report.stats), "warnings": report.warnings })
+    json!({ "tenant": tenant.name, "snapshot_id": report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), "source": report.snapshot.as_ref().map(|snapshot| &snapshot.source), "stats": stats_json(&report.stats), "old_data_read_bytes": report.read_bytes, "warnings": report.warnings })
 }
 
 fn backup_text(report: &backup::Report) -> String {
@@ -177,13 +177,14 @@ fn backup_text(report: &backup::Report) -> String {
     match &report.snapshot {
         None => format!("would back up {what}"),
         Some(snapshot) => format!(
-            "snapshot {} of {}\n{what}\nnew {} ({} as differences), stored {} (metadata {})",
+            "snapshot {} of {}\n{what}\nnew {} ({} as differences), stored {} (metadata {}); read of what is stored {}",
             snapshot.id,
             snapshot.source,
             size(stats.new_bytes),
             size(stats.delta_plain_bytes),
             size(stats.stored_bytes + stats.metadata_bytes),
-            size(stats.metadata_bytes)
+            size(stats.metadata_bytes),
+            size(report.read_bytes)
         ),
     }
 }

@@ -177,6 +177,7 @@ pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
         .collect();
     let mut object = of(policy.chunk_bytes, policy.fixed, &all);
     object["tenant"] = json!(tenant.name);
+    object["delta"] = json!(["auto", "never", "always"].get(usize::from(policy.compare.unwrap_or(0))));
     object["sources"] =
         sources.iter().map(|(name, (bytes, fixed, rules))| ((*name).clone(), of(*bytes, *fixed, rules))).collect();
     print(global, object, || {
@@ -195,6 +196,7 @@ pub(super) fn policy_set(
     global: &Global,
     source: Option<String>,
     chunk_size: Option<&str>,
+    delta: Option<DeltaArg>,
     keep: &KeepArgs,
 ) -> Result<()> {
     let size = match chunk_size.map(ready::chunk_size).transpose()? {
@@ -203,20 +205,30 @@ pub(super) fn policy_set(
         None => None,
     };
     let rules = rules_from(keep)?;
-    if size.is_none() && rules.is_none() {
-        return Err(Error::new(Kind::Usage, "what is to be set? --chunk-size or --keep-...; nothing was changed"));
+    if size.is_none() && rules.is_none() && delta.is_none() {
+        return Err(Error::new(
+            Kind::Usage,
+            "what is to be set? --chunk-size, --delta or --keep-...; nothing was changed",
+        ));
     }
     let mut tenant = ready::tenant(global)?;
+    let compare = delta.map(|delta| match delta {
+        DeltaArg::Auto => 0,
+        DeltaArg::Never => 1,
+        DeltaArg::Always => 2,
+    });
     tenant.append("policy set", |state, _| {
         let mut policy = state.policy.clone();
         match &source {
             Some(source) => {
                 let own = policy.sources.entry(source.clone()).or_default();
                 (own.chunk_bytes, own.fixed) = size.unwrap_or((own.chunk_bytes, own.fixed));
+                own.compare = compare.or(own.compare);
                 own.retention = rules.clone().or(own.retention.take());
             }
             None => {
                 (policy.chunk_bytes, policy.fixed) = size.unwrap_or((policy.chunk_bytes, policy.fixed));
+                policy.compare = compare.or(policy.compare);
                 policy.retention = rules.clone().or(policy.retention.take());
             }
         }
