@@ -455,3 +455,74 @@ fn a_source_has_its_own_chunk_size() {
     assert!(new_bytes(&backwards, "other") > 0);
     place.fails(&["policy", "set", "--chunk-size", "5KiB"], 2, "power of two");
 }
+
+/// Retention as a person meets it: what is refused, what is shown first, what is kept.
+#[test]
+fn forget_prune_hold_and_policy_say_what_they_do() {
+    let place = Place::new();
+    let data = place.path("data");
+    std::fs::create_dir(&data).unwrap();
+    let source = data.to_str().unwrap();
+    for number in 0..4 {
+        std::fs::write(data.join("file"), Random(number).bytes(300_000)).unwrap();
+        place.ok(&["backup", "--source", "s", source]);
+    }
+    let ids = |arguments: &[&str]| -> Vec<String> {
+        let list = place.json(&[&["snapshots"], arguments].concat());
+        let ids = list["snapshots"].as_array().unwrap().iter();
+        ids.map(|one| one["snapshot_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = ids(&[]);
+    place.fails(&["forget"], 2, "nothing was forgotten");
+    place.fails(&["forget", "--policy", "--keep-last", "1"], 2, "nothing was forgotten");
+    place.fails(&["forget", "--keep-last", "0"], 2, "keep nothing");
+    place.fails(&["forget", "--keep-within", "3x"], 2, "1y2m3d4h");
+    place.fails(&["forget", "--keep-last", "1", "--source", "nobody"], 1, "no snapshot of source `nobody`");
+    place.fails(&["forget", "0000000000"], 1, "no snapshot");
+    place.fails(&["prune", "--max-unused", "much"], 2, "nothing was pruned");
+    place.fails(&["prune", "--grace", "soon"], 2, "nothing was pruned");
+    let shown = place.json(&["forget", "--keep-last", "1", "--dry-run"]);
+    assert_eq!(shown["forgotten"].as_array().unwrap().len(), 3);
+    assert_eq!(ids(&[]), all, "a dry run changes nothing");
+    // A hold beats rules and people.
+    let hold = place.json(&["hold", "place", &all[0], "--case", "C-1", "--reason", "inquiry"])["hold"].to_string();
+    place.fails(&["forget", &all[0]], 17, "held for C-1");
+    place.fails(&["hold", "release", "999", "--reason", "x"], 2, "no hold 999");
+    let done = place.json(&["forget", "--keep-last", "1", "--prune"]);
+    assert_eq!(done["forgotten"].as_array().unwrap().len(), 2);
+    assert!(done["prune"]["freed_bytes"].as_u64().unwrap() > 500_000, "{done}");
+    assert_eq!(ids(&[]), [all[0].clone(), all[3].clone()]);
+    assert_eq!(place.json(&["hold", "list"])["holds"][0]["case"], "C-1");
+    place.fails(&["undelete", &all[1]], 1, "cannot come back");
+    place.ok(&["hold", "release", &hold, "--reason", "over"]);
+    // Forgotten, not pruned: it comes back.
+    place.ok(&["forget", &all[0]]);
+    assert_eq!(ids(&["--forgotten"]).len(), 3);
+    place.ok(&["undelete", &all[0]]);
+    assert_eq!(ids(&[]), [all[0].clone(), all[3].clone()]);
+    // A lock, and that it cannot be taken back.
+    place.fails(&["lock", "latest", "--until", "tomorrow"], 2, "nothing was locked");
+    place.ok(&["lock", &all[0], "--until", "2199-12-31", "--compliance"]);
+    place.fails(&["lock", &all[0], "--until", "2030-01-01", "--reason", "x"], 17, "cannot be shortened");
+    place.fails(&["forget", &all[0]], 17, "locked");
+    // Policy.
+    place.fails(&["policy", "set"], 2, "nothing was changed");
+    place.fails(&["policy", "set", "--keep-daily", "7", "--time-zone", "Mars/Olympus"], 2, "Mars/Olympus");
+    place.ok(&["policy", "set", "--keep-daily", "7", "--keep-tag", "a=b", "--time-zone", "Europe/Berlin"]);
+    place.ok(&["policy", "set", "--source", "s", "--keep-last", "5", "--delta", "never"]);
+    let policy = place.json(&["policy", "show"]);
+    assert_eq!((&policy["keep"]["daily"], &policy["sources"]["s"]["keep"]["last"]), (&7.into(), &5.into()));
+    let simulated = place.json(&["policy", "simulate", "--years", "2"]);
+    assert_eq!(simulated["snapshots"].as_array().unwrap().len(), 7);
+    // A job with the steward's key does all that, and reads nothing.
+    let steward = place.path("steward");
+    place.ok(&["key", "export", "--circle", "steward", steward.to_str().unwrap()]);
+    let by_steward =
+        |arguments: &[&str]| place.command(arguments).env("STRONGROOM_KEY_FILE", &steward).output().unwrap();
+    for arguments in [&["forget", "--policy", "--prune"][..], &["prune", "--max-unused", "0", "--dry-run"]] {
+        let output = by_steward(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(by_steward(&["cat", "latest:x"]).status.code(), Some(17));
+    assert!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().is_empty());
+}

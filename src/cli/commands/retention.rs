@@ -302,7 +302,18 @@ pub(super) fn lock(global: &Global, snapshot: &str, until: &str, compliance: boo
     let mut tenant = ready::tenant(global)?;
     // A lock that has passed may be changed: the store's time tells.
     tenant.observe(false)?;
-    let id = browse::find(&tenant, snapshot)?.snapshot.id;
+    let state = browse::find(&tenant, snapshot)?;
+    let id = state.snapshot.id;
+    let locked_ns = state.locked_until_ns.filter(|until| *until > tenant.state.observed_ns);
+    if locked_ns.is_some_and(|locked_ns| state.compliance && (until_ns < locked_ns || !compliance)) {
+        return Err(Error::new(
+            Kind::Refused,
+            "a compliance lock cannot be shortened or weakened by anybody; it stands",
+        ));
+    }
+    if locked_ns.is_some_and(|locked_ns| until_ns < locked_ns) && reason.is_empty() {
+        return Err(usage("a lock is shortened only with a --reason, which goes on record; it stands"));
+    }
     let body = encode(&Lock { snapshots: vec![id], until_ns, compliance, reason, unknown: Default::default() });
     tenant.append("lock", |_, _| Ok((EntryKind::Lock, body.clone(), Annex::empty())))?;
     print(
