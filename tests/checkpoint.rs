@@ -169,3 +169,17 @@ fn a_checkpoint_knows_that_the_newest_entries_were_cut_off() {
     let report = check::check(&mut fresh, None, &Unwatched).unwrap();
     assert!(report.problems.iter().any(|problem| problem.what.contains("cut")), "{report:?}");
 }
+
+/// Others may be further: a writer that has not folded what their checkpoint covers leaves it alone.
+#[test]
+fn a_writer_that_lags_behind_a_checkpoint_writes_none() {
+    let fixture = Fixture::in_memory(1);
+    let (mut behind, mut ahead) = (fixture.tenant(), fixture.tenant());
+    for number in 0..3u8 {
+        back_up_bytes(&mut ahead, "s", &[number; 10]).unwrap();
+    }
+    ahead.write_checkpoint().unwrap();
+    let before = runs(&fixture, &ahead);
+    behind.write_checkpoint().unwrap();
+    assert_eq!(runs(&fixture, &ahead), before);
+}

@@ -47,6 +47,10 @@ pub fn chain(mut runs: Vec<Range>) -> Vec<Range> {
 /// Says with which entry a new run up to `last` begins, given the runs that there are.
 pub fn first_of_next(chain: &[Range], last: u64) -> u64 {
     let mut first = chain.last().map_or(0, |run| run.1 + 1);
+    // Others may have written runs beyond what is folded here.
+    if first > last {
+        return first;
+    }
     for run in chain.iter().rev() {
         if run.1 + 1 - run.0 > GROWTH * (last + 1 - first) {
             break;
