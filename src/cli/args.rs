@@ -116,7 +116,7 @@ pub enum Command {
     /// Legal holds: what is held cannot go, whatever rules and people say
     #[command(subcommand)]
     Hold(HoldCommand),
-    /// Keep a snapshot until a time; `check` and `prune` tell the time by the store's clock
+    /// Keep a snapshot until a time, by the store's clock
     Lock {
         #[arg(value_name = "SNAP")]
         snapshot: String,

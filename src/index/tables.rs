@@ -321,6 +321,12 @@ fn segment_of(key: &[u8]) -> Option<SegmentId> {
     Some(SegmentId { session: number(1..9)?, ordinal: number(9..13)? as u32 })
 }
 
+impl From<TablesError> for Error {
+    fn from(error: TablesError) -> Self {
+        failed(error.to_string())
+    }
+}
+
 impl Tables for Index {
     fn segment(&self, id: SegmentId) -> Result<Option<SegmentState>, TablesError> {
         match self.segments.get(&id) {

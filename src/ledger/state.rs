@@ -54,6 +54,11 @@ impl State {
         live
     }
 
+    /// Says whether a snapshot's lock has not passed, by the newest time that OBSERVED told.
+    pub fn is_locked(&self, snapshot: &SnapshotState) -> bool {
+        snapshot.locked_until_ns.is_some_and(|until| until > self.observed_ns)
+    }
+
     /// Says whether a hold or an unexpired lock protects a snapshot.
     pub fn is_protected(&self, snapshot: &SnapshotState) -> bool {
         let locked = snapshot.locked_until_ns.is_some_and(|until| until > self.observed_ns);

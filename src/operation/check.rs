@@ -72,7 +72,7 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
         if state.status != SegmentStatus::Dead {
             by_pack.entry(state.pack).or_default().push(id);
             for base in &state.bases {
-                let below = tenant.index.segment(*base).map_err(|error| failed(error.to_string()))?;
+                let below = tenant.index.segment(*base)?;
                 if below.is_none_or(|below| below.status == SegmentStatus::Dead || below.depth >= state.depth) {
                     unclosed.push(id);
                 }
@@ -132,7 +132,7 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
 fn mark(tenant: &mut Tenant, bad: impl Iterator<Item = SegmentId>) -> Result<u64> {
     let mut segments = SegmentSet::default();
     for id in bad {
-        let state = tenant.index.segment(id).map_err(|error| failed(error.to_string()))?;
+        let state = tenant.index.segment(id)?;
         if state.is_some_and(|state| !state.damaged && state.status != SegmentStatus::Dead) {
             segments.insert(id);
         }

@@ -121,8 +121,7 @@ pub fn zone(rules: &Retention) -> Result<TimeZone> {
 /// Says what protects a snapshot.
 pub fn protections(state: &State, snapshot: &SnapshotState) -> Vec<String> {
     let holds = state.holds.values().filter(|hold| hold.covers(snapshot)).map(|hold| format!("held for {}", hold.case));
-    let lock = snapshot.locked_until_ns.filter(|until| *until > state.observed_ns);
-    holds.chain(lock.map(|_| "locked".to_owned())).collect()
+    holds.chain(state.is_locked(snapshot).then(|| "locked".to_owned())).collect()
 }
 
 /// How many times more snapshots a day than before, and how much of a change of size, are suspicious.
@@ -186,7 +185,7 @@ pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> 
     tenant.append("undelete", |state, index| {
         for id in snapshots {
             for segment in state.reach(*id).iter() {
-                let found = index.segment(segment).map_err(|error| failed(error.to_string()))?;
+                let found = index.segment(segment)?;
                 if found.is_none_or(|found| found.status == SegmentStatus::Dead) {
                     return Err(failed(format!("snapshot {id} cannot come back: `prune` has deleted what it needs")));
                 }
@@ -199,7 +198,7 @@ pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> 
     tenant.append_if("undelete", |state, index| {
         let mut condemned = crate::format::segment_set::SegmentSet::default();
         for segment in snapshots.iter().flat_map(|id| state.reach(*id).iter().collect::<Vec<_>>()) {
-            let found = index.segment(segment).map_err(|error| failed(error.to_string()))?;
+            let found = index.segment(segment)?;
             if found.is_some_and(|found| found.status == SegmentStatus::Condemned) {
                 condemned.insert(segment);
             }

@@ -4,7 +4,7 @@
 
 use super::{Monitor, interrupted};
 use crate::{
-    error::{Error, Kind, Result, failed},
+    error::{Error, Kind, Result},
     format::{
         encode,
         entry::{About, Annex, EntryKind, Packs, Segments},
@@ -76,7 +76,7 @@ const DROP_MAX: usize = 8_000;
 /// Prunes.
 pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> Result<Report> {
     monitor.phase("look", None);
-    let owner = tenant.keys.owner;
+    let (owner, began) = (tenant.keys.owner, tenant.state.head.number);
     // Listed before the fold: what is there and in no entry of an ended session never will be in one.
     let mut listed = BTreeMap::new();
     for kind in [PackKind::Data, PackKind::Meta] {
@@ -94,8 +94,9 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     if options.dry_run {
         tenant.sync()?;
         let now_ns = tenant.environment.now_ns();
-        let (state, fenced) = without_silent(tenant, options.grace_ns, now_ns)?;
-        report.fenced = fenced;
+        report.fenced = silent(tenant, options.grace_ns, now_ns)?;
+        let mut state = tenant.state.clone();
+        state.sessions.retain(|session, _| !report.fenced.contains(session));
         report.waiting_for = state.sessions.keys().copied().collect();
         let gone = unneeded(&state, &tenant.index)?;
         report.dead_segments = gone.len();
@@ -127,7 +128,7 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
         monitor.progress(1, 0);
     }
     report.freed_bytes = freed(&report).saturating_sub(report.written_bytes);
-    tenant.write_checkpoint_if_due();
+    tenant.checkpoint_since(began);
     Ok(report)
 }
 
@@ -140,17 +141,15 @@ fn kept_of(packs: &[Pack]) -> u64 {
     packs.iter().map(|pack| pack.length_bytes - pack.unused_bytes).sum()
 }
 
-/// The state as it will be when silent sessions are fenced, and which those are.
-fn without_silent(tenant: &Tenant, grace_ns: i64, now_ns: i64) -> Result<(State, Vec<u64>)> {
-    let mut state = tenant.state.clone();
+/// Sessions that wrote nothing for the grace time.
+fn silent(tenant: &Tenant, grace_ns: i64, now_ns: i64) -> Result<Vec<u64>> {
     let mut silent = Vec::new();
     for (number, session) in &tenant.state.sessions {
         if now_ns.saturating_sub(tenant.written_ns(session.seen)?) > grace_ns {
             silent.push(*number);
-            state.sessions.remove(number);
         }
     }
-    Ok((state, silent))
+    Ok(silent)
 }
 
 /// Fences sessions that wrote nothing for the grace time, by the store's clock. If one was only asleep,
@@ -161,9 +160,8 @@ fn fence(tenant: &mut Tenant, grace_ns: i64) -> Result<Vec<u64>> {
     }
     // The head is an entry of just now: the store's time.
     let now_ns = tenant.written_ns(tenant.state.head.number)?;
-    let (_, silent) = without_silent(tenant, grace_ns, now_ns)?;
     let mut fenced = Vec::new();
-    for session in silent {
+    for session in silent(tenant, grace_ns, now_ns)? {
         let Some(seen) = tenant.state.sessions.get(&session).map(|open| open.seen) else { continue };
         let reason = "it wrote nothing for longer than the grace time".to_owned();
         let body = encode(&About { session, reason, seen, unknown: Default::default() });
@@ -192,12 +190,11 @@ fn unneeded(state: &State, index: &Index) -> Result<SegmentSet> {
 
 /// Takes out what is a base of a segment that stays.
 fn closed(mut set: SegmentSet, index: &Index) -> Result<SegmentSet> {
-    let get = |id: SegmentId| index.segment(id).map_err(|error| failed(error.to_string()));
     loop {
         let mut dependants: HashMap<SegmentId, u32> = HashMap::new();
         let mut states = Vec::new();
         for id in set.iter() {
-            let Some(state) = get(id)? else { continue };
+            let Some(state) = index.segment(id)? else { continue };
             state.bases.iter().for_each(|base| *dependants.entry(*base).or_default() += 1);
             states.push((id, state.dependants));
         }
@@ -224,7 +221,7 @@ fn bury(tenant: &mut Tenant) -> Result<u64> {
         let mut fresh = SegmentSet::default();
         let live = state.live_reach();
         for id in candidates.iter().filter(|id| !live.contains(*id) && !state.sessions.contains_key(&id.session)) {
-            let segment = index.segment(id).map_err(|error| failed(error.to_string()))?;
+            let segment = index.segment(id)?;
             // What is condemned already waits for its own time.
             if segment.is_some_and(|segment| segment.status == SegmentStatus::Live) {
                 fresh.insert(id);
@@ -246,7 +243,7 @@ fn declare_dead(tenant: &mut Tenant) -> Result<u64> {
         let mut groups: BTreeMap<u64, SegmentSet> = BTreeMap::new();
         let oldest_session = tenant.state.sessions.keys().next().copied().unwrap_or(u64::MAX);
         for id in unneeded(&tenant.state, &tenant.index)?.iter() {
-            let segment = tenant.index.segment(id).map_err(|error| failed(error.to_string()))?;
+            let segment = tenant.index.segment(id)?;
             let condemned = segment.filter(|segment| segment.status == SegmentStatus::Condemned);
             if let Some(segment) = condemned.filter(|segment| segment.condemned_by < oldest_session) {
                 groups.entry(segment.condemned_by).or_default().insert(id);
@@ -260,7 +257,7 @@ fn declare_dead(tenant: &mut Tenant) -> Result<u64> {
                 let older = state.sessions.keys().next().is_some_and(|session| *session < condemn);
                 let mut still = SegmentSet::default();
                 for id in group.iter().filter(|id| !older && !live.contains(*id)) {
-                    let segment = index.segment(id).map_err(|error| failed(error.to_string()))?;
+                    let segment = index.segment(id)?;
                     let cited = segment.is_some_and(|segment| {
                         segment.status == SegmentStatus::Condemned && segment.condemned_by == condemn
                     });
@@ -366,7 +363,7 @@ fn drop_empty(tenant: &mut Tenant) -> Result<Vec<String>> {
         tenant.append_if("prune", |_, index| {
             let mut packs = Vec::new();
             for (id, _) in batch {
-                let state = index.pack(*id).map_err(|error| failed(error.to_string()))?;
+                let state = index.pack(*id)?;
                 if state.is_some_and(|state| !state.dropped && state.live_segments == 0) {
                     packs.push(*id);
                 }
@@ -383,7 +380,7 @@ fn leftovers(tenant: &Tenant, state: &State, listed: &BTreeMap<String, u64>) -> 
     let mut leftovers = Vec::new();
     for (name, size) in listed {
         let Some(id) = names::id_of_pack(name) else { continue };
-        let known = tenant.index.pack(id).map_err(|error| failed(error.to_string()))?;
+        let known = tenant.index.pack(id)?;
         let ended = id.session <= state.head.number && !state.sessions.contains_key(&id.session);
         if known.map_or(ended, |known| known.dropped) {
             leftovers.push((name.clone(), *size));

@@ -2,7 +2,7 @@
 //! are. Needs no key of content.
 
 use super::{
-    session::{PACK_BYTES, put_pack, refuse_others},
+    session::{PACK_BYTES, end_session, open_session, put_pack},
     tenant::{Tenant, fact_of},
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     error::{Result, damaged, failed},
     format::{
         encode,
-        entry::{About, Annex, EntryKind, Publish, Session as SessionBody},
+        entry::{Annex, EntryKind, Publish},
         names::{self, PackKind},
         sealed::KeyScope,
     },
@@ -46,7 +46,8 @@ pub fn repack(
     })?;
     let mut copier = Copier::begin(tenant)?;
     let copied = copier.copy_all(inside, moved, problem);
-    let ended = copier.end();
+    let session = copier.session;
+    let ended = end_session(tenant, "repack", session, "repack ended");
     copied.and_then(|written| ended.map(|()| written))
 }
 
@@ -66,13 +67,7 @@ impl<'a> Copier<'a> {
             tenant.keys.key(KeyScope::SegmentTable, epoch).ok_or_else(|| tenant.keys.missing("repacking"))?;
         let tables =
             TableSealer { suite: tenant.suite()?, owner: tenant.keys.owner, epoch, segment_table, chunk_table: None };
-        if !tenant.several_writers {
-            refuse_others(tenant)?;
-        }
-        let nonce = Nonce(random(tenant.environment.as_ref()));
-        let session = tenant.append("repack", |_, _| {
-            Ok((EntryKind::Session, encode(&SessionBody { nonce, unknown: Default::default() }), Annex::empty()))
-        })?;
+        let (session, nonce) = open_session(tenant, "repack")?;
         Ok(Self { tenant, session, nonce, next_pack: 0, tables, written_bytes: 0 })
     }
 
@@ -84,7 +79,7 @@ impl<'a> Copier<'a> {
     ) -> Result<u64> {
         let mut open = [PackBuilder::new(PackKind::Data), PackBuilder::new(PackKind::Meta)];
         for (id, mut segments) in inside {
-            let Some(state) = self.tenant.index.pack(id).map_err(|error| failed(error.to_string()))? else { continue };
+            let Some(state) = self.tenant.index.pack(id)? else { continue };
             let kind = PackKind::from_number(state.kind);
             let name = names::pack(self.tenant.keys.owner, kind, id);
             let bytes = self.tenant.objects.get(&name, None)?;
@@ -129,7 +124,7 @@ impl<'a> Copier<'a> {
         let annex = Annex { rows: pack.rows, ..Annex::empty() };
         self.tenant.append("repack", |_, index| {
             for row in &annex.rows {
-                let now = index.segment(row.segment).map_err(|error| failed(error.to_string()))?;
+                let now = index.segment(row.segment)?;
                 if now.is_none_or(|now| Some(now.pack) != row.moved_from || now.status == SegmentStatus::Dead) {
                     return Err(failed(format!(
                         "segment {} was moved or deleted by somebody else meanwhile; nothing is lost: prune again",
@@ -140,13 +135,6 @@ impl<'a> Copier<'a> {
             Ok((EntryKind::Repack, body.clone(), annex.clone()))
         })?;
         Ok(())
-    }
-
-    /// Ends the session: a pack of it that no entry names is garbage from now on.
-    fn end(self) -> Result<()> {
-        let about =
-            About { session: self.session, reason: "repack ended".into(), seen: 0, unknown: Default::default() };
-        self.tenant.append("repack", |_, _| Ok((EntryKind::Abort, encode(&about), Annex::empty()))).map(drop)
     }
 }
 

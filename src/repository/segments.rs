@@ -107,7 +107,7 @@ impl Segments {
     /// Says whether a segment can be read without asking a store that is far: it, and its bases.
     pub fn is_near(&self, state: &SegmentState) -> Result<bool> {
         let Some(packs) = &self.packs else { return Ok(true) };
-        let name = names::pack(self.keys.owner, PackKind::from_number(state.kind(&self.index)?), state.pack);
+        let name = self.pack_of(state)?;
         let mut is_near = packs.has(&name);
         for base in &state.bases {
             is_near = is_near && self.is_near(&self.locate(*base)?)?;
@@ -121,8 +121,15 @@ impl Segments {
 
     /// Returns where a segment is.
     pub fn locate(&self, id: SegmentId) -> Result<SegmentState> {
-        let state = self.index.segment(id).map_err(|error| failed(error.to_string()))?;
+        let state = self.index.segment(id)?;
         state.ok_or_else(|| damaged(format!("segment {id} is not in the ledger's tables")))
+    }
+
+    /// Returns the name of the pack that a segment is in.
+    fn pack_of(&self, state: &SegmentState) -> Result<String> {
+        let pack = self.index.pack(state.pack)?;
+        let pack = pack.ok_or_else(|| damaged(format!("pack {} is not in the ledger's tables", state.pack)))?;
+        Ok(names::pack(self.keys.owner, PackKind::from_number(pack.kind), state.pack))
     }
 
     fn damaged(&self, id: SegmentId, pack: &str, why: &dyn std::fmt::Display) -> Error {
@@ -140,7 +147,7 @@ impl Segments {
             }
             if let Err(error) = opened.segment.check(number, &self.hasher) {
                 let state = self.locate(id)?;
-                let pack = names::pack(self.keys.owner, PackKind::from_number(state.kind(&self.index)?), state.pack);
+                let pack = self.pack_of(&state)?;
                 return Err(self.damaged(id, &pack, &error));
             }
             if let Some(checked) = checked {
@@ -161,7 +168,7 @@ impl Segments {
         state: &SegmentState,
         base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>,
     ) -> Result<Opened> {
-        let name = names::pack(self.keys.owner, PackKind::from_number(state.kind(&self.index)?), state.pack);
+        let name = self.pack_of(state)?;
         let bad = |error: &dyn std::fmt::Display| self.damaged(id, &name, error);
         let range = state.offset..state.offset + u64::from(state.length);
         self.read_bytes.fetch_add(u64::from(state.length), Ordering::Relaxed);
@@ -215,13 +222,6 @@ fn joined(runs: &[BaseRun], base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>) -> R
         prefix.extend_from_slice(chunks);
     }
     Ok(prefix)
-}
-
-impl SegmentState {
-    fn kind(&self, index: &Index) -> Result<u8> {
-        let pack = index.pack(self.pack).map_err(|error| failed(error.to_string()))?;
-        pack.map(|pack| pack.kind).ok_or_else(|| damaged(format!("pack {} is not in the ledger's tables", self.pack)))
-    }
 }
 
 enum Cached {

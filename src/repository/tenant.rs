@@ -365,19 +365,9 @@ impl Tenant {
 
     /// Writes a checkpoint if the ledger passed a multiple of `TAIL_ENTRIES` since an entry, and this
     /// key may. It is disposable: if it cannot be written, a later one will be.
-    pub(super) fn checkpoint_since(&mut self, since: u64) {
+    pub fn checkpoint_since(&mut self, since: u64) {
         let passed = self.state.head.number / checkpoint::TAIL_ENTRIES > since / checkpoint::TAIL_ENTRIES;
         if passed || self.checkpoint_due {
-            drop(self.write_checkpoint());
-        }
-    }
-
-    /// Writes a checkpoint if many entries were written since the last.
-    pub fn write_checkpoint_if_due(&mut self) {
-        let chain = checkpoint::list(self.objects.as_ref(), self.keys.owner).map(checkpoint::chain);
-        let last = chain.map(|chain| chain.last().map_or(0, |run| run.1));
-        if last.is_ok_and(|last| self.state.head.number - last.min(self.state.head.number) >= checkpoint::TAIL_ENTRIES)
-        {
             drop(self.write_checkpoint());
         }
     }
@@ -503,7 +493,7 @@ impl Tenant {
     /// Reads the chunk tables of packs that others wrote, so that their chunks are not stored again.
     pub fn read_chunk_tables(&mut self) -> Result<()> {
         for pack in self.index.unread_packs()? {
-            let Some(state) = self.index.pack(pack).map_err(|error| failed(error.to_string()))? else { continue };
+            let Some(state) = self.index.pack(pack)? else { continue };
             let table = if state.dropped { Ok(Vec::new()) } else { self.chunk_table(pack, &state) };
             match table {
                 Ok(rows) => self.index.put_chunks(pack, &rows)?,
@@ -544,7 +534,7 @@ impl Tenant {
         // A table that REPACK copied also tells of what is dead or elsewhere.
         let mut here = Vec::new();
         for row in rows {
-            let located = self.index.segment(row.segment).map_err(|error| failed(error.to_string()))?;
+            let located = self.index.segment(row.segment)?;
             if located.is_some_and(|located| located.pack == pack && located.status != SegmentStatus::Dead) {
                 here.push(row);
             }

@@ -304,7 +304,7 @@ pub(super) fn lock(global: &Global, snapshot: &str, until: &str, compliance: boo
     tenant.observe(false)?;
     let state = browse::find(&tenant, snapshot)?;
     let id = state.snapshot.id;
-    let locked_ns = state.locked_until_ns.filter(|until| *until > tenant.state.observed_ns);
+    let locked_ns = state.locked_until_ns.filter(|_| tenant.state.is_locked(state));
     if locked_ns.is_some_and(|locked_ns| state.compliance && (until_ns < locked_ns || !compliance)) {
         return Err(Error::new(
             Kind::Refused,

@@ -85,7 +85,7 @@ impl Session<'_> {
     pub fn add_bases(&mut self, lane: Lane, runs: Vec<BaseRun>) -> Result<()> {
         let Some(open) = &mut self.open_deltas[lane as usize] else { return Ok(()) };
         for run in runs {
-            let state = self.tenant.index.segment(run.segment).map_err(|error| failed(error.to_string()))?;
+            let state = self.tenant.index.segment(run.segment)?;
             let usable = state.as_ref().is_some_and(|state| {
                 state.status == SegmentStatus::Live && !state.damaged && state.depth < DELTA_DEPTH_MAX
             });
@@ -129,7 +129,7 @@ impl Session<'_> {
         if deltas.reach.contains(segment) || self.reach.contains(segment) {
             return Ok(false);
         }
-        let state = self.tenant.index.segment(segment).map_err(|error| failed(error.to_string()))?;
+        let state = self.tenant.index.segment(segment)?;
         let Some(sealed_bytes) = state.filter(|state| state.depth > 0).map(|state| u64::from(state.length)) else {
             return Ok(false);
         };
@@ -147,7 +147,7 @@ impl Session<'_> {
         let bases: BTreeSet<SegmentId> = done.bases.iter().map(|run| run.segment).collect();
         let mut depth = 0;
         for base in &bases {
-            let state = self.tenant.index.segment(*base).map_err(|error| failed(error.to_string()))?;
+            let state = self.tenant.index.segment(*base)?;
             let state = state.filter(|_| matches!(self.rely_on(*base), Ok(true)));
             let state = state.ok_or_else(|| failed(format!("segment {base}, which a delta needs, was condemned while this backup ran; no snapshot was made: repeat the backup")))?;
             depth = depth.max(state.depth + 1);

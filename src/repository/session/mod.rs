@@ -140,13 +140,7 @@ impl<'a> Session<'a> {
         let gear = tenant.keys.gear.clone().ok_or_else(|| missing(tenant))?;
         let hasher = tenant.hasher()?;
         tenant.read_chunk_tables()?;
-        if !tenant.several_writers {
-            refuse_others(tenant)?;
-        }
-        let nonce = Nonce(random(tenant.environment.as_ref()));
-        let number = tenant.append(why, |_, _| {
-            Ok((EntryKind::Session, encode(&SessionBody { nonce, unknown: Default::default() }), Annex::empty()))
-        })?;
+        let (number, nonce) = open_session(tenant, why)?;
         let published_at_ns = tenant.environment.now_ns();
         Ok(Self {
             tenant,
@@ -267,7 +261,7 @@ impl<'a> Session<'a> {
         if self.reach.contains(segment) {
             return Ok(true);
         }
-        let Some(state) = self.tenant.index.segment(segment).map_err(|error| failed(error.to_string()))? else {
+        let Some(state) = self.tenant.index.segment(segment)? else {
             return Ok(false);
         };
         if state.status != SegmentStatus::Live || state.damaged {
@@ -443,7 +437,7 @@ impl<'a> Session<'a> {
         self.tenant.append("backup", |state, index| {
             for id in reach.iter() {
                 let known = published.rows.binary_search_by_key(&id, |row| row.segment).is_ok();
-                let dead = index.segment(id).map_err(|error| failed(error.to_string()))?.is_none_or(|state| state.status == SegmentStatus::Dead);
+                let dead = index.segment(id)?.is_none_or(|state| state.status == SegmentStatus::Dead);
                 if !known && dead {
                     return Err(Error::new(Kind::Failed, format!("segment {id}, which this backup relied on, was deleted while it ran; no snapshot was made: repeat the backup")));
                 }
@@ -467,8 +461,7 @@ impl<'a> Session<'a> {
 
     /// Ends the session without a snapshot. What was published stays usable until it is pruned.
     pub fn abort(self, reason: &str) -> Result<()> {
-        let body = encode(&About { session: self.number, reason: reason.into(), seen: 0, unknown: Default::default() });
-        self.tenant.append("backup", |_, _| Ok((EntryKind::Abort, body.clone(), Annex::empty()))).map(drop)
+        end_session(self.tenant, "backup", self.number, reason)
     }
 
     /// Draws the id of a new snapshot.
@@ -477,9 +470,26 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Writes SESSION: from then on names that begin with its number and nonce are the caller's.
+pub(in crate::repository) fn open_session(tenant: &mut Tenant, why: &str) -> Result<(u64, Nonce)> {
+    if !tenant.several_writers {
+        refuse_others(tenant)?;
+    }
+    let nonce = Nonce(random(tenant.environment.as_ref()));
+    let body = encode(&SessionBody { nonce, unknown: Default::default() });
+    let number = tenant.append(why, |_, _| Ok((EntryKind::Session, body.clone(), Annex::empty())))?;
+    Ok((number, nonce))
+}
+
+/// Writes ABORT: packs of the session that no entry names are garbage from then on.
+pub(in crate::repository) fn end_session(tenant: &mut Tenant, why: &str, session: u64, reason: &str) -> Result<()> {
+    let body = encode(&About { session, reason: reason.into(), seen: 0, unknown: Default::default() });
+    tenant.append(why, |_, _| Ok((EntryKind::Abort, body.clone(), Annex::empty()))).map(drop)
+}
+
 /// On a store that cannot tell several writers apart there may be one: sessions of this key are
 /// ended, so that a process that still has one fails instead of writing on; another key's refuses.
-pub(in crate::repository) fn refuse_others(tenant: &mut Tenant) -> Result<()> {
+fn refuse_others(tenant: &mut Tenant) -> Result<()> {
     tenant.sync()?;
     let own = tenant.signer.as_ref().map(|signer| signer.actor());
     let open: Vec<_> = tenant.state.sessions.iter().map(|(number, session)| (*number, session.actor)).collect();
@@ -492,9 +502,7 @@ pub(in crate::repository) fn refuse_others(tenant: &mut Tenant) -> Result<()> {
                 ),
             ));
         }
-        let reason = "a later backup of the same key began on a store for one writer".to_owned();
-        let body = encode(&About { session, reason, seen: 0, unknown: Default::default() });
-        tenant.append("backup", |_, _| Ok((EntryKind::Abort, body.clone(), Annex::empty())))?;
+        end_session(tenant, "backup", session, "a later backup of the same key began on a store for one writer")?;
     }
     Ok(())
 }
