@@ -5,7 +5,11 @@ use crate::support::*;
 use std::sync::Arc;
 use strongroom::{
     error::Kind,
-    format::names,
+    format::{
+        names,
+        segment::{BaseRun, ChunkList, SegmentHead},
+    },
+    id::SegmentId,
     operation::{Unwatched, backup, check},
     repository::Tenant,
     store::{Metered, Recorded, Verb},
@@ -90,8 +94,7 @@ fn every_version_of_edited_streams_comes_back_and_costs_no_more_than_whole_chunk
         assert_eq!(check::check(&mut with, Some(100), &Unwatched).unwrap().problems, []);
         let (with, without) = (stored_bytes(&with), stored_bytes(&without));
         println!("stored {with} bytes with deltas, {without} without");
-        // The goal is one percent more at most. Five of the 25 seeds of the long run take more, the worst 19 percent.
-        assert!(with as f64 <= without as f64 * 1.25, "seed {seed}: {with} > {without}");
+        assert!(with as f64 <= without as f64 * 1.01, "seed {seed}: {with} > {without}");
         sum = (sum.0 + with, sum.1 + without);
     }
     assert!(sum.0 < sum.1, "deltas cost more than they save: {sum:?}");
@@ -182,7 +185,7 @@ fn after_a_year_of_days_the_newest_restores_for_little_more_than_a_full_backup()
     for day in 1..=365usize {
         let dump = database.dump();
         store(&mut tenant, &dump, true);
-        if day.is_power_of_two() || day == 365 {
+        if day.is_power_of_two() || day % 30 <= 1 || day % 7 <= 1 || day == 365 {
             let (bytes, segments) = restore_cost(&fixture, &dump);
             let full = Fixture::in_memory(10);
             store(&mut full.tenant(), &dump, true);
@@ -194,11 +197,68 @@ fn after_a_year_of_days_the_newest_restores_for_little_more_than_a_full_backup()
                 bytes as f64 / full_bytes as f64,
                 segments as f64 / full_segments as f64
             );
-            // The goal is 1.5, which it passes on a day on which every row changed.
-            assert!(bytes as f64 <= full_bytes as f64 * 1.75, "{bytes} > 1.75 * {full_bytes}");
+            assert!(bytes as f64 <= full_bytes as f64 * 1.5, "{bytes} > 1.5 * {full_bytes}");
             assert!(segments <= 2 * full_segments, "{segments} > 2 * {full_segments}");
         }
         database.next_day(day);
+    }
+}
+
+#[test]
+fn what_was_renamed_or_copied_is_compared_with_what_lies_beside_what_did_not_change() {
+    let (fixture, tree) = (Fixture::in_memory(8), tempfile::tempdir().unwrap());
+    let mut tenant = fixture.tenant();
+    let mut random = Random(8);
+    let mut files: Vec<Vec<u8>> = (0..60).map(|_| random.text(40_000)).collect();
+    let mut stored = Vec::new();
+    for (folder, source) in [("a", "s"), ("b", "s"), ("b", "copy")] {
+        let _gone = std::fs::remove_dir_all(tree.path().join("a"));
+        std::fs::create_dir_all(tree.path().join(folder)).unwrap();
+        for (number, file) in files.iter_mut().enumerate() {
+            let at = random.below(40_000) as usize;
+            file[at] ^= 1;
+            std::fs::write(tree.path().join(folder).join(format!("{number:02}")), &file).unwrap();
+        }
+        let selection = selection(tree.path());
+        stored.push(backup::files(&mut tenant, &selection, labels(source), &OPTIONS, &Unwatched).unwrap().stats);
+    }
+    // A chunk of each file is new: 60 of 8 KiB, about 200 KiB alone.
+    assert!(stored[1].new_bytes > 300_000 && stored[1].stored_bytes < 20_000, "{stored:?}");
+    assert!(stored[2].new_bytes > 300_000 && stored[2].stored_bytes < 20_000, "{stored:?}");
+    assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, []);
+}
+
+/// What `SegmentHead::earlier` says for each chunk, against a head of which every place is known.
+#[test]
+fn a_chunks_earlier_place_is_found() {
+    for seed in 0..500 {
+        let mut random = Random(seed);
+        let base = |session| SegmentId { session, ordinal: 0 };
+        let mut head =
+            SegmentHead { codec: 1, chunks: ChunkList::new(), bases: Vec::new(), unknown: Default::default() };
+        let mut expected = Vec::new();
+        for group in 0..1 + random.below(20) {
+            let chunks = 1 + random.below(6) as u32;
+            let runs = 1 + random.below(2);
+            for run in 0..runs {
+                let mut bases =
+                    BaseRun::new(base(group * 10 + run), random.below(1000) as u32, 1 + random.below(4) as u32);
+                bases.stands_for = if run == 0 { chunks } else { 0 };
+                head.bases.push(bases);
+            }
+            // Groups this small are given as a whole: nothing of them lies farther than the margin.
+            expected.extend((0..chunks).map(|_| head.bases[head.bases.len() - runs as usize..].to_vec()));
+        }
+        for (number, runs) in expected.iter().enumerate() {
+            let runs: Vec<_> = runs.iter().map(|run| BaseRun::new(run.segment, run.first, run.count)).collect();
+            assert_eq!(head.earlier(number as u32, 1), runs, "seed {seed}, chunk {number}");
+        }
+        assert_eq!(head.earlier(expected.len() as u32, 9), []);
+        // Whatever a head says, nothing overflows.
+        head.bases.iter_mut().for_each(|run| {
+            (run.first, run.count, run.stands_for) = (random.next() as u32, random.next() as u32, random.next() as u32);
+        });
+        head.earlier(random.next() as u32, random.next() as u32);
     }
 }
 

@@ -82,7 +82,7 @@ fn stored_bytes_never_change() {
     let counted: Vec<u8> = (0..300u32).map(|number| number as u8).collect();
     changed.push(hasher.id(&counted), &counted);
     let base = SegmentId { session: 4, ordinal: 0 };
-    changed.bases.push(BaseRun { segment: base, first: 9, count: 1, unknown: Default::default() });
+    changed.bases.push(BaseRun::new(base, 9, 1));
     let sealer = Sealer { suite: Suite::Xaes256Gcm, owner, epoch: 0, key: key.clone() };
     let delta = sealer.seal(SegmentId { session: 5, ordinal: 7 }, &changed, &counted[..256], nonce);
     assert!(delta.is_delta);

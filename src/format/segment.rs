@@ -28,6 +28,9 @@ record! {
         0 segment: SegmentId,
         1 first: u32,
         2 count: u32,
+        /// How many chunks of the segment itself stand in the place of this run's and of those of the
+        /// runs that follow, up to the next run that has this number.
+        3 stands_for: u32,
     }
 
     /// The head of a segment. Its encoding is preceded by its length, four bytes, little-endian.
@@ -41,6 +44,44 @@ record! {
     ChunkList {
         0 lengths: Blob,
         1 ids: Blob,
+    }
+}
+
+impl SegmentHead {
+    /// Returns what stood, in the bases, where chunks of the segment stand now; of many that changed
+    /// together, what lies about as far along, and some more.
+    pub fn earlier(&self, first: u32, count: u32) -> Vec<BaseRun> {
+        const MARGIN: u64 = 8;
+        let (mut found, mut start, mut bases) = (Vec::new(), 0u32, &self.bases[..]);
+        while let [head, rest @ ..] = bases {
+            let others = rest.iter().take_while(|run| run.stands_for == 0).count();
+            let (group, next) = bases.split_at(1 + others);
+            let end = start.saturating_add(head.stands_for);
+            let (from, to) = (first.max(start), first.saturating_add(count).min(end));
+            if from < to {
+                let chunks = u128::from(head.stands_for);
+                let old_chunks: u128 = group.iter().map(|run| u128::from(run.count)).sum();
+                let scaled = |at: u32| (u128::from(at - start) * old_chunks / chunks) as u64;
+                let (from, to) = (scaled(from).saturating_sub(MARGIN), scaled(to) + 1 + MARGIN);
+                let mut at = 0;
+                for run in group {
+                    let (low, high) = (from.max(at), to.min(at + u64::from(run.count)));
+                    if low < high {
+                        let first = run.first.saturating_add((low - at) as u32);
+                        found.push(BaseRun::new(run.segment, first, (high - low) as u32));
+                    }
+                    at += u64::from(run.count);
+                }
+            }
+            (start, bases) = (end, next);
+        }
+        found
+    }
+}
+
+impl BaseRun {
+    pub fn new(segment: SegmentId, first: u32, count: u32) -> Self {
+        Self { segment, first, count, stands_for: 0, unknown: Default::default() }
     }
 }
 

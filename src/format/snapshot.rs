@@ -58,5 +58,8 @@ record! {
         9 delta_plain_bytes: u64,
         /// Sealed bytes of those differences.
         10 delta_bytes: u64,
+        /// Sealed bytes that differences have saved this source since its first snapshot, by a cautious
+        /// estimate, less those of chunks that were stored again.
+        11 saved_bytes: i64,
     }
 }

@@ -1,10 +1,8 @@
 //! Backup: a walk, merged with the previous catalogue, or one named stream, becomes a snapshot.
 
 use super::{
-    Monitor,
-    browse::{Entries, content},
-    interrupted,
-    previous::{Earlier, Previous, reference_to},
+    Monitor, interrupted,
+    previous::{Earlier, Plan, Previous},
 };
 use crate::{
     error::{Error, Kind, Result, failed},
@@ -20,9 +18,6 @@ use crate::{
     source::{Extent, OpenFile, Selection, Walk, Walked, xattrs},
 };
 use std::{collections::BTreeMap, io::Read, path::Path};
-
-/// How many bytes of opened segments a backup keeps, to compare with.
-const POOL_BYTES: usize = 32 << 20;
 
 /// What a snapshot is called.
 pub struct Labels {
@@ -60,8 +55,8 @@ impl Options {
         self.compare.unwrap_or_else(|| Compare::of(&tenant.state.policy, source))
     }
 
-    fn earlier(&self, tenant: &Tenant, source: &str, is_whole: bool) -> Option<Earlier> {
-        (self.compare(tenant, source) != Compare::Never).then(|| Earlier::find(tenant, source, is_whole)).flatten()
+    fn earlier(&self, tenant: &Tenant, source: &str, is_whole: bool) -> Earlier {
+        Earlier::find(tenant, source, self.compare(tenant, source) != Compare::Never, is_whole)
     }
 }
 
@@ -94,19 +89,12 @@ pub fn files(
     options: &Options,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
-    let parent = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == labels.source).cloned();
-    let pool = SegmentPool::new(tenant.segments()?, POOL_BYTES);
-    // An unreadable catalogue costs time, not safety: everything is read again.
-    let old = parent.as_ref().and_then(|parent| Entries::open(&pool, &content(tenant, parent).ok()?, b"").ok());
-    let mut previous = Previous::new(old.filter(|_| !options.rescan));
-    if options.dry_run {
-        return dry_run(selection, &mut previous, monitor);
-    }
     let earlier = options.earlier(tenant, &labels.source, false);
-    let mut compared = match &earlier {
-        Some(earlier) => earlier.entries(&pool, b""),
-        None => Previous::new(None),
-    };
+    let pool = earlier.pool(tenant)?;
+    let mut previous = earlier.entries(&pool, b"");
+    if options.dry_run {
+        return dry_run(selection, &mut previous, options.rescan, monitor);
+    }
     let mut backup = Begun::new(tenant, options, labels, &pool, earlier)?;
     monitor.phase("backup", None);
     for walked in Walk::new(selection) {
@@ -121,7 +109,8 @@ pub fn files(
             }
         };
         let before = previous.take(&entry.path.0);
-        match before.as_ref().filter(|before| is_untouched(before, &entry)) {
+        let untouched = before.as_ref().filter(|before| !options.rescan && is_untouched(before, &entry));
+        match untouched {
             Some(before) => entry.xattrs.clone_from(&before.xattrs),
             None => match xattrs(&full) {
                 Ok(found) => entry.xattrs = found,
@@ -134,14 +123,14 @@ pub fn files(
         match entry.file_type {
             FileType::Directory => backup.stats.directories += 1,
             FileType::File => {
-                let same = before.as_ref().filter(|before| looks_unchanged(before, &entry, size));
+                let same = untouched.filter(|before| looks_unchanged(before, &entry, size));
                 entry.content = match same.and_then(|before| before.content.clone()) {
                     Some(stream) if backup.session.reuse(&pool, &stream)? => {
                         backup.stats.unchanged += 1;
                         monitor.progress(1, stream.length);
                         Some(stream)
                     }
-                    _ => match backup.read(&full, compared.take(&entry.path.0).or(before), monitor)? {
+                    _ => match backup.read(&full, before, monitor)? {
                         Some(stream) => Some(stream),
                         None => continue,
                     },
@@ -203,11 +192,11 @@ pub fn stream(
     if options.dry_run {
         return Err(Error::new(Kind::Usage, "a stream can be read only once, so there is no dry run of it"));
     }
-    let pool = SegmentPool::new(tenant.segments()?, POOL_BYTES);
     let earlier = options.earlier(tenant, &labels.source, true);
-    let old = earlier.as_ref().and_then(|earlier| earlier.entries(&pool, name.as_bytes()).take(name.as_bytes()));
-    let reference = reference_to(&pool, old);
+    let pool = earlier.pool(tenant)?;
+    let old = earlier.entries(&pool, name.as_bytes()).take(name.as_bytes());
     let mut backup = Begun::new(tenant, options, labels, &pool, earlier)?;
+    let reference = backup.reference_to(old);
     monitor.phase("backup", None);
     let mut builder = StreamBuilder::new(&mut backup.session, Lane::Data).with_reference(reference);
     loop {
@@ -267,7 +256,7 @@ pub fn stream(
     Ok(Report { read_bytes: pool.segments().read_bytes(), ..report })
 }
 
-fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor) -> Result<Report> {
+fn dry_run(selection: &Selection, previous: &mut Previous, rescan: bool, monitor: &dyn Monitor) -> Result<Report> {
     let mut stats = Stats::default();
     for walked in Walk::new(selection) {
         if monitor.is_interrupted() {
@@ -286,7 +275,7 @@ fn dry_run(selection: &Selection, previous: &mut Previous, monitor: &dyn Monitor
                         stats.files += 1;
                         stats.logical_bytes += size;
                         stats.unchanged +=
-                            u64::from(before.is_some_and(|before| looks_unchanged(&before, &entry, size)));
+                            u64::from(!rescan && before.is_some_and(|before| looks_unchanged(&before, &entry, size)));
                         monitor.progress(1, size);
                     }
                     _ => stats.others += 1,
@@ -307,7 +296,7 @@ struct Begun<'a> {
     next_index_point: u64,
     stats: Stats,
     /// Reads what is compared with, if anything is.
-    pool: Option<SegmentPool>,
+    compared: Option<SegmentPool>,
 }
 
 impl<'a> Begun<'a> {
@@ -316,7 +305,7 @@ impl<'a> Begun<'a> {
         options: &Options,
         labels: Labels,
         pool: &SegmentPool,
-        earlier: Option<Earlier>,
+        earlier: Earlier,
     ) -> Result<Self> {
         let started_ns = tenant.environment.now_ns();
         let policy = &tenant.state.policy;
@@ -333,14 +322,14 @@ impl<'a> Begun<'a> {
         }
         let compare = options.compare(tenant, &labels.source);
         let mut session = Session::begin(tenant, "backup", size, options.verify)?;
-        let pool = earlier.is_some().then(|| pool.clone());
-        let mut old_catalogue = None;
-        if let (Some(pool), Some(earlier)) = (&pool, earlier) {
-            old_catalogue = earlier.content.as_ref().and_then(|content| Reference::new(pool, &content.catalogue).ok());
-            let rebase = earlier.content.is_none();
+        let mut compared = None;
+        if let Some(Plan { rebase, reach, size, saved_bytes }) = earlier.plan {
+            compared = (!rebase).then(|| pool.clone());
             let near_only = compare == Compare::Near;
-            session.use_deltas(Deltas { pool: pool.clone(), reach: earlier.reach, near_only, rebase });
+            session.use_deltas(Deltas { pool: pool.clone(), reach, near_only, rebase, size, saved_bytes });
         }
+        let old_catalogue = compared.as_ref().zip(earlier.content);
+        let old_catalogue = old_catalogue.and_then(|(pool, content)| Reference::new(pool, &content.catalogue).ok());
         let catalogue = StreamBuilder::new(&mut session, Lane::Meta).with_reference(old_catalogue);
         let path_index = StreamBuilder::new(&mut session, Lane::Meta);
         Ok(Self {
@@ -351,8 +340,12 @@ impl<'a> Begun<'a> {
             path_index,
             next_index_point: 0,
             stats: Stats::default(),
-            pool,
+            compared,
         })
+    }
+
+    fn reference_to(&self, old: Option<Entry>) -> Option<Reference> {
+        Reference::new(self.compared.as_ref()?, &old?.content?).ok()
     }
 
     fn stop(self) -> Result<Report> {
@@ -377,7 +370,7 @@ impl<'a> Begun<'a> {
                 return Ok(None);
             }
         };
-        let reference = self.pool.as_ref().and_then(|pool| reference_to(pool, old));
+        let reference = self.reference_to(old);
         let mut builder = StreamBuilder::new(&mut self.session, Lane::Data).with_reference(reference);
         loop {
             let step = match file.next_extent() {

@@ -3,14 +3,15 @@
 
 use super::browse::{Entries, content};
 use crate::{
+    error::Result,
     format::{
         catalogue::{Entry, compare_paths},
         names::PackKind,
         segment_set::SegmentSet,
-        snapshot::{SnapshotContent, Stats},
+        snapshot::{Snapshot, SnapshotContent, Stats},
     },
     ledger::Tables,
-    repository::{Reference, SEGMENT_BYTES, SegmentPool, Tenant},
+    repository::{DeltaSize, SEGMENT_BYTES, SegmentPool, Tenant},
 };
 use std::cmp::Ordering;
 
@@ -53,6 +54,9 @@ const COMPARED_DEPTH_MAX: u8 = 1;
 const SMALL_SEGMENTS: u64 = 16;
 const SMALL_DEPTH_MAX: u8 = 8;
 
+/// When a restore reads so many percent more than whole data has, all is stored whole again.
+const WEAR_PERCENT_MAX: i128 = 25;
+
 /// What a restore has to open.
 #[derive(Default)]
 struct RestoreCost {
@@ -62,88 +66,85 @@ struct RestoreCost {
     plain_segments: u64,
     /// Sealed bytes of segments without bases.
     plain_bytes: u64,
+    plain_longest: u32,
+    /// How many segments the newest session gave.
+    newest_segments: u64,
 }
 
 impl RestoreCost {
     /// Adds up the data segments of a reach, by what the index says of them.
     fn of(tenant: &Tenant, reach: &SegmentSet) -> Option<Self> {
         let mut cost = Self::default();
+        let newest = reach.iter().last().map(|id| id.session);
         for id in reach.iter() {
             let segment = tenant.index.segment(id).ok()??;
             if tenant.index.pack(segment.pack).ok()??.kind != PackKind::Data as u8 {
                 continue;
             }
             cost.segments += 1;
+            cost.newest_segments += u64::from(Some(id.session) == newest);
             cost.depth = cost.depth.max(segment.depth);
             cost.bytes += u64::from(segment.length);
             if segment.depth == 0 {
                 cost.plain_segments += 1;
                 cost.plain_bytes += u64::from(segment.length);
+                cost.plain_longest = cost.plain_longest.max(segment.length);
             }
         }
         Some(cost)
     }
 
-    /// Says whether a restore reads a quarter more than one of whole data would, and deltas have saved
-    /// what storing it whole again costs: so deltas never cost more than they save.
-    fn is_worn(&self, tenant: &Tenant, source: &str, newest: &Stats) -> bool {
+    /// Returns the sealed bytes that whole data would have, about.
+    fn whole_bytes(&self, newest: &Stats) -> i128 {
         let average = self.plain_bytes / self.plain_segments.max(1);
         // Wide numbers: what other writers say of their snapshots may be anything.
-        let sealed = |plain_bytes: u64| i128::from(plain_bytes / SEGMENT_BYTES as u64) * i128::from(average);
-        let full_bytes = sealed(newest.logical_bytes) + i128::from(average);
-        if i128::from(self.bytes) * 4 <= full_bytes * 5 {
-            return false;
-        }
-        let mut saved = 0;
-        for (number, state) in
-            tenant.state.live().into_iter().filter(|state| state.snapshot.source == source).enumerate()
-        {
-            let stats = &state.snapshot.stats;
-            // Half, since chunks that are stored again are among them.
-            saved += sealed(stats.delta_plain_bytes) / 2 - i128::from(stats.delta_bytes);
-            let was_whole =
-                number > 0 && stats.delta_plain_bytes == 0 && stats.new_bytes > stats.logical_bytes / 10 * 9;
-            saved -= if was_whole { i128::from(stats.stored_bytes) } else { 0 };
-        }
-        saved > full_bytes
+        let segments = i128::from(newest.logical_bytes / SEGMENT_BYTES as u64 + 1);
+        // The last segment may be short, here and in what the average is of.
+        let at_most = i128::from(newest.logical_bytes) * i128::from(self.plain_longest) / SEGMENT_BYTES as i128;
+        at_most.min(segments * i128::from(average))
+    }
+
+    /// Returns by how many percent of whole data's bytes a restore reads more than those.
+    fn wear_percent(&self, newest: &Stats) -> i128 {
+        i128::from(self.bytes) * 100 / self.whole_bytes(newest).max(1) - 100
     }
 }
 
-/// The snapshot whose streams new chunks are compared with.
+/// The newest snapshot of a source, and how what is new is to be compared with it.
 pub(super) struct Earlier {
-    /// None: nothing is compared or reused, all is stored whole again.
+    /// None if there is none, or it cannot be read: that costs time and bytes, not safety.
     pub(super) content: Option<SnapshotContent>,
+    pub(super) plan: Option<Plan>,
+}
+
+/// What new chunks may be differences from; by default, what lies beside chunks that are stored.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// Nothing is compared or reused, all is stored whole again.
+    pub(super) rebase: bool,
     pub(super) reach: SegmentSet,
+    pub(super) size: DeltaSize,
+    pub(super) saved_bytes: i64,
 }
 
 impl Earlier {
-    /// Finds it: the newest one of the source whose restore is not dear yet. What later ones changed
-    /// is then stored again against that one, all together, so that restores stay fast for ever.
     /// `is_whole` says that all of the source is read whatever it looks like: only then can it be stored
     /// whole again.
-    pub(super) fn find(tenant: &Tenant, source: &str, is_whole: bool) -> Option<Self> {
-        let state = &tenant.state;
-        let mut of_source = state.live().into_iter().rev().filter(|state| state.snapshot.source == source).peekable();
-        let newest = *of_source.peek()?;
-        let full = newest.snapshot.stats.logical_bytes / SEGMENT_BYTES as u64 + 1;
-        let newest_reach = state.reach(newest.snapshot.id);
-        if is_whole && RestoreCost::of(tenant, &newest_reach)?.is_worn(tenant, source, &newest.snapshot.stats) {
-            return Some(Self { content: None, reach: SegmentSet::default() });
-        }
-        let last_session = newest_reach.iter().last().map(|id| id.session);
-        let stored_last = newest_reach.iter().filter(|id| Some(id.session) == last_session).count() as u64;
-        let chosen = of_source.take(CANDIDATES_MAX).zip(1..).find_map(|(candidate, backups)| {
-            let reach = state.reach(candidate.snapshot.id);
-            let cost = RestoreCost::of(tenant, &reach)?;
-            // What this backup is likely to add: as much as the last, for each one since the candidate.
-            let added = (stored_last * backups).min(full * 2 / 3 + 1);
-            let depth_max = if full <= SMALL_SEGMENTS { SMALL_DEPTH_MAX } else { COMPARED_DEPTH_MAX };
-            let is_dear = cost.segments + added > full * 2 || cost.depth > depth_max;
-            (!is_dear).then_some((candidate, reach))
-        });
-        let (chosen, reach) = chosen.unwrap_or((newest, newest_reach));
-        // A catalogue that cannot be read costs bytes, not safety.
-        Some(Self { content: Some(content(tenant, chosen).ok()?), reach })
+    pub(super) fn find(tenant: &Tenant, source: &str, compare: bool, is_whole: bool) -> Self {
+        let newest = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == source);
+        let content = newest.and_then(|newest| content(tenant, newest).ok());
+        let plan = match newest {
+            _ if !compare => None,
+            Some(newest) => Plan::make(tenant, &newest.snapshot, is_whole),
+            None => Some(Plan::default()),
+        };
+        Self { content, plan }
+    }
+
+    /// Makes the pool that old segments are read through.
+    pub(super) fn pool(&self, tenant: &Tenant) -> Result<SegmentPool> {
+        let size = self.plan.as_ref().map_or(DeltaSize::LARGE, |plan| plan.size);
+        Ok(SegmentPool::new(tenant.segments()?, size.opened_bytes))
     }
 
     pub(super) fn entries(&self, pool: &SegmentPool, below: &[u8]) -> Previous {
@@ -152,6 +153,34 @@ impl Earlier {
     }
 }
 
-pub(super) fn reference_to(pool: &SegmentPool, old: Option<Entry>) -> Option<Reference> {
-    Reference::new(pool, &old?.content?).ok()
+impl Plan {
+    /// Finds the newest snapshot of the source whose restore is not dear yet. Only its segments serve as
+    /// bases: what later ones changed is stored again against those, all together, so that restores stay
+    /// fast for ever.
+    fn make(tenant: &Tenant, newest: &Snapshot, is_whole: bool) -> Option<Self> {
+        let state = &tenant.state;
+        let full = newest.stats.logical_bytes / SEGMENT_BYTES as u64 + 1;
+        let (size, depth_max) = match full <= SMALL_SEGMENTS {
+            true => (DeltaSize::SMALL, SMALL_DEPTH_MAX),
+            false => (DeltaSize::LARGE, COMPARED_DEPTH_MAX),
+        };
+        let saved_bytes = newest.stats.saved_bytes;
+        let reach = state.reach(newest.id);
+        let cost = RestoreCost::of(tenant, &reach)?;
+        let whole_bytes = cost.whole_bytes(&newest.stats);
+        // Deltas never cost more than they save.
+        if is_whole && cost.wear_percent(&newest.stats) > WEAR_PERCENT_MAX && i128::from(saved_bytes) > whole_bytes {
+            return Some(Self { rebase: true, reach: SegmentSet::default(), size, saved_bytes });
+        }
+        let of_source = state.live().into_iter().rev().filter(|state| state.snapshot.source == newest.source);
+        let chosen = of_source.take(CANDIDATES_MAX).zip(1..).find_map(|(candidate, backups)| {
+            let reach = state.reach(candidate.snapshot.id);
+            let older = RestoreCost::of(tenant, &reach)?;
+            // What this backup is likely to add: as much as the last, for each one since the candidate.
+            let all = full * SEGMENT_BYTES as u64 / size.segment_bytes as u64 + 2;
+            let added = (cost.newest_segments * backups).min(all);
+            (older.segments + added < full * 2 && older.depth <= depth_max).then_some(reach)
+        });
+        Some(Self { rebase: false, reach: chosen.unwrap_or(reach), size, saved_bytes })
+    }
 }

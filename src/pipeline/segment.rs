@@ -33,12 +33,14 @@ pub struct SegmentBuilder {
     checksum: Digest,
     /// What may stand for the chunks' earlier versions.
     pub bases: Vec<BaseRun>,
+    /// Bytes of chunks that are stored elsewhere already.
+    pub repeated_bytes: usize,
 }
 
 impl Default for SegmentBuilder {
     fn default() -> Self {
         let (chunks, bytes, bases) = (ChunkList::default(), Vec::new(), Vec::new());
-        Self { chunks, bytes, checksum: Digest::new(CrcAlgorithm::Crc64Nvme), bases }
+        Self { chunks, bytes, checksum: Digest::new(CrcAlgorithm::Crc64Nvme), bases, repeated_bytes: 0 }
     }
 }
 
@@ -47,6 +49,9 @@ pub struct Sealed {
     pub bytes: Vec<u8>,
     /// Whether it needs its bases.
     pub is_delta: bool,
+    /// How many bytes the chunks that are new would have taken without bases, at least, less what
+    /// the segment takes.
+    pub saved_bytes: i64,
 }
 
 impl SegmentBuilder {
@@ -76,7 +81,11 @@ impl Sealer {
         let delta = if prefix.is_empty() { None } else { compress_delta(&built.bytes, prefix) };
         let is_sure = delta.as_ref().is_some_and(|delta| delta.len() * 100 <= built.bytes.len() * DELTA_PERCENT_SURE);
         let alone = if is_sure { None } else { compress(&built.bytes) };
-        let without = alone.as_ref().map_or(built.bytes.len(), Vec::len);
+        let without = match &alone {
+            Some(alone) => alone.len(),
+            None if is_sure => at_least_without(&built.bytes),
+            None => built.bytes.len(),
+        };
         let delta = delta.filter(|delta| is_sure || delta.len() * 100 <= without * DELTA_PERCENT_MAX);
         let is_delta = delta.is_some();
         let compressed = delta.or(alone);
@@ -89,7 +98,10 @@ impl Sealer {
             unknown: Default::default(),
         };
         let plain = plain_form(&head, payload);
-        Sealed { bytes: seal(self.suite, &self.key, self.epoch, nonce, self.binding(segment), &plain), is_delta }
+        let fresh = built.bytes.len() - built.repeated_bytes;
+        let saved_bytes = (without * fresh / built.bytes.len().max(1)) as i64 - payload.len() as i64;
+        let bytes = seal(self.suite, &self.key, self.epoch, nonce, self.binding(segment), &plain);
+        Sealed { bytes, is_delta, saved_bytes }
     }
 
     fn binding(&self, segment: SegmentId) -> Binding {
@@ -106,16 +118,31 @@ fn plain_form(head: &SegmentHead, payload: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// Pieces of data from its beginning, middle and end.
+fn samples(bytes: &[u8]) -> [&[u8]; 3] {
+    const SAMPLE: usize = 16 << 10;
+    let length = bytes.len().min(SAMPLE);
+    [0, (bytes.len() - length) / 2, bytes.len() - length].map(|at| &bytes[at..at + length])
+}
+
+/// Compresses at the fastest level, and returns how many bytes that takes.
+fn probe(sample: &[u8]) -> usize {
+    zstd::bulk::compress(sample, 1).map_or(sample.len(), |compressed| compressed.len())
+}
+
+/// Estimates, rather too low, what data takes when it is compressed alone.
+fn at_least_without(bytes: &[u8]) -> usize {
+    let samples = samples(bytes);
+    let sum = |of: fn(&[u8]) -> usize| samples.iter().map(|sample| of(sample)).sum::<usize>();
+    // Small samples compress worse than all of it together does.
+    bytes.len() * sum(probe) / sum(<[u8]>::len).max(1) * 4 / 5
+}
+
 /// Compresses, unless a probe or the result says that it does not pay.
 fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
-    const SAMPLE: usize = 16 << 10;
-    // A sample from three places, at the fastest level, tells incompressible data cheaply.
-    let pays = |sample: &[u8]| zstd::bulk::compress(sample, 1).is_ok_and(|c| c.len() * 100 < sample.len() * 98);
-    if bytes.len() > 8 * SAMPLE {
-        let places = [0, bytes.len() / 2, bytes.len() - SAMPLE];
-        if !places.iter().any(|at| pays(&bytes[*at..*at + SAMPLE])) {
-            return None;
-        }
+    // Samples tell incompressible data cheaply.
+    if bytes.len() > 128 << 10 && !samples(bytes).iter().any(|sample| probe(sample) * 100 < sample.len() * 98) {
+        return None;
     }
     zstd::bulk::compress(bytes, LEVEL).ok().filter(|compressed| compressed.len() < bytes.len())
 }
@@ -133,9 +160,11 @@ fn compress_delta(bytes: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
         CParameter::WindowLog(window_log),
         CParameter::HashLog(window_log.min(20)),
         CParameter::ChainLog(window_log.min(20)),
-        // Changed rows and lines are short: matches of 32 bytes are worth going far for.
+        // Changed rows and lines are short: matches of 32 bytes are worth going far for, and where the
+        // tables above cannot hold every place, also worth looking for at every sixteenth.
         CParameter::EnableLongDistanceMatching(true),
         CParameter::LdmMinMatch(32),
+        CParameter::LdmHashRateLog(if window_log > 23 { 4 } else { 7 }),
     ];
     for parameter in parameters {
         context.set_parameter(parameter).ok()?;
@@ -213,11 +242,6 @@ pub fn unseal(
 }
 
 impl SealedOff {
-    /// Returns the segments and chunks that `finish` needs, in order.
-    pub fn bases(&self) -> &[BaseRun] {
-        &self.head.bases
-    }
-
     /// Decompresses with the bases' bytes as prefix. No chunk's id was recomputed yet.
     pub fn finish(self, prefix: &[u8]) -> Result<OpenSegment, OpenError> {
         if prefix.len() > PREFIX_BYTES_MAX || (prefix.is_empty() != self.head.bases.is_empty()) {
@@ -272,7 +296,7 @@ pub fn verify(
     (built, prefix): (&SegmentBuilder, &[u8]),
 ) -> Result<(), OpenError> {
     let unsealed = unseal(sealed, sealer.owner, segment, |_| Some(sealer.key.clone()))?;
-    let prefix = if unsealed.bases().is_empty() { &[] } else { prefix };
+    let prefix = if unsealed.head.bases.is_empty() { &[] } else { prefix };
     let opened = unsealed.finish(prefix)?;
     let mut checksum = Digest::new(CrcAlgorithm::Crc64Nvme);
     checksum.update(&opened.bytes);

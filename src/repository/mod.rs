@@ -21,6 +21,6 @@ pub use open::{NewTenant, Repository};
 pub use reference::Reference;
 pub use repack::repack;
 pub use segments::{SegmentPool, Segments};
-pub use session::{Deltas, Lane, PUBLISH_BYTES, SEGMENT_BYTES, Session};
+pub use session::{DeltaSize, Deltas, Lane, PUBLISH_BYTES, SEGMENT_BYTES, Session};
 pub use stream::{Piece, RunReader, StreamBuilder, StreamReader};
 pub use tenant::Tenant;

@@ -129,12 +129,7 @@ impl Reference {
             let room = u32::try_from((bytes_max.saturating_sub(bytes)).div_ceil(average)).unwrap_or(u32::MAX);
             let count = end.saturating_sub(start).min(room);
             if count > 0 {
-                bases.push(BaseRun {
-                    segment: old.segment,
-                    first: old.first + start,
-                    count,
-                    unknown: Default::default(),
-                });
+                bases.push(BaseRun::new(old.segment, old.first + start, count));
                 bytes = bytes.saturating_add(u64::from(count) * average);
             }
             if bytes >= bytes_max {

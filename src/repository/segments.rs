@@ -11,14 +11,14 @@ use crate::{
         entry::{EntryKind, Publish},
         names::{self, PackKind},
         sealed::KeyScope,
-        segment::{BaseRun, PREFIX_BYTES_MAX},
+        segment::{BaseRun, PREFIX_BYTES_MAX, SegmentHead},
     },
     id::SegmentId,
     index::Index,
     ledger::{SegmentState, Tables},
     pipeline::{
         digest::ChunkHasher,
-        segment::{OpenSegment, unseal},
+        segment::{OpenSegment, SealedOff, unseal},
     },
     store::{PackCache, SharedObjects, StoreErrorKind},
 };
@@ -161,13 +161,8 @@ impl Segments {
         self.check(id, opened, 0, opened.checked.len() as u32)
     }
 
-    /// Fetches and opens a segment; no chunk was checked yet. `base` opens the segments below.
-    fn read(
-        &self,
-        id: SegmentId,
-        state: &SegmentState,
-        base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>,
-    ) -> Result<Opened> {
+    /// Fetches and decrypts a segment. Its bases are those that the ledger names, and below it.
+    fn unseal(&self, id: SegmentId, state: &SegmentState) -> Result<SealedOff> {
         let name = self.pack_of(state)?;
         let bad = |error: &dyn std::fmt::Display| self.damaged(id, &name, error);
         let range = state.offset..state.offset + u64::from(state.length);
@@ -194,15 +189,34 @@ impl Segments {
                 Err(error) => return Err(error.into()),
             },
         };
-        for run in unsealed.bases() {
+        for run in &unsealed.head.bases {
             // Depths that fall strictly end: no segment waits for itself, however hostile the table.
             if !state.bases.contains(&run.segment) || self.locate(run.segment)?.depth >= state.depth {
                 return Err(bad(&"it names a base that the ledger does not, or that is not below it"));
             }
         }
+        Ok(unsealed)
+    }
+
+    /// Returns what a segment says of its chunks and bases.
+    pub fn head(&self, id: SegmentId) -> Result<SegmentHead> {
+        Ok(self.unseal(id, &self.locate(id)?)?.head)
+    }
+
+    /// Fetches and opens a segment; no chunk was checked yet. `base` opens the segments below.
+    fn read(
+        &self,
+        id: SegmentId,
+        state: &SegmentState,
+        base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>,
+    ) -> Result<Opened> {
+        let unsealed = self.unseal(id, state)?;
         let prefix =
-            joined(unsealed.bases(), base).map_err(|error| error.while_doing(format!("a base of segment {id}")))?;
-        let segment = unsealed.finish(&prefix).map_err(|error| bad(&error))?;
+            joined(&unsealed.head.bases, base).map_err(|error| error.while_doing(format!("a base of segment {id}")))?;
+        let segment = match unsealed.finish(&prefix) {
+            Ok(segment) => segment,
+            Err(error) => return Err(self.damaged(id, &self.pack_of(state)?, &error)),
+        };
         let checked = segment.chunks.iter().map(|_| AtomicBool::new(false)).collect();
         Ok(Opened { segment, checked })
     }

@@ -3,7 +3,7 @@
 use super::{
     reference::Reference,
     segments::{Opened, SegmentPool},
-    session::{Lane, Session},
+    session::{Found, Lane, Session},
 };
 use crate::{
     error::{Result, damaged},
@@ -135,9 +135,13 @@ impl StreamBuilder {
             let bytes = &self.buffer[chunk];
             let id = session.hasher().id(bytes);
             self.digest.chunk(id, length as u32);
-            let place = match (session.find(id)?, &mut self.reference) {
-                (Some(place), None) => place,
-                (Some(place), Some(reference)) => {
+            let found = session.find(id)?;
+            let place = match (found, &mut self.reference) {
+                (Found::At(place), None) => {
+                    session.met_beside(self.lane, place)?;
+                    place
+                }
+                (Found::At(place), Some(reference)) => {
                     let bases = reference.met(place, std::mem::take(&mut self.pending_bytes));
                     session.add_bases(self.lane, bases)?;
                     if session.is_delta_full(self.lane) {
@@ -145,8 +149,21 @@ impl StreamBuilder {
                     }
                     place
                 }
-                (None, None) => session.store(self.lane, id, bytes)?,
-                (None, Some(reference)) => {
+                (Found::Stale(place), reference) => {
+                    match reference {
+                        Some(reference) => {
+                            let bases = reference.met(place, std::mem::take(&mut self.pending_bytes));
+                            session.add_bases(self.lane, bases)?;
+                        }
+                        None => session.met_beside(self.lane, place)?,
+                    }
+                    if session.is_delta_full(self.lane) {
+                        session.seal_delta(self.lane)?;
+                    }
+                    session.store_again(self.lane, id, bytes, place)?
+                }
+                (Found::Nowhere, None) => session.store_beside(self.lane, id, bytes)?,
+                (Found::Nowhere, Some(reference)) => {
                     if session.is_delta_full(self.lane) {
                         // The end of what was replaced is not known yet.
                         session.add_bases(self.lane, reference.follow(std::mem::take(&mut self.pending_bytes)))?;

@@ -13,7 +13,7 @@ use crate::{
         pack::{ChunkRow, PackFact, SegmentRow},
         recipe::Stream,
         sealed::{KeyScope, Kind as SealedKind},
-        segment::{BaseRun, ChunkList},
+        segment::{BaseRun, ChunkList, SegmentHead},
         segment_set::SegmentSet,
         snapshot::{Snapshot, SnapshotContent},
     },
@@ -29,8 +29,8 @@ use crate::{
     store::{PackCache, Put, SharedObjects},
 };
 use bytes::Bytes;
-pub use deltas::Deltas;
-use deltas::OpenDelta;
+pub use deltas::{DeltaSize, Deltas};
+use deltas::{OpenDelta, Trail};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -101,6 +101,7 @@ pub struct Session<'a> {
     lanes: [LaneState; 2],
     deltas: Option<Deltas>,
     open_deltas: [Option<OpenDelta>; 2],
+    trails: [Trail; 2],
     /// Bases that could not be read: what was stored whole instead.
     warnings: Vec<String>,
     next_segment: u32,
@@ -119,6 +120,20 @@ pub struct Session<'a> {
     pub new_bytes: u64,
     /// Plain and sealed bytes of delta segments.
     delta_bytes: [u64; 2],
+    /// What deltas saved in this session, less what was stored again.
+    saved_bytes: i64,
+    /// What may still be stored again: no more than deltas have saved the source so far.
+    repeatable_bytes: i64,
+    /// Heads of deltas that are stored anew, read lately.
+    heads: HashMap<SegmentId, Arc<SegmentHead>>,
+}
+
+/// What a look-up of a chunk says.
+pub enum Found {
+    At(ChunkPlace),
+    /// It is stored, but where this snapshot had better not need it.
+    Stale(ChunkPlace),
+    Nowhere,
 }
 
 impl<'a> Session<'a> {
@@ -157,8 +172,12 @@ impl<'a> Session<'a> {
             lanes: [LaneState::new(PackKind::Data), LaneState::new(PackKind::Meta)],
             deltas: None,
             open_deltas: [None, None],
+            trails: Default::default(),
             warnings: Vec::new(),
             delta_bytes: [0; 2],
+            saved_bytes: 0,
+            repeatable_bytes: 0,
+            heads: HashMap::new(),
             next_segment: 0,
             next_pack: 0,
             uploads: VecDeque::new(),
@@ -187,6 +206,10 @@ impl<'a> Session<'a> {
 
     /// Stores a chunk that the tenant does not have.
     pub fn store(&mut self, lane: Lane, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
+        self.store_whole(lane, id, bytes, 0)
+    }
+
+    fn store_whole(&mut self, lane: Lane, id: ChunkId, bytes: &[u8], repeated_bytes: usize) -> Result<ChunkPlace> {
         let segment = match &self.lanes[lane as usize].open {
             Some((segment, _)) => *segment,
             None => {
@@ -199,6 +222,7 @@ impl<'a> Session<'a> {
         let mut number = 0;
         if let Some((_, builder)) = &mut self.lanes[lane as usize].open {
             number = builder.push(id, bytes);
+            builder.repeated_bytes += repeated_bytes;
             full = builder.bytes.len() >= SEGMENT_BYTES;
         }
         let place = ChunkPlace { segment, number };
@@ -235,25 +259,28 @@ impl<'a> Session<'a> {
     }
 
     /// Looks a chunk up: first the one that follows the last hit, then this session's, then the index.
-    pub fn find(&mut self, id: ChunkId) -> Result<Option<ChunkPlace>> {
+    pub fn find(&mut self, id: ChunkId) -> Result<Found> {
         if let Some((segment, chunks, next)) = &mut self.cursor
             && chunks.id(*next as usize) == Some(id)
         {
             let place = ChunkPlace { segment: *segment, number: *next };
             *next += 1;
-            return Ok(Some(place));
+            return Ok(Found::At(place));
         }
         if let Some(place) = self.fresh.get(&id) {
-            return Ok(Some(*place));
+            return Ok(Found::At(*place));
         }
-        let Some(place) = self.tenant.index.chunk(id)? else { return Ok(None) };
-        if self.is_stale(place.segment)? || !self.rely_on(place.segment)? {
-            return Ok(None);
+        let Some(place) = self.tenant.index.chunk(id)? else { return Ok(Found::Nowhere) };
+        if self.is_stale(place.segment)? {
+            return Ok(Found::Stale(place));
+        }
+        if !self.rely_on(place.segment)? {
+            return Ok(Found::Nowhere);
         }
         if let Some(chunks) = self.tenant.index.chunks_of(place.segment)? {
             self.cursor = Some((place.segment, chunks, place.number + 1));
         }
-        Ok(Some(place))
+        Ok(Found::At(place))
     }
 
     /// Adds a segment and its bases to the reach, unless one of them is condemned, dead or damaged.
@@ -329,6 +356,9 @@ impl<'a> Session<'a> {
         let Some(receiver) = self.lanes[lane as usize].sealing.pop_front() else { return Ok(()) };
         let done = receiver.recv().map_err(|_| failed("a program error while a segment was sealed"))??;
         self.warnings.extend(done.problem.clone());
+        if lane == Lane::Data {
+            self.saved_bytes = self.saved_bytes.saturating_add(done.sealed.saved_bytes);
+        }
         let below = if done.sealed.is_delta { self.rely_on_bases(lane, &done)? } else { (0, Vec::new()) };
         let state = &mut self.lanes[lane as usize];
         state.stored_bytes += done.sealed.bytes.len() as u64;
@@ -376,6 +406,7 @@ impl<'a> Session<'a> {
     fn flush(&mut self) -> Result<()> {
         for lane in [Lane::Data, Lane::Meta] {
             self.seal_open(lane)?;
+            self.leave_trail(lane)?;
             if let Some(open) = self.open_deltas[lane as usize].take() {
                 self.seal(lane, open.id, open.builder)?;
             }
@@ -433,7 +464,7 @@ impl<'a> Session<'a> {
         snapshot.stats.new_bytes = self.new_bytes;
         [snapshot.stats.stored_bytes, snapshot.stats.metadata_bytes] = self.stored_bytes();
         [snapshot.stats.delta_plain_bytes, snapshot.stats.delta_bytes] = self.delta_bytes;
-        let (number, reach) = (self.number, std::mem::take(&mut self.reach));
+        let (number, reach, saved_bytes) = (self.number, std::mem::take(&mut self.reach), self.saved_bytes);
         self.tenant.append("backup", |state, index| {
             for id in reach.iter() {
                 let known = published.rows.binary_search_by_key(&id, |row| row.segment).is_ok();
@@ -444,6 +475,8 @@ impl<'a> Session<'a> {
             }
             let newest = state.live().into_iter().rev().find(|other| other.snapshot.source == snapshot.source);
             snapshot.parent = newest.map(|other| other.snapshot.id);
+            let saved_before = newest.map_or(0, |other| other.snapshot.stats.saved_bytes);
+            snapshot.stats.saved_bytes = saved_before.saturating_add(saved_bytes);
             let inherited: SegmentSet = newest.map(|other| state.reach(other.snapshot.id)).unwrap_or_default();
             let commit = Commit { session: number, packs: published.packs.clone(), snapshot: snapshot.clone(), close: true, unknown: Default::default() };
             let annex = Annex {
