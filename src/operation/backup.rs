@@ -15,7 +15,7 @@ use crate::{
     },
     pipeline::chunk::ChunkSize,
     repository::{Deltas, Lane, Reference, SegmentPool, Session, StreamBuilder, Tenant},
-    source::{Extent, OpenFile, Selection, Walk, Walked, xattrs},
+    source::{Extent, OpenFile, Selection, WalkAhead, Walked, xattrs},
 };
 use std::{collections::BTreeMap, io::Read, path::Path};
 
@@ -89,15 +89,16 @@ pub fn files(
     options: &Options,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
+    let mut walk = WalkAhead::start(selection, tenant.environment.as_ref());
     let earlier = options.earlier(tenant, &labels.source, false);
     let pool = earlier.pool(tenant)?;
     let mut previous = earlier.entries(&pool, b"");
     if options.dry_run {
-        return dry_run(selection, &mut previous, options.rescan, monitor);
+        return dry_run(&mut walk, &mut previous, options.rescan, monitor);
     }
     let mut backup = Begun::new(tenant, options, labels, &pool, earlier)?;
     monitor.phase("backup", None);
-    for walked in Walk::new(selection) {
+    while let Some(walked) = walk.step().map_err(|error| failed(error.to_string()))? {
         if monitor.is_interrupted() {
             return backup.stop();
         }
@@ -256,9 +257,9 @@ pub fn stream(
     Ok(Report { read_bytes: pool.segments().read_bytes(), ..report })
 }
 
-fn dry_run(selection: &Selection, previous: &mut Previous, rescan: bool, monitor: &dyn Monitor) -> Result<Report> {
+fn dry_run(walk: &mut WalkAhead, previous: &mut Previous, rescan: bool, monitor: &dyn Monitor) -> Result<Report> {
     let mut stats = Stats::default();
-    for walked in Walk::new(selection) {
+    while let Some(walked) = walk.step().map_err(|error| failed(error.to_string()))? {
         if monitor.is_interrupted() {
             return Err(interrupted());
         }

@@ -9,4 +9,4 @@ mod walk;
 pub use file::{Extent, OpenFile, entry_of, xattrs};
 pub use names::Names;
 pub use target::{Filling, Overwrite, Owner, Placed, Target};
-pub use walk::{Selection, Walk, Walked};
+pub use walk::{Selection, WalkAhead, Walked};

@@ -1,7 +1,10 @@
 //! Walks file trees in the catalogue's order: each folder's names sorted as bytes.
 
 use super::{file::entry_of, names::Names};
-use crate::format::catalogue::{Entry, FileType};
+use crate::{
+    environment::Environment,
+    format::catalogue::{Entry, FileType},
+};
 use ignore::gitignore::Gitignore;
 use std::{
     collections::BTreeSet,
@@ -10,9 +13,11 @@ use std::{
     io,
     os::unix::{ffi::OsStrExt, ffi::OsStringExt, fs::MetadataExt},
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, sync_channel},
 };
 
 /// What is to be read.
+#[derive(Clone)]
 pub struct Selection {
     /// Absolute paths, without `.` and `..`.
     pub roots: Vec<PathBuf>,
@@ -47,14 +52,14 @@ struct Folder {
 }
 
 /// The walk: an iterator that holds sorted names for each open folder, at most 16 MiB each.
-pub struct Walk<'a> {
+struct Walk<'a> {
     selection: &'a Selection,
     folders: Vec<Folder>,
     users: uzers::UsersCache,
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(selection: &'a Selection) -> Self {
+    fn new(selection: &'a Selection) -> Self {
         let mut walk = Self { selection, folders: Vec::new(), users: uzers::UsersCache::new() };
         let root = Path::new("/");
         let names = match walk.is_selected(root) {
@@ -137,6 +142,45 @@ impl Iterator for Walk<'_> {
                 return Some(walked);
             }
         }
+    }
+}
+
+/// The walk, done ahead by a thread of its own: one reads folders while the other reads files.
+pub struct WalkAhead {
+    /// The last one is `None`.
+    batches: Receiver<Option<Vec<Walked>>>,
+    batch: std::vec::IntoIter<Walked>,
+}
+
+impl WalkAhead {
+    /// Starts; at most 1,088 things are held.
+    pub fn start(selection: &Selection, environment: &dyn Environment) -> Self {
+        const BATCH: usize = 64;
+        let (sender, batches) = sync_channel(16);
+        let selection = selection.clone();
+        let work = move || {
+            let mut walk = Walk::new(&selection);
+            loop {
+                let batch: Vec<_> = walk.by_ref().take(BATCH).collect();
+                let is_last = batch.is_empty();
+                // Whoever reads may have stopped.
+                if sender.send(Some(batch).filter(|_| !is_last)).is_err() || is_last {
+                    break;
+                }
+            }
+        };
+        environment.spawn("walk", Box::new(work));
+        Self { batches, batch: Vec::new().into_iter() }
+    }
+
+    /// Returns what was met next; `None` at the end of the walk.
+    pub fn step(&mut self) -> io::Result<Option<Walked>> {
+        if let Some(walked) = self.batch.next() {
+            return Ok(Some(walked));
+        }
+        let batch = self.batches.recv().map_err(|_| io::Error::other("a program error while folders were read"))?;
+        self.batch = batch.unwrap_or_default().into_iter();
+        Ok(self.batch.next())
     }
 }
 
