@@ -15,14 +15,6 @@ use strongroom::{
     store::{Metered, Recorded, Verb},
 };
 
-fn store(tenant: &mut Tenant, bytes: &[u8], deltas: bool) -> backup::Report {
-    let compare = if deltas { backup::Compare::Near } else { backup::Compare::Never };
-    let options = backup::Options { compare: Some(compare), ..OPTIONS };
-    let mut from = bytes;
-    let input = backup::Input { name: "stream", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
-    backup::stream(tenant, input, labels("s"), &options, &Unwatched).unwrap()
-}
-
 /// Sealed bytes of all data packs.
 fn stored_bytes(tenant: &Tenant) -> u64 {
     let listed = tenant.objects.list(&format!("{}/data", names::scope(tenant.keys.owner))).unwrap();
@@ -80,8 +72,8 @@ fn every_version_of_edited_streams_comes_back_and_costs_no_more_than_whole_chunk
         let mut bytes = if seed.is_multiple_of(2) { random.bytes(900_000) } else { random.text(1_500_000) };
         let mut versions = Vec::new();
         for _ in 0..40 {
-            store(&mut with, &bytes, true);
-            store(&mut without, &bytes, false);
+            store_stream(&mut with, &bytes, true);
+            store_stream(&mut without, &bytes, false);
             versions.push(bytes.clone());
             for _ in 0..1 + random.below(6) {
                 edit(&mut bytes, &mut random);
@@ -98,68 +90,6 @@ fn every_version_of_edited_streams_comes_back_and_costs_no_more_than_whole_chunk
         sum = (sum.0 + with, sum.1 + without);
     }
     assert!(sum.0 < sum.1, "deltas cost more than they save: {sum:?}");
-}
-
-/// A table whose dump changes a little every day.
-struct Database {
-    rows: Vec<String>,
-    columns: usize,
-    next: u64,
-    random: Random,
-}
-
-impl Database {
-    fn new(rows: usize) -> Self {
-        let mut database = Self { rows: Vec::new(), columns: 0, next: 0, random: Random(7) };
-        for _ in 0..rows {
-            let row = database.row();
-            database.rows.push(row);
-        }
-        database
-    }
-    fn row(&mut self) -> String {
-        self.next += 1;
-        let random = &mut self.random;
-        let words: Vec<String> = (0..8).map(|_| format!("{:x}", random.below(5000))).collect();
-        format!(
-            "{}\t{:016x}\t{}\t{}{}",
-            self.next,
-            random.next(),
-            words.join(" "),
-            random.below(100_000),
-            "\t\\N".repeat(self.columns)
-        )
-    }
-    fn dump(&self) -> Vec<u8> {
-        (self.rows.join("\n") + "\n").into_bytes()
-    }
-    /// One percent of the rows change, a few come and go; every week some are reordered, every
-    /// month there is a column more.
-    fn next_day(&mut self, day: usize) {
-        let count = self.rows.len();
-        for _ in 0..count / 100 {
-            let at = self.random.below(self.rows.len() as u64) as usize;
-            let changed = format!("{}\t{}", self.random.below(100_000), "\\N\t".repeat(self.columns));
-            let key: String = self.rows[at].split('\t').take(3).collect::<Vec<_>>().join("\t");
-            self.rows[at] = format!("{key}\t{}", changed.trim_end());
-        }
-        for _ in 0..count / 1000 {
-            let row = self.row();
-            let at = self.random.below(self.rows.len() as u64) as usize;
-            self.rows.insert(at, row);
-            let gone = self.random.below(self.rows.len() as u64) as usize;
-            self.rows.remove(gone);
-        }
-        if day.is_multiple_of(7) {
-            let from = self.random.below(self.rows.len() as u64 / 2) as usize;
-            let part: Vec<String> = self.rows.drain(from..from + count / 10).collect();
-            self.rows.extend(part);
-        }
-        if day.is_multiple_of(30) {
-            self.columns += 1;
-            self.rows.iter_mut().for_each(|row| row.push_str("\t\\N"));
-        }
-    }
 }
 
 /// What a restore of the newest snapshot costs: bytes read, and segments of data opened.
@@ -184,11 +114,11 @@ fn after_a_year_of_days_the_newest_restores_for_little_more_than_a_full_backup()
     let mut database = Database::new(rows);
     for day in 1..=365usize {
         let dump = database.dump();
-        store(&mut tenant, &dump, true);
+        store_stream(&mut tenant, &dump, true);
         if day.is_power_of_two() || day % 30 <= 1 || day % 7 <= 1 || day == 365 {
             let (bytes, segments) = restore_cost(&fixture, &dump);
             let full = Fixture::in_memory(10);
-            store(&mut full.tenant(), &dump, true);
+            store_stream(&mut full.tenant(), &dump, true);
             let (full_bytes, full_segments) = restore_cost(&full, &dump);
             let stored = stored_bytes(&tenant);
             println!(
@@ -270,7 +200,7 @@ fn what_a_delta_may_cost_is_bounded() {
     // Every block changes each time, and blocks change places: references are deep, many and misleading.
     let mut blocks: Vec<Vec<u8>> = (0..300).map(|_| random.text(40_000)).collect();
     for _ in 0..20 {
-        store(&mut tenant, &blocks.concat(), true);
+        store_stream(&mut tenant, &blocks.concat(), true);
         for _ in 0..100 {
             let (a, b) = (random.below(300) as usize, random.below(300) as usize);
             blocks.swap(a, b);
@@ -305,7 +235,7 @@ fn a_base_that_is_gone_costs_bytes_at_backup_and_is_named_at_restore() {
     let mut tenant = fixture.tenant();
     let mut random = Random(4);
     let mut bytes = random.text(6 << 20);
-    store(&mut tenant, &bytes, true);
+    store_stream(&mut tenant, &bytes, true);
     let change = |bytes: &mut Vec<u8>, random: &mut Random| {
         (0..100).for_each(|_| {
             let at = random.below(bytes.len() as u64) as usize;
@@ -313,7 +243,7 @@ fn a_base_that_is_gone_costs_bytes_at_backup_and_is_named_at_restore() {
         })
     };
     change(&mut bytes, &mut random);
-    let second = store(&mut tenant, &bytes, true);
+    let second = store_stream(&mut tenant, &bytes, true);
     assert!(second.stats.delta_bytes * 10 < second.stats.delta_plain_bytes, "{:?}", second.stats);
     // The pack of the first snapshot's data goes.
     let packs = fixture.objects.list(&format!("{}/data", names::scope(tenant.keys.owner))).unwrap();
@@ -322,12 +252,12 @@ fn a_base_that_is_gone_costs_bytes_at_backup_and_is_named_at_restore() {
     let error = read_bytes(&fixture.tenant(), "latest").unwrap_err();
     assert!(error.kind == Kind::Damaged && error.message.contains(&first.name), "{error}");
     change(&mut bytes, &mut random);
-    let third = store(&mut fixture.tenant(), &bytes, true);
+    let third = store_stream(&mut fixture.tenant(), &bytes, true);
     assert!(!third.warnings.is_empty() && third.stats.delta_bytes == 0, "{third:?}");
     // All three need that pack, and `check` says so; from then on it is not relied on.
     let report = check::check(&mut fixture.tenant(), None, &Unwatched).unwrap();
     assert_eq!(report.problems.iter().map(|problem| problem.snapshots.len()).max(), Some(3), "{report:?}");
-    store(&mut fixture.tenant(), &bytes, true);
+    store_stream(&mut fixture.tenant(), &bytes, true);
     assert!(read_bytes(&fixture.tenant(), "latest").unwrap() == bytes);
 }
 
@@ -344,14 +274,14 @@ fn what_is_kept_of_a_far_store_changes_cost_only() {
     };
     let mut random = Random(5);
     let mut bytes = random.text(8 << 20);
-    store(&mut open(), &bytes, true);
+    store_stream(&mut open(), &bytes, true);
     let mut next = |bytes: &mut Vec<u8>| {
         (0..50).for_each(|_| {
             let at = random.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1;
         });
         recorded.calls.lock().unwrap().clear();
-        let report = store(&mut open(), bytes, true);
+        let report = store_stream(&mut open(), bytes, true);
         let reads = recorded
             .calls
             .lock()

@@ -52,10 +52,10 @@ const CANDIDATES_MAX: usize = 64;
 const COMPARED_DEPTH_MAX: u8 = 1;
 /// ... unless all of it can be: sources of so many segments may go deeper.
 const SMALL_SEGMENTS: u64 = 16;
-const SMALL_DEPTH_MAX: u8 = 8;
+const SMALL_DEPTH_MAX: u8 = 3;
 
 /// When a restore reads so many percent more than whole data has, all is stored whole again.
-const WEAR_PERCENT_MAX: i128 = 25;
+const WEAR_PERCENT_MAX: i128 = 20;
 
 /// What a restore has to open.
 #[derive(Default)]
@@ -63,10 +63,11 @@ struct RestoreCost {
     segments: u64,
     depth: u8,
     bytes: u64,
-    plain_segments: u64,
-    /// Sealed bytes of segments without bases.
-    plain_bytes: u64,
-    plain_longest: u32,
+    /// Sealed and plain bytes of some segments without bases.
+    sample_bytes: u64,
+    sample_plain_bytes: u64,
+    /// Segments without bases.
+    whole: SegmentSet,
     /// How many segments the newest session gave.
     newest_segments: u64,
 }
@@ -86,9 +87,15 @@ impl RestoreCost {
             cost.depth = cost.depth.max(segment.depth);
             cost.bytes += u64::from(segment.length);
             if segment.depth == 0 {
-                cost.plain_segments += 1;
-                cost.plain_bytes += u64::from(segment.length);
-                cost.plain_longest = cost.plain_longest.max(segment.length);
+                cost.whole.insert(id);
+            }
+            // Every hundredth tells of many.
+            if segment.depth == 0
+                && (cost.segments < 100 || cost.segments.is_multiple_of(100))
+                && let Some(chunks) = tenant.index.chunks_of(id).ok()?
+            {
+                cost.sample_bytes += u64::from(segment.length);
+                cost.sample_plain_bytes += chunks.plain_bytes().ok()? as u64;
             }
         }
         Some(cost)
@@ -96,12 +103,9 @@ impl RestoreCost {
 
     /// Returns the sealed bytes that whole data would have, about.
     fn whole_bytes(&self, newest: &Stats) -> i128 {
-        let average = self.plain_bytes / self.plain_segments.max(1);
         // Wide numbers: what other writers say of their snapshots may be anything.
-        let segments = i128::from(newest.logical_bytes / SEGMENT_BYTES as u64 + 1);
-        // The last segment may be short, here and in what the average is of.
-        let at_most = i128::from(newest.logical_bytes) * i128::from(self.plain_longest) / SEGMENT_BYTES as i128;
-        at_most.min(segments * i128::from(average))
+        let (sealed, plain) = (i128::from(self.sample_bytes), i128::from(self.sample_plain_bytes));
+        i128::from(newest.logical_bytes) * sealed / plain.max(1)
     }
 
     /// Returns by how many percent of whole data's bytes a restore reads more than those.
@@ -167,20 +171,27 @@ impl Plan {
         let saved_bytes = newest.stats.saved_bytes;
         let reach = state.reach(newest.id);
         let cost = RestoreCost::of(tenant, &reach)?;
-        let whole_bytes = cost.whole_bytes(&newest.stats);
         // Deltas never cost more than they save.
-        if is_whole && cost.wear_percent(&newest.stats) > WEAR_PERCENT_MAX && i128::from(saved_bytes) > whole_bytes {
-            return Some(Self { rebase: true, reach: SegmentSet::default(), size, saved_bytes });
+        let may_rebase = is_whole && i128::from(saved_bytes) > cost.whole_bytes(&newest.stats);
+        let rebase = Self { rebase: true, reach: SegmentSet::default(), size, saved_bytes };
+        if may_rebase && cost.wear_percent(&newest.stats) > WEAR_PERCENT_MAX {
+            return Some(rebase);
         }
         let of_source = state.live().into_iter().rev().filter(|state| state.snapshot.source == newest.source);
+        let all = newest.stats.logical_bytes / size.segment_bytes as u64 + 1;
         let chosen = of_source.take(CANDIDATES_MAX).zip(1..).find_map(|(candidate, backups)| {
             let reach = state.reach(candidate.snapshot.id);
             let older = RestoreCost::of(tenant, &reach)?;
             // What this backup is likely to add: as much as the last, for each one since the candidate.
-            let all = full * SEGMENT_BYTES as u64 / size.segment_bytes as u64 + 2;
             let added = (cost.newest_segments * backups).min(all);
-            (older.segments + added < full * 2 && older.depth <= depth_max).then_some(reach)
+            // Whole segments that came since then stay.
+            let kept = (&cost.whole.0 - &reach.0).len();
+            (older.segments + kept + added < full * 2 && older.depth <= depth_max).then_some(reach)
         });
-        Some(Self { rebase: false, reach: chosen.unwrap_or(reach), size, saved_bytes })
+        match chosen {
+            Some(reach) => Some(Self { rebase: false, reach, size, saved_bytes }),
+            None if may_rebase => Some(rebase),
+            None => Some(Self { rebase: false, reach, size, saved_bytes }),
+        }
     }
 }

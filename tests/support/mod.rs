@@ -85,6 +85,68 @@ impl Random {
     }
 }
 
+/// A table whose dump changes a little every day.
+pub struct Database {
+    rows: Vec<String>,
+    columns: usize,
+    next: u64,
+    random: Random,
+}
+
+impl Database {
+    pub fn new(rows: usize) -> Self {
+        let mut database = Self { rows: Vec::new(), columns: 0, next: 0, random: Random(7) };
+        for _ in 0..rows {
+            let row = database.row();
+            database.rows.push(row);
+        }
+        database
+    }
+    fn row(&mut self) -> String {
+        self.next += 1;
+        let random = &mut self.random;
+        let words: Vec<String> = (0..8).map(|_| format!("{:x}", random.below(5000))).collect();
+        format!(
+            "{}\t{:016x}\t{}\t{}{}",
+            self.next,
+            random.next(),
+            words.join(" "),
+            random.below(100_000),
+            "\t\\N".repeat(self.columns)
+        )
+    }
+    pub fn dump(&self) -> Vec<u8> {
+        (self.rows.join("\n") + "\n").into_bytes()
+    }
+    /// One percent of the rows change, a few come and go; every week some are reordered, every
+    /// month there is a column more.
+    pub fn next_day(&mut self, day: usize) {
+        let count = self.rows.len();
+        for _ in 0..count / 100 {
+            let at = self.random.below(self.rows.len() as u64) as usize;
+            let changed = format!("{}\t{}", self.random.below(100_000), "\\N\t".repeat(self.columns));
+            let key: String = self.rows[at].split('\t').take(3).collect::<Vec<_>>().join("\t");
+            self.rows[at] = format!("{key}\t{}", changed.trim_end());
+        }
+        for _ in 0..count / 1000 {
+            let row = self.row();
+            let at = self.random.below(self.rows.len() as u64) as usize;
+            self.rows.insert(at, row);
+            let gone = self.random.below(self.rows.len() as u64) as usize;
+            self.rows.remove(gone);
+        }
+        if day.is_multiple_of(7) {
+            let from = self.random.below(self.rows.len() as u64 / 2) as usize;
+            let part: Vec<String> = self.rows.drain(from..from + count / 10).collect();
+            self.rows.extend(part);
+        }
+        if day.is_multiple_of(30) {
+            self.columns += 1;
+            self.rows.iter_mut().for_each(|row| row.push_str("\t\\N"));
+        }
+    }
+}
+
 /// A repository with one tenant `t`, and the key that opens it.
 pub struct Fixture {
     pub objects: SharedObjects,
@@ -137,6 +199,15 @@ pub fn back_up_bytes(tenant: &mut Tenant, source: &str, mut bytes: &[u8]) -> str
         &OPTIONS,
         &Unwatched,
     )
+}
+
+/// Backs bytes up as the stream `stream` of the source `s`.
+pub fn store_stream(tenant: &mut Tenant, bytes: &[u8], deltas: bool) -> backup::Report {
+    let compare = if deltas { backup::Compare::Near } else { backup::Compare::Never };
+    let options = backup::Options { compare: Some(compare), ..OPTIONS };
+    let mut from = bytes;
+    let input = backup::Input { name: "stream", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
+    backup::stream(tenant, input, labels("s"), &options, &Unwatched).unwrap()
 }
 
 pub fn read_bytes(tenant: &Tenant, snapshot: &str) -> strongroom::error::Result<Vec<u8>> {

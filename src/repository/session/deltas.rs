@@ -132,7 +132,7 @@ impl Session<'_> {
             open.builder.repeated_bytes += bytes.len();
         }
         // Beside another base it may take twice as much as it did.
-        self.repeatable_bytes -= bytes.len() as i64 * 2 / CHEAP_DELTA as i64;
+        self.repeatable_bytes = self.repeatable_bytes.saturating_sub(bytes.len() as i64 * 2 / CHEAP_DELTA as i64);
         self.add_bases(lane, vec![BaseRun::new(place.segment, place.number, 1)])?;
         Ok(again)
     }
@@ -140,7 +140,8 @@ impl Session<'_> {
     /// Says that a stream of which there is no earlier version goes on with a chunk that is stored. New
     /// chunks before it are compared with what lies beside it there.
     pub fn met_beside(&mut self, lane: Lane, place: ChunkPlace) -> Result<()> {
-        if self.deltas.is_none() || place.segment.session == self.number {
+        let compares = self.deltas.as_ref().is_some_and(|deltas| !deltas.rebase);
+        if !compares || place.segment.session == self.number {
             return Ok(());
         }
         let Trail { last, pending_bytes } =
@@ -265,7 +266,7 @@ impl Session<'_> {
     /// Finds what a run of old chunks is to be compared through: itself, or if it is stored where this
     /// snapshot had better not need it, what it was compared with.
     fn resolve(&mut self, run: BaseRun, found: &mut Vec<BaseRun>) -> Result<()> {
-        if !self.is_stale(run.segment)? {
+        if !self.is_stale(run.segment)? && !self.is_layered(run.segment)? {
             found.push(run);
             return Ok(());
         }
@@ -305,12 +306,24 @@ impl Session<'_> {
             return Ok(false);
         }
         let state = self.tenant.index.segment(segment)?;
-        let Some(sealed_bytes) = state.filter(|state| state.depth > 0).map(|state| u64::from(state.length)) else {
-            return Ok(false);
-        };
+        let Some(state) = state.filter(|state| state.depth > 0) else { return Ok(false) };
+        // One chunk there would bring in all that lies below it.
+        if state.bases.iter().any(|base| !deltas.reach.contains(*base) && !self.reach.contains(*base)) {
+            return Ok(true);
+        }
+        let sealed_bytes = u64::from(state.length);
         // What was dear to store is not stored again for the sake of a faster restore.
         let plain_bytes = self.tenant.index.chunks_of(segment)?.and_then(|chunks| chunks.plain_bytes().ok());
         Ok(plain_bytes.is_some_and(|bytes| sealed_bytes * CHEAP_DELTA <= bytes as u64))
+    }
+
+    /// Says whether a segment is a difference that came after those that serve as bases: one more on top
+    /// of it would make a restore open one more layer.
+    fn is_layered(&self, segment: SegmentId) -> Result<bool> {
+        let Some(deltas) = &self.deltas else { return Ok(false) };
+        Ok(!deltas.reach.is_empty()
+            && !deltas.reach.contains(segment)
+            && self.tenant.index.segment(segment)?.is_some_and(|state| state.depth > 0))
     }
 
     /// Takes the bases of a delta segment into the reach. Returns its depth and its bases.
