@@ -164,9 +164,10 @@ impl Plan {
     fn make(tenant: &Tenant, newest: &Snapshot, is_whole: bool) -> Option<Self> {
         let state = &tenant.state;
         let full = newest.stats.logical_bytes / SEGMENT_BYTES as u64 + 1;
-        let (size, depth_max) = match full <= SMALL_SEGMENTS {
-            true => (DeltaSize::SMALL, SMALL_DEPTH_MAX),
-            false => (DeltaSize::LARGE, COMPARED_DEPTH_MAX),
+        // The estimate below is less sure where there is more of everything.
+        let (size, depth_max, segments_max) = match full <= SMALL_SEGMENTS {
+            true => (DeltaSize::SMALL, SMALL_DEPTH_MAX, full * 2),
+            false => (DeltaSize::LARGE, COMPARED_DEPTH_MAX, full * 3 / 2),
         };
         let saved_bytes = newest.stats.saved_bytes;
         let reach = state.reach(newest.id);
@@ -186,7 +187,7 @@ impl Plan {
             let added = (cost.newest_segments * backups).min(all);
             // Whole segments that came since then stay.
             let kept = (&cost.whole.0 - &reach.0).len();
-            (older.segments + kept + added < full * 2 && older.depth <= depth_max).then_some(reach)
+            (older.segments + kept + added < segments_max && older.depth <= depth_max).then_some(reach)
         });
         match chosen {
             Some(reach) => Some(Self { rebase: false, reach, size, saved_bytes }),
