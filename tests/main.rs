@@ -23,6 +23,7 @@ mod model;
 mod pipeline;
 mod prune;
 mod retention;
+mod rewrite;
 mod roundtrip;
 mod store;
 mod tenancy;

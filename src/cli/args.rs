@@ -113,6 +113,29 @@ pub enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Take files out of snapshots that should never have been backed up
+    Rewrite {
+        #[arg(required = true, value_name = "SNAP")]
+        snapshots: Vec<String>,
+        /// What to take out (gitignore syntax)
+        #[arg(long, required = true, value_name = "PATTERN")]
+        exclude: Vec<String>,
+        /// For the record
+        #[arg(long)]
+        reason: String,
+        /// Say what would be taken out
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Store what is still needed of mostly unused data anew; `prune` then frees the rest
+    Compact {
+        /// Data segments of which less is needed are stored anew
+        #[arg(long, default_value_t = 50, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(1..=100))]
+        min_used: u64,
+        /// Say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Legal holds: what is held cannot go, whatever rules and people say
     #[command(subcommand)]
     Hold(HoldCommand),

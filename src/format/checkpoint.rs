@@ -71,6 +71,8 @@ record! {
         7 compliance: bool,
         /// When the store says that it was written.
         8 observed_ns: Option<i64>,
+        /// Its place among the others: `number`, or that of the snapshot in whose place REWRITE put it.
+        9 order: u64,
     }
 
     /// A ledger folded up to its head.

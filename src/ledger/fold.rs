@@ -384,8 +384,13 @@ impl State {
         let replaced = self.live_snapshot(rewrite.replaces)?;
         require(!self.is_protected(replaced), || format!("snapshot {} is held or locked", rewrite.replaces))?;
         require(replaced.snapshot.source == rewrite.snapshot.source, || "a rewrite keeps the source".into())?;
+        let (order, observed_ns) = (replaced.order, replaced.observed_ns);
         self.commit(tables, proven, commit_of(&rewrite))?;
         self.change_snapshot(tables, rewrite.replaces, |replaced| replaced.retired_by = Some(proven.entry.number));
+        // It is as old as what it replaces.
+        self.change_snapshot(tables, rewrite.snapshot.id, |snapshot| {
+            (snapshot.order, snapshot.observed_ns) = (order, observed_ns);
+        });
         Ok(())
     }
 
@@ -583,7 +588,7 @@ impl State {
             "does not go on where the last one ended".into()
         })?;
         for snapshot in self.snapshots.values_mut() {
-            let at = snapshot.number.checked_sub(observed.first).and_then(|at| observed.times_ns.get(at as usize));
+            let at = snapshot.order.checked_sub(observed.first).and_then(|at| observed.times_ns.get(at as usize));
             if let Some(at) = at {
                 snapshot.observed_ns = Some(*at);
                 tables.put_snapshot(snapshot);

@@ -50,7 +50,7 @@ impl State {
     /// Iterates over the live snapshots, oldest first.
     pub fn live(&self) -> Vec<&SnapshotState> {
         let mut live: Vec<_> = self.snapshots.values().filter(|snapshot| snapshot.is_live()).collect();
-        live.sort_by_key(|snapshot| snapshot.number);
+        live.sort_by_key(|snapshot| snapshot.order);
         live
     }
 
@@ -94,6 +94,7 @@ impl SnapshotState {
             locked_until_ns: None,
             compliance: false,
             observed_ns: None,
+            order: number,
             unknown: Default::default(),
         }
     }

@@ -1,14 +1,16 @@
 //! Backup: a walk, merged with the previous catalogue, or one named stream, becomes a snapshot.
 
 use super::{
-    Monitor, interrupted,
+    Monitor,
+    catalogue::CatalogueBuilder,
+    interrupted,
     previous::{Earlier, Plan, Previous},
 };
 use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         Blob,
-        catalogue::{Entry, FileType, INDEX_STRIDE, IndexPoint, framed},
+        catalogue::{Entry, FileType},
         entry::Policy,
         recipe::Stream,
         snapshot::{Snapshot, SnapshotContent, Stats},
@@ -55,8 +57,9 @@ impl Options {
         self.compare.unwrap_or_else(|| Compare::of(&tenant.state.policy, source))
     }
 
-    fn earlier(&self, tenant: &Tenant, source: &str, is_whole: bool) -> Earlier {
-        Earlier::find(tenant, source, self.compare(tenant, source) != Compare::Never, is_whole)
+    fn earlier(&self, tenant: &mut Tenant, source: &str, is_whole: bool) -> Result<Earlier> {
+        tenant.read_chunk_tables()?;
+        Ok(Earlier::find(tenant, source, self.compare(tenant, source) != Compare::Never, is_whole))
     }
 }
 
@@ -90,7 +93,7 @@ pub fn files(
     monitor: &dyn Monitor,
 ) -> Result<Report> {
     let mut walk = WalkAhead::start(selection, tenant.environment.as_ref());
-    let earlier = options.earlier(tenant, &labels.source, false);
+    let earlier = options.earlier(tenant, &labels.source, false)?;
     let pool = earlier.pool(tenant)?;
     let mut previous = earlier.entries(&pool, b"");
     if options.dry_run {
@@ -193,7 +196,7 @@ pub fn stream(
     if options.dry_run {
         return Err(Error::new(Kind::Usage, "a stream can be read only once, so there is no dry run of it"));
     }
-    let earlier = options.earlier(tenant, &labels.source, true);
+    let earlier = options.earlier(tenant, &labels.source, true)?;
     let pool = earlier.pool(tenant)?;
     let old = earlier.entries(&pool, name.as_bytes()).take(name.as_bytes());
     let mut backup = Begun::new(tenant, options, labels, &pool, earlier)?;
@@ -292,9 +295,7 @@ struct Begun<'a> {
     session: Session<'a>,
     labels: Labels,
     started_ns: i64,
-    catalogue: StreamBuilder,
-    path_index: StreamBuilder,
-    next_index_point: u64,
+    catalogue: CatalogueBuilder,
     stats: Stats,
     /// Reads what is compared with, if anything is.
     compared: Option<SegmentPool>,
@@ -331,18 +332,8 @@ impl<'a> Begun<'a> {
         }
         let old_catalogue = compared.as_ref().zip(earlier.content);
         let old_catalogue = old_catalogue.and_then(|(pool, content)| Reference::new(pool, &content.catalogue).ok());
-        let catalogue = StreamBuilder::new(&mut session, Lane::Meta).with_reference(old_catalogue);
-        let path_index = StreamBuilder::new(&mut session, Lane::Meta);
-        Ok(Self {
-            session,
-            labels,
-            started_ns,
-            catalogue,
-            path_index,
-            next_index_point: 0,
-            stats: Stats::default(),
-            compared,
-        })
+        let catalogue = CatalogueBuilder::new(&mut session, old_catalogue);
+        Ok(Self { session, labels, started_ns, catalogue, stats: Stats::default(), compared })
     }
 
     fn reference_to(&self, old: Option<Entry>) -> Option<Reference> {
@@ -424,18 +415,11 @@ impl<'a> Begun<'a> {
     }
 
     fn add(&mut self, entry: &Entry) -> Result<()> {
-        let offset = self.catalogue.length();
-        if offset >= self.next_index_point {
-            let point = IndexPoint { path: entry.path.clone(), offset, unknown: Default::default() };
-            self.path_index.push(&mut self.session, &framed(&point))?;
-            self.next_index_point = offset + INDEX_STRIDE;
-        }
-        self.catalogue.push(&mut self.session, &framed(entry))
+        self.catalogue.add(&mut self.session, entry)
     }
 
     fn commit(mut self, paths: Vec<Blob>, command: Vec<String>) -> Result<Report> {
-        let catalogue = self.catalogue.finish(&mut self.session)?;
-        let path_index = self.path_index.finish(&mut self.session)?;
+        let (catalogue, path_index) = self.catalogue.finish(&mut self.session)?;
         let snapshot = Snapshot {
             id: self.session.new_snapshot_id(),
             source: self.labels.source,

@@ -89,7 +89,7 @@ fn decide(tenant: &Tenant, options: &Options) -> Result<Report> {
             let time_ns = match state.observed_ns {
                 Some(time_ns) => time_ns,
                 // Written since the last OBSERVED, or a dry run.
-                None => tenant.written_ns(state.number)?,
+                None => tenant.written_ns(state.order)?,
             };
             let tags = state.snapshot.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let complete = state.snapshot.stats.unreadable == 0;

@@ -3,11 +3,13 @@
 
 pub mod backup;
 pub mod browse;
+mod catalogue;
 pub mod check;
 pub mod forget;
 mod previous;
 pub mod prune;
 pub mod restore;
+pub mod rewrite;
 
 /// Watches an operation, and can stop it.
 pub trait Monitor: Send + Sync {

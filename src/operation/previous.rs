@@ -167,13 +167,14 @@ impl Plan {
         // The estimate below is less sure where there is more of everything.
         let (size, depth_max, segments_max) = match full <= SMALL_SEGMENTS {
             true => (DeltaSize::SMALL, SMALL_DEPTH_MAX, full * 2),
-            false => (DeltaSize::LARGE, COMPARED_DEPTH_MAX, full * 3 / 2),
+            false => (DeltaSize::LARGE, COMPARED_DEPTH_MAX, full * 15 / 8),
         };
         let saved_bytes = newest.stats.saved_bytes;
         let reach = state.reach(newest.id);
         let cost = RestoreCost::of(tenant, &reach)?;
         // Deltas never cost more than they save.
-        let may_rebase = is_whole && i128::from(saved_bytes) > cost.whole_bytes(&newest.stats);
+        let whole_bytes = cost.whole_bytes(&newest.stats);
+        let may_rebase = is_whole && whole_bytes > 0 && i128::from(saved_bytes) > whole_bytes;
         let rebase = Self { rebase: true, reach: SegmentSet::default(), size, saved_bytes };
         if may_rebase && cost.wear_percent(&newest.stats) > WEAR_PERCENT_MAX {
             return Some(rebase);

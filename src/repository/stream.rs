@@ -109,6 +109,33 @@ impl StreamBuilder {
         Ok(())
     }
 
+    /// Stores a stream that is stored already, chunk by chunk.
+    pub fn copy(mut self, session: &mut Session<'_>, mut from: StreamReader) -> Result<Stream> {
+        while let Some(piece) = from.next_piece()? {
+            let (segment, first, count) = match piece {
+                Piece::Zeros(bytes) => {
+                    self.push_zeros(session, bytes)?;
+                    continue;
+                }
+                Piece::Chunks { segment, first, count } => (segment, first, count),
+            };
+            for number in first..first + count {
+                let (id, bytes) = (segment.chunks.id(number as usize), segment.slice(number, 1));
+                let (id, bytes) = id.zip(bytes).ok_or_else(|| damaged("a recipe names chunks that are not there"))?;
+                let place = match session.find(id)? {
+                    Found::At(place) => place,
+                    _ => session.store(self.lane, id, bytes)?,
+                };
+                let (length, bytes) = (bytes.len() as u32, bytes.len() as u64);
+                self.digest.chunk(id, length);
+                self.length += bytes;
+                let (segment, first) = (place.segment, place.number);
+                self.add_run(session, Run::Chunks { segment, first, count: 1, bytes })?;
+            }
+        }
+        self.finish(session)
+    }
+
     fn make_room(&mut self) {
         let wanted = self.chunker.longest() + READ_BYTES;
         if self.buffer.len() - self.end < READ_BYTES / 2 {

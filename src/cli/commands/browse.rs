@@ -26,7 +26,7 @@ pub(super) fn snapshots(global: &Global, source: Option<&str>, forgotten: bool) 
         .filter(|state| state.is_live() != forgotten)
         .filter(|state| source.is_none_or(|source| state.snapshot.source == source))
         .collect();
-    live.sort_by_key(|state| state.number);
+    live.sort_by_key(|state| state.order);
     let list: Vec<_> = live
         .iter()
         .map(|state| {

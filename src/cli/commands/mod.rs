@@ -35,6 +35,10 @@ pub fn run(args: Args) -> Result<()> {
         Command::Snapshots { source, forgotten } => browse::snapshots(&global, source.as_deref(), forgotten),
         Command::Forget(args) => retention::forget_some(&global, &args),
         Command::Prune(args) => retention::prune_now(&global, &args),
+        Command::Rewrite { snapshots, exclude, reason, dry_run } => {
+            retention::rewrite(&global, &snapshots, &exclude, &reason, dry_run)
+        }
+        Command::Compact { min_used, dry_run } => retention::compact(&global, min_used, dry_run),
         Command::Undelete { snapshots, reason } => retention::undelete(&global, &snapshots, &reason),
         Command::Hold(command) => retention::hold(&global, command),
         Command::Lock { snapshot, until, compliance, reason } => {

@@ -9,15 +9,17 @@ use crate::{
     },
     error::{Error, Kind, Result},
     format::{
+        catalogue::{Entry, FileType},
         encode,
         entry::{Annex, EntryKind, Hold, Lock, Release, Retention},
     },
     id::SnapshotId,
-    operation::{browse, forget, prune},
+    operation::{browse, forget, prune, rewrite},
     policy::retention::{self, Candidate},
     repository::Tenant,
 };
 use serde_json::{Value, json};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 fn usage(what: impl Into<String>) -> Error {
     Error::new(Kind::Usage, what)
@@ -235,6 +237,87 @@ pub(super) fn undelete(global: &Global, names: &[String], reason: &str) -> Resul
     forget::undelete(&mut tenant, &ids, reason)?;
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
     print(global, json!({ "tenant": tenant.name, "undeleted": ids }), || format!("{} is back", ids.join(", ")));
+    Ok(())
+}
+
+/// Takes files out of snapshots.
+pub(super) fn rewrite(
+    global: &Global,
+    names: &[String],
+    exclude: &[String],
+    reason: &str,
+    dry_run: bool,
+) -> Result<()> {
+    let patterns = super::backup::patterns(exclude, &[])?;
+    let mut tenant = ready::tenant(global)?;
+    let ids = names.iter().map(|name| Ok(browse::find(&tenant, name)?.snapshot.id)).collect::<Result<Vec<_>>>()?;
+    let excluded = |entry: &Entry| {
+        let path = Path::new("/").join(OsStr::from_bytes(&entry.path.0));
+        patterns.matched(path, entry.file_type == FileType::Directory).is_ignore()
+    };
+    let watch = screen(global);
+    let done = rewrite::rewrite(&mut tenant, &ids, &excluded, reason, dry_run, &watch);
+    watch.end();
+    let done = done?;
+    let text = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
+    let rows: Vec<Value> = done
+        .iter()
+        .map(|one| json!({ "snapshot_id": one.old.to_string(), "new_snapshot_id": one.new.map(|id| id.to_string()), "removed": one.removed.iter().map(text).collect::<Vec<_>>(), "removed_files": one.removed_files, "removed_bytes": one.removed_bytes }))
+        .collect();
+    print(global, json!({ "tenant": tenant.name, "dry_run": dry_run, "snapshots": rows }), || {
+        let mut lines = String::new();
+        for one in &done {
+            let what = match (&one.new, one.removed.is_empty()) {
+                (Some(new), _) => format!("is replaced by {new}: "),
+                (None, true) => "stays as it is: nothing matches".into(),
+                (None, false) => "would be replaced: ".into(),
+            };
+            let removed: Vec<String> = one.removed.iter().map(text).collect();
+            lines += &format!(
+                "{} {what}{}\n",
+                one.old,
+                if removed.is_empty() {
+                    String::new()
+                } else {
+                    format!("less {} ({} files, {})", removed.join(", "), one.removed_files, size(one.removed_bytes))
+                }
+            );
+        }
+        lines
+            + "the data goes with `prune`, once no other snapshot needs it; until then `undelete` brings the old snapshots back\n"
+    });
+    Ok(())
+}
+
+/// Frees what segments hold that is not needed.
+pub(super) fn compact(global: &Global, min_used: u64, dry_run: bool) -> Result<()> {
+    let mut tenant = ready::tenant(global)?;
+    let watch = screen(global);
+    let report = rewrite::compact(&mut tenant, min_used, dry_run, &watch);
+    watch.end();
+    let report = report?;
+    let snapshots: Vec<Value> = report
+        .snapshots
+        .iter()
+        .map(|one| json!({ "snapshot_id": one.old.to_string(), "new_snapshot_id": one.new.map(|id| id.to_string()) }))
+        .collect();
+    print(
+        global,
+        json!({ "tenant": tenant.name, "dry_run": dry_run, "segments": report.segments, "stored_bytes": report.stored_bytes, "copied_bytes": report.copied_bytes, "snapshots": snapshots }),
+        || {
+            if report.segments == 0 {
+                return "nothing to do: what is stored is mostly needed, or storing it anew would take more\n".into();
+            }
+            format!(
+                "{} segments ({}) {} by {} of data, stored anew, in {} snapshots; `prune` frees them\n",
+                report.segments,
+                size(report.stored_bytes),
+                if dry_run { "would be replaced" } else { "are replaced" },
+                size(report.copied_bytes),
+                report.snapshots.len()
+            )
+        },
+    );
     Ok(())
 }
 

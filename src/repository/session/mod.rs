@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         Blob, encode,
-        entry::{About, Annex, Commit, EntryKind, Publish, Session as SessionBody},
+        entry::{About, Annex, Commit, EntryKind, Publish, Rewrite, Session as SessionBody},
         names::{self, PackKind},
         pack::{ChunkRow, PackFact, SegmentRow},
         recipe::Stream,
@@ -18,7 +18,7 @@ use crate::{
         snapshot::{Snapshot, SnapshotContent},
     },
     id::{ChunkId, Nonce, PackId, SegmentId, SnapshotId},
-    index::ChunkPlace,
+    index::{ChunkPlace, Index},
     ledger::{SegmentStatus, Tables},
     pipeline::{
         chunk::{ChunkSize, Chunker},
@@ -89,6 +89,30 @@ struct Unpublished {
     chunks: Vec<(PackId, Vec<ChunkRow>)>,
 }
 
+impl Unpublished {
+    /// Returns the annex of a snapshot's entry: what is new, and how its reach differs from another's.
+    fn annex(&self, index: &Index, reach: &SegmentSet, inherited: &SegmentSet) -> Result<Annex> {
+        for id in reach.iter() {
+            let known = self.rows.binary_search_by_key(&id, |row| row.segment).is_ok();
+            let dead = index.segment(id)?.is_none_or(|state| state.status == SegmentStatus::Dead);
+            if !known && dead {
+                return Err(Error::new(
+                    Kind::Failed,
+                    format!(
+                        "segment {id}, which this backup relied on, was deleted while it ran; no snapshot was made: repeat the backup"
+                    ),
+                ));
+            }
+        }
+        Ok(Annex {
+            rows: self.rows.clone(),
+            reach_added: SegmentSet(&reach.0 - &inherited.0),
+            reach_removed: SegmentSet(&inherited.0 - &reach.0),
+            ..Annex::empty()
+        })
+    }
+}
+
 /// A session of one tenant.
 pub struct Session<'a> {
     pub tenant: &'a mut Tenant,
@@ -111,6 +135,8 @@ pub struct Session<'a> {
     /// Chunks of this session that the index does not have yet.
     fresh: HashMap<ChunkId, ChunkPlace>,
     cursor: Option<(SegmentId, ChunkList, u32)>,
+    /// What is needed of these segments, or of deltas upon them, is stored anew.
+    pub avoided: SegmentSet,
     reach: SegmentSet,
     published_at_ns: i64,
     unpublished_bytes: u64,
@@ -184,6 +210,7 @@ impl<'a> Session<'a> {
             unpublished: Unpublished::default(),
             fresh: HashMap::new(),
             cursor: None,
+            avoided: SegmentSet::default(),
             reach: SegmentSet::default(),
             published_at_ns,
             unpublished_bytes: 0,
@@ -285,6 +312,9 @@ impl<'a> Session<'a> {
 
     /// Adds a segment and its bases to the reach, unless one of them is condemned, dead or damaged.
     fn rely_on(&mut self, segment: SegmentId) -> Result<bool> {
+        if self.avoided.contains(segment) {
+            return Ok(false);
+        }
         if self.reach.contains(segment) {
             return Ok(true);
         }
@@ -451,45 +481,67 @@ impl<'a> Session<'a> {
     pub fn commit(mut self, mut snapshot: Snapshot, content: &SnapshotContent) -> Result<(Snapshot, Vec<String>)> {
         self.flush()?;
         let published = std::mem::take(&mut self.unpublished);
-        let plain = encode(content);
-        let tenant = &*self.tenant;
-        let sealed = tenant.keys.seal(
-            SealedKind::SnapshotContent,
-            tenant.suite()?,
-            tenant.state.epoch,
-            &plain,
-            tenant.environment.as_ref(),
-        )?;
-        snapshot.content = Blob(sealed);
+        snapshot.content = self.sealed(content)?;
         snapshot.stats.new_bytes = self.new_bytes;
         [snapshot.stats.stored_bytes, snapshot.stats.metadata_bytes] = self.stored_bytes();
         [snapshot.stats.delta_plain_bytes, snapshot.stats.delta_bytes] = self.delta_bytes;
         let (number, reach, saved_bytes) = (self.number, std::mem::take(&mut self.reach), self.saved_bytes);
         self.tenant.append("backup", |state, index| {
-            for id in reach.iter() {
-                let known = published.rows.binary_search_by_key(&id, |row| row.segment).is_ok();
-                let dead = index.segment(id)?.is_none_or(|state| state.status == SegmentStatus::Dead);
-                if !known && dead {
-                    return Err(Error::new(Kind::Failed, format!("segment {id}, which this backup relied on, was deleted while it ran; no snapshot was made: repeat the backup")));
-                }
-            }
             let newest = state.live().into_iter().rev().find(|other| other.snapshot.source == snapshot.source);
             snapshot.parent = newest.map(|other| other.snapshot.id);
             let saved_before = newest.map_or(0, |other| other.snapshot.stats.saved_bytes);
             snapshot.stats.saved_bytes = saved_before.saturating_add(saved_bytes);
-            let inherited: SegmentSet = newest.map(|other| state.reach(other.snapshot.id)).unwrap_or_default();
-            let commit = Commit { session: number, packs: published.packs.clone(), snapshot: snapshot.clone(), close: true, unknown: Default::default() };
-            let annex = Annex {
-                rows: published.rows.clone(),
-                reach_added: SegmentSet(&reach.0 - &inherited.0),
-                reach_removed: SegmentSet(&inherited.0 - &reach.0),
-                ..Annex::empty()
-            };
+            let inherited = newest.map(|other| state.reach(other.snapshot.id)).unwrap_or_default();
+            let annex = published.annex(index, &reach, &inherited)?;
+            let (packs, snapshot) = (published.packs.clone(), snapshot.clone());
+            let commit = Commit { session: number, packs, snapshot, close: true, unknown: Default::default() };
             Ok((EntryKind::Commit, encode(&commit), annex))
         })?;
         self.remember_published(published)?;
         self.tenant.checkpoint_since(number);
         Ok((snapshot, self.warnings))
+    }
+
+    /// Puts a snapshot in the place of one that is live: `snapshot.parent` and `content` are filled in
+    /// here. What it needs is what was stored or relied on since the last one. The session goes on.
+    pub fn replace(
+        &mut self,
+        replaces: SnapshotId,
+        mut snapshot: Snapshot,
+        content: &SnapshotContent,
+        reason: &str,
+    ) -> Result<Snapshot> {
+        self.flush()?;
+        let published = std::mem::take(&mut self.unpublished);
+        snapshot.content = self.sealed(content)?;
+        snapshot.parent = Some(replaces);
+        // What the next one needs is counted anew, from its first chunk on.
+        let (session, reach) = (self.number, std::mem::take(&mut self.reach));
+        self.cursor = None;
+        self.tenant.append("rewrite", |state, index| {
+            let old = state.snapshots.get(&replaces).filter(|old| old.is_live() && !state.is_protected(old));
+            if old.is_none() {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("snapshot {replaces} was forgotten, held or locked meanwhile: it was not rewritten"),
+                ));
+            }
+            let annex = published.annex(index, &reach, &state.reach(replaces))?;
+            let (packs, snapshot) = (published.packs.clone(), snapshot.clone());
+            let unknown = Default::default();
+            let rewrite = Rewrite { session, packs, snapshot, replaces, reason: reason.into(), unknown };
+            Ok((EntryKind::Rewrite, encode(&rewrite), annex))
+        })?;
+        self.remember_published(published)?;
+        Ok(snapshot)
+    }
+
+    fn sealed(&self, content: &SnapshotContent) -> Result<Blob> {
+        let tenant = &*self.tenant;
+        let (suite, epoch) = (tenant.suite()?, tenant.state.epoch);
+        let environment = tenant.environment.as_ref();
+        let sealed = tenant.keys.seal(SealedKind::SnapshotContent, suite, epoch, &encode(content), environment);
+        Ok(Blob(sealed?))
     }
 
     /// Ends the session without a snapshot. What was published stays usable until it is pruned.

@@ -1,0 +1,40 @@
+//! A catalogue and its path index, as they grow.
+
+use crate::{
+    error::Result,
+    format::{
+        catalogue::{Entry, INDEX_STRIDE, IndexPoint, framed},
+        recipe::Stream,
+    },
+    repository::{Lane, Reference, Session, StreamBuilder},
+};
+
+pub(super) struct CatalogueBuilder {
+    catalogue: StreamBuilder,
+    path_index: StreamBuilder,
+    next_index_point: u64,
+}
+
+impl CatalogueBuilder {
+    /// `old` is what it is compared with.
+    pub(super) fn new(session: &mut Session<'_>, old: Option<Reference>) -> Self {
+        let catalogue = StreamBuilder::new(session, Lane::Meta).with_reference(old);
+        Self { catalogue, path_index: StreamBuilder::new(session, Lane::Meta), next_index_point: 0 }
+    }
+
+    /// Appends an entry; they come sorted.
+    pub(super) fn add(&mut self, session: &mut Session<'_>, entry: &Entry) -> Result<()> {
+        let offset = self.catalogue.length();
+        if offset >= self.next_index_point {
+            let point = IndexPoint { path: entry.path.clone(), offset, unknown: Default::default() };
+            self.path_index.push(session, &framed(&point))?;
+            self.next_index_point = offset + INDEX_STRIDE;
+        }
+        self.catalogue.push(session, &framed(entry))
+    }
+
+    /// Returns the catalogue and its path index.
+    pub(super) fn finish(self, session: &mut Session<'_>) -> Result<(Stream, Stream)> {
+        Ok((self.catalogue.finish(session)?, self.path_index.finish(session)?))
+    }
+}
