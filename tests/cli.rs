@@ -505,6 +505,11 @@ fn forget_prune_hold_and_policy_say_what_they_do() {
     place.ok(&["lock", &all[0], "--until", "2199-12-31", "--compliance"]);
     place.fails(&["lock", &all[0], "--until", "2030-01-01", "--reason", "x"], 17, "cannot be shortened");
     place.fails(&["forget", &all[0]], 17, "locked");
+    place.fails(&["rewrite", &all[0], "--exclude", "x", "--reason", "r"], 17, "held or locked");
+    place.fails(&["rewrite", "latest", "--exclude", "/**", "--reason", "r"], 2, "nothing was changed");
+    let rewritten = place.json(&["rewrite", "latest", "--exclude", "nothing-like-it", "--reason", "r"]);
+    assert!(rewritten["snapshots"][0]["new_snapshot_id"].is_null(), "{rewritten}");
+    assert_eq!(place.json(&["compact", "--dry-run"])["segments"], 0);
     // Policy.
     place.fails(&["policy", "set"], 2, "nothing was changed");
     place.fails(&["policy", "set", "--keep-daily", "7", "--time-zone", "Mars/Olympus"], 2, "Mars/Olympus");

@@ -58,6 +58,9 @@ impl Options {
     }
 
     fn earlier(&self, tenant: &mut Tenant, source: &str, is_whole: bool) -> Result<Earlier> {
+        if tenant.keys.gear.is_none() {
+            return Err(tenant.keys.missing("backing up"));
+        }
         tenant.read_chunk_tables()?;
         Ok(Earlier::find(tenant, source, self.compare(tenant, source) != Compare::Never, is_whole))
     }
