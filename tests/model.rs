@@ -156,13 +156,14 @@ fn fold(entries: &[Written]) -> (Ledger, Vec<bool>) {
                 });
                 (AGENT, EntryKind::Commit, body, Annex { rows, reach_added: reach, ..Annex::empty() })
             }
-            Written::Retire(id) => {
+            Written::Retire(id) | Written::Undelete(id) => {
+                let is_retire = matches!(entry, Written::Retire(_));
                 let body = encode(&Snapshots {
                     snapshots: vec![SnapshotId([*id; 16])],
                     reason: String::new(),
                     unknown: Default::default(),
                 });
-                (OWNER, EntryKind::Retire, body, Annex::empty())
+                (OWNER, if is_retire { EntryKind::Retire } else { EntryKind::Undelete }, body, Annex::empty())
             }
             Written::Condemn(ids) => (OWNER, EntryKind::Condemn, segments_body(None), names(&set(ids))),
             Written::Dead { condemn, segments } => {
@@ -176,14 +177,6 @@ fn fold(entries: &[Written]) -> (Ledger, Vec<bool>) {
                     unknown: Default::default(),
                 });
                 (OWNER, EntryKind::Fence, body, Annex::empty())
-            }
-            Written::Undelete(id) => {
-                let body = encode(&Snapshots {
-                    snapshots: vec![SnapshotId([*id; 16])],
-                    reason: String::new(),
-                    unknown: Default::default(),
-                });
-                (OWNER, EntryKind::Undelete, body, Annex::empty())
             }
             Written::Repack { session, moved } => {
                 let rows = moved.iter().map(|(id, from)| {

@@ -454,7 +454,7 @@ impl State {
             let snapshot = self.live_snapshot(*id)?;
             let shortens = snapshot.locked_until_ns.is_some_and(|until| lock.until_ns < until)
                 || (snapshot.compliance && !lock.compliance);
-            let unlocked = snapshot.locked_until_ns.is_none_or(|until| until <= self.observed_ns);
+            let unlocked = !self.is_locked(snapshot);
             require(!shortens || unlocked || !snapshot.compliance, || {
                 format!("the compliance lock of snapshot {id} cannot be shortened")
             })?;

@@ -61,8 +61,7 @@ impl State {
 
     /// Says whether a hold or an unexpired lock protects a snapshot.
     pub fn is_protected(&self, snapshot: &SnapshotState) -> bool {
-        let locked = snapshot.locked_until_ns.is_some_and(|until| until > self.observed_ns);
-        locked || self.holds.values().any(|hold| hold.covers(snapshot))
+        self.is_locked(snapshot) || self.holds.values().any(|hold| hold.covers(snapshot))
     }
 
     /// Says whether anything at all is protected.

@@ -1,6 +1,7 @@
 //! Rewrite: files that should never have been backed up are taken out of snapshots, on record. Each
 //! snapshot is replaced by one that is equal but for them. What lies in one segment with their data is stored
-//! anew, so that all of it goes with the next prune, unless other snapshots need it.
+//! anew, so that all of it goes with the next prune, unless other snapshots need it. Compact: likewise, what
+//! is needed of segments that are mostly garbage.
 
 use super::{
     Monitor,

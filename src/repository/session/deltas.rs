@@ -274,18 +274,19 @@ impl Session<'_> {
             (Some(head), _) => head.clone(),
             // What cannot be read is not compared with.
             (None, Some(deltas)) => {
+                if self.heads.len() >= HEADS_MAX {
+                    self.heads.clear();
+                }
                 let state = self.tenant.index.segment(run.segment)?;
                 let read =
                     state.filter(|state| deltas.may_read(state)).map(|_| deltas.pool.segments().head(run.segment));
                 let Some(Ok(head)) = read else { return Ok(()) };
-                Arc::new(head)
+                let head = Arc::new(head);
+                self.heads.insert(run.segment, head.clone());
+                head
             }
             (None, None) => return Ok(()),
         };
-        if self.heads.len() >= HEADS_MAX {
-            self.heads.clear();
-        }
-        self.heads.insert(run.segment, head.clone());
         head.earlier(run.first, run.count).into_iter().try_for_each(|run| self.resolve(run, found))
     }
 
