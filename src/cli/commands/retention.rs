@@ -283,6 +283,9 @@ pub(super) fn rewrite(
                 }
             );
         }
+        if done.iter().all(|one| one.new.is_none()) {
+            return lines;
+        }
         lines
             + "the data goes with `prune`, once no other snapshot needs it; until then `undelete` brings the old snapshots back\n"
     });
