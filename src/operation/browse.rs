@@ -16,7 +16,7 @@ use crate::{
 use std::{cmp::Ordering, io::Read, marker::PhantomData};
 
 /// How many bytes of opened segments a reader keeps.
-pub const POOL_BYTES: usize = 48 << 20;
+pub const POOL_BYTES: usize = 96 << 20;
 
 /// Makes the pool that an operation reads through.
 pub fn pool(tenant: &Tenant) -> Result<SegmentPool> {

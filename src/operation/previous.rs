@@ -54,8 +54,11 @@ const COMPARED_DEPTH_MAX: u8 = 1;
 const SMALL_SEGMENTS: u64 = 16;
 const SMALL_DEPTH_MAX: u8 = 3;
 
-/// When a restore reads so many percent more than whole data has, all is stored whole again.
-const WEAR_PERCENT_MAX: i128 = 20;
+/// When a restore reads so many percent more than whole data has, all is stored whole again: counting
+/// what the next backup may add, ...
+const WEAR_PERCENT_MAX: i128 = 25;
+/// ... so many times what the last one did: days are not alike.
+const UNLIKE: i128 = 2;
 
 /// What a restore has to open.
 #[derive(Default)]
@@ -108,9 +111,11 @@ impl RestoreCost {
         i128::from(newest.logical_bytes) * sealed / plain.max(1)
     }
 
-    /// Returns by how many percent of whole data's bytes a restore reads more than those.
+    /// Returns by how many percent of whole data's bytes a restore is likely to read more than those
+    /// after the next backup.
     fn wear_percent(&self, newest: &Stats) -> i128 {
-        i128::from(self.bytes) * 100 / self.whole_bytes(newest).max(1) - 100
+        let next = i128::from(self.bytes) + i128::from(newest.delta_bytes) * UNLIKE;
+        next * 100 / self.whole_bytes(newest).max(1) - 100
     }
 }
 

@@ -164,7 +164,7 @@ fn compress_delta(bytes: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
         // tables above cannot hold every place, also worth looking for at every sixteenth.
         CParameter::EnableLongDistanceMatching(true),
         CParameter::LdmMinMatch(32),
-        CParameter::LdmHashRateLog(if window_log > 23 { 4 } else { 7 }),
+        CParameter::LdmHashRateLog(if window_log > 22 { 4 } else { 7 }),
     ];
     for parameter in parameters {
         context.set_parameter(parameter).ok()?;
