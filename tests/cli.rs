@@ -487,6 +487,11 @@ fn forget_prune_hold_and_policy_say_what_they_do() {
     // A hold beats rules and people.
     let hold = place.json(&["hold", "place", &all[0], "--case", "C-1", "--reason", "inquiry"])["hold"].to_string();
     place.fails(&["forget", &all[0]], 17, "held for C-1");
+    // What a hold costs: random bytes are needed by their own snapshot alone.
+    let alone = place.json(&["snapshots"])["snapshots"][0]["protected_alone_bytes"].as_u64().unwrap();
+    let stats = place.json(&["stats"]);
+    assert_eq!((&stats["protected_snapshots"], &stats["protected_only_bytes"]), (&1.into(), &alone.into()));
+    assert!((300_000..310_000).contains(&alone) && stats["protected_bytes"].as_u64() >= Some(alone), "{stats}");
     place.fails(&["hold", "release", "999", "--reason", "x"], 2, "no hold 999");
     let done = place.json(&["forget", "--keep-last", "1", "--prune"]);
     assert_eq!(done["forgotten"].as_array().unwrap().len(), 2);
@@ -530,4 +535,44 @@ fn forget_prune_hold_and_policy_say_what_they_do() {
     }
     assert_eq!(by_steward(&["cat", "latest:x"]).status.code(), Some(17));
     assert!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().is_empty());
+}
+
+/// The repository's default reaches tenants that are there and those that come later, but not those with
+/// rules of their own; whoever holds the tenant's key alone sees it too.
+#[test]
+fn rules_are_inherited_from_the_repository_by_tenants_and_by_sources() {
+    let place = Place::new();
+    place.ok(&["tenant", "create", "own"]);
+    place.ok(&["policy", "set", "--tenant", "own", "--keep-last", "3"]);
+    place.ok(&["policy", "set", "--tenant", "t", "--source", "db", "--keep-last", "4"]);
+    let kept = |tenant: &str| {
+        let shown = place.json(&["policy", "show", "--tenant", tenant]);
+        (shown["keep_from"].as_str().unwrap().to_owned(), shown["keep"]["last"].clone(), shown["sources"].clone())
+    };
+    assert_eq!((kept("t").0, kept("t").1), ("built in".into(), serde_json::Value::Null));
+    place.fails(&["policy", "set", "--default"], 2, "nothing was changed");
+    place.fails(&["policy", "set", "--default", "--keep-last", "9", "--source", "x"], 2, "cannot be used");
+    let set = place.json(&["policy", "set", "--default", "--keep-last", "9"]);
+    assert_eq!((set["told"].as_array().unwrap().len(), set["not_told"].as_array().unwrap().len()), (2, 0));
+    place.ok(&["tenant", "create", "later"]);
+    for tenant in ["t", "later"] {
+        assert_eq!((kept(tenant).0, kept(tenant).1), ("repository".into(), 9.into()), "{tenant}");
+    }
+    assert_eq!((kept("own").0, kept("own").1), ("tenant".into(), 3.into()));
+    let db = &kept("t").2["db"];
+    assert_eq!((&db["keep_from"], &db["keep"]["last"]), (&"source".into(), &4.into()));
+    // It changes for all of them, once more.
+    place.ok(&["policy", "set", "--default", "--keep-last", "8"]);
+    assert_eq!((kept("later").1, kept("own").1), (8.into(), 3.into()));
+    let steward = place.path("steward");
+    place.ok(&["key", "export", "--circle", "steward", "--tenant", "t", steward.to_str().unwrap()]);
+    let shown = place.command(&["policy", "show", "--json"]).env("STRONGROOM_KEY_FILE", &steward).output().unwrap();
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("\"last\":8"));
+    // A tenant that belongs to somebody else: the operator may not set its rules, and says so.
+    let other = place.path("other");
+    place.ok(&["key", "generate", other.to_str().unwrap()]);
+    place.ok(&["tenant", "create", "theirs", "--owner", &format!("{}.pub", other.display())]);
+    let set = place.json(&["policy", "set", "--default", "--keep-last", "7"]);
+    assert_eq!(set["not_told"][0]["tenant"], "theirs", "{set}");
+    assert_eq!(kept("theirs").1, 8);
 }

@@ -87,6 +87,7 @@ impl Ledger {
                 sources: Default::default(),
                 retention: None,
                 compare: None,
+                inherited: None,
                 unknown: Default::default(),
             },
             unknown: Default::default(),

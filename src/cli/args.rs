@@ -221,10 +221,14 @@ pub enum DeltaArg {
 pub enum PolicyCommand {
     /// Show it
     Show,
-    /// Change it, for the tenant or for one source; later backups follow it
+    /// Change it, for the tenant, for one source, or for all tenants; later backups follow it
     Set {
         #[arg(long)]
         source: Option<String>,
+        /// The repository's default (--keep-... only): for all tenants that have no rules of their own, now
+        /// and later
+        #[arg(long, conflicts_with_all = ["source", "chunk_size", "delta"])]
+        default: bool,
         /// Average chunk, 4KiB to 1MiB, or fixed:SIZE; data that is cut differently is stored anew
         #[arg(long, value_name = "SIZE")]
         chunk_size: Option<String>,

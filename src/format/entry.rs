@@ -262,11 +262,14 @@ record! {
         1 fixed: bool,
         /// Sources that differ.
         2 sources: BTreeMap<String, SourcePolicy>,
-        /// Without, 30 daily, 12 weekly, 12 monthly and 7 yearly snapshots stay.
+        /// Without, as `inherited` says.
         3 retention: Option<Retention>,
         /// What new data is compared with: 0 what can be read without asking a far store, 1 nothing,
         /// 2 all that pays.
         4 compare: Option<u8>,
+        /// The repository's default, as its operator told it last. Without, 30 daily, 12 weekly, 12
+        /// monthly and 7 yearly snapshots stay.
+        5 inherited: Option<Retention>,
     }
 
     /// What a source's policy says instead of the tenant's.

@@ -30,21 +30,26 @@ impl State {
 
     /// Returns the union of the reaches of all live snapshots.
     pub fn live_reach(&self) -> SegmentSet {
-        // Each chain is walked once: a snapshot's reach is kept until its children have used it.
+        let mut union = SegmentSet::default();
+        self.each_reach(|_, reach| union.0 |= &reach.0);
+        union
+    }
+
+    /// Hands out all live snapshots with their reaches.
+    pub fn each_reach(&self, mut each: impl FnMut(&SnapshotState, &SegmentSet)) {
+        // Each chain is walked once: a snapshot's reach is kept for its children.
         let mut reaches: BTreeMap<SnapshotId, SegmentSet> = BTreeMap::new();
         let mut by_number: Vec<_> = self.snapshots.values().collect();
         by_number.sort_by_key(|snapshot| snapshot.number);
-        let mut union = SegmentSet::default();
         for state in by_number {
             let mut reach = state.snapshot.parent.and_then(|parent| reaches.get(&parent).cloned()).unwrap_or_default();
             reach.0 -= &state.reach_removed.0;
             reach.0 |= &state.reach_added.0;
             if state.is_live() {
-                union.0 |= &reach.0;
+                each(state, &reach);
             }
             reaches.insert(state.snapshot.id, reach);
         }
-        union
     }
 
     /// Iterates over the live snapshots, oldest first.

@@ -6,6 +6,7 @@ use crate::{
     format::{
         encode,
         entry::{Annex, EntryKind, Retention, Snapshots},
+        segment_set::SegmentSet,
     },
     id::SnapshotId,
     ledger::{SegmentStatus, SnapshotState, State, Tables},
@@ -43,10 +44,56 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// Returns the rules for a source: its own, else the tenant's, else the default.
-pub fn rules_of(state: &State, source: &str) -> Retention {
-    let own = state.policy.sources.get(source).and_then(|policy| policy.retention.clone());
-    own.or_else(|| state.policy.retention.clone()).unwrap_or_else(retention::default_rules)
+/// Returns the rules for a source, and whose they are: its own, else the tenant's, else the repository's.
+pub fn rules_of(state: &State, source: Option<&str>) -> (Retention, &'static str) {
+    let policy = &state.policy;
+    let own = source.and_then(|source| policy.sources.get(source)?.retention.as_ref());
+    let found = [(own, "source"), (policy.retention.as_ref(), "tenant"), (policy.inherited.as_ref(), "repository")];
+    let found = found.into_iter().find_map(|(rules, whose)| Some((rules?.clone(), whose)));
+    found.unwrap_or_else(|| (retention::default_rules(), "built in"))
+}
+
+/// What is left of holds and locks if they are looked at as a cost.
+#[derive(Debug, Default)]
+pub struct ProtectedCost {
+    pub snapshots: u64,
+    /// Sealed bytes that they need.
+    pub bytes: u64,
+    /// Sealed bytes that nothing else needs: what goes if the holds and locks and then the snapshots do.
+    pub only_bytes: u64,
+    /// Of each, the sealed bytes that no other snapshot needs.
+    pub alone_bytes: BTreeMap<SnapshotId, u64>,
+}
+
+/// Says what holds and locks cost.
+pub fn protected_cost(tenant: &Tenant) -> Result<ProtectedCost> {
+    let state = &tenant.state;
+    let [mut held, mut free, mut once, mut twice] = <[SegmentSet; 4]>::default();
+    let mut each = Vec::new();
+    state.each_reach(|snapshot, reach| {
+        twice.0 |= &once.0 & &reach.0;
+        once.0 |= &reach.0;
+        if state.is_protected(snapshot) {
+            held.0 |= &reach.0;
+            each.push((snapshot.snapshot.id, reach.clone()));
+        } else {
+            free.0 |= &reach.0;
+        }
+    });
+    let bytes = |set: SegmentSet| -> Result<u64> {
+        let mut bytes = 0;
+        for id in set.iter() {
+            bytes += tenant.index.segment(id)?.map_or(0, |segment| u64::from(segment.length));
+        }
+        Ok(bytes)
+    };
+    let mut cost = ProtectedCost { snapshots: each.len() as u64, ..Default::default() };
+    for (id, reach) in each {
+        cost.alone_bytes.insert(id, bytes(SegmentSet(&reach.0 - &twice.0))?);
+    }
+    cost.only_bytes = bytes(SegmentSet(&held.0 - &free.0))?;
+    cost.bytes = bytes(held)?;
+    Ok(cost)
 }
 
 /// Retires what no rule keeps. What is held or locked stays, whatever the rules.
@@ -81,7 +128,7 @@ fn decide(tenant: &Tenant, options: &Options) -> Result<Report> {
     }
     let mut report = Report::default();
     for (source, snapshots) in by_source {
-        let rules = options.rules.clone().unwrap_or_else(|| rules_of(&tenant.state, source));
+        let rules = options.rules.clone().unwrap_or_else(|| rules_of(&tenant.state, Some(source)).0);
         let zone = zone(&rules)?;
         let mut states = BTreeMap::new();
         let mut candidates = Vec::new();
@@ -196,7 +243,7 @@ pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> 
     })?;
     // Later backups may rely on what was condemned meanwhile.
     tenant.append_if("undelete", |state, index| {
-        let mut condemned = crate::format::segment_set::SegmentSet::default();
+        let mut condemned = SegmentSet::default();
         for segment in snapshots.iter().flat_map(|id| state.reach(*id).iter().collect::<Vec<_>>()) {
             let found = index.segment(segment)?;
             if found.is_some_and(|found| found.status == SegmentStatus::Condemned) {

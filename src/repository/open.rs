@@ -263,7 +263,7 @@ impl Repository {
         owner: ScopeId,
         ledger: &str,
         new: &NewTenant,
-        retention: Option<Retention>,
+        inherited: Option<Retention>,
     ) -> Result<Hash> {
         let environment = self.environment.as_ref();
         let keys = Keys::generate(owner, environment);
@@ -316,8 +316,9 @@ impl Repository {
                 chunk_bytes,
                 fixed,
                 sources: Default::default(),
-                retention,
+                retention: None,
                 compare: None,
+                inherited,
                 unknown: Default::default(),
             },
             unknown: Default::default(),

@@ -12,7 +12,10 @@ use crate::{
     },
     error::Result,
     format::catalogue::{Entry, FileType},
-    operation::{browse, forget::protections},
+    operation::{
+        browse,
+        forget::{protected_cost, protections},
+    },
 };
 use serde_json::{Value, json};
 use std::{os::unix::ffi::OsStrExt, path::Path};
@@ -27,11 +30,12 @@ pub(super) fn snapshots(global: &Global, source: Option<&str>, forgotten: bool) 
         .filter(|state| source.is_none_or(|source| state.snapshot.source == source))
         .collect();
     live.sort_by_key(|state| state.order);
+    let alone_bytes = protected_cost(&tenant)?.alone_bytes;
     let list: Vec<_> = live
         .iter()
         .map(|state| {
             let snapshot = &state.snapshot;
-            json!({ "snapshot_id": snapshot.id.to_string(), "source": snapshot.source, "kind": snapshot.kind, "tags": snapshot.tags, "host": snapshot.host, "started": time(snapshot.started_ns), "started_ns": snapshot.started_ns, "finished_ns": snapshot.finished_ns, "entry": state.number, "protected_by": protections(&tenant.state, state), "stats": stats_json(&snapshot.stats) })
+            json!({ "snapshot_id": snapshot.id.to_string(), "source": snapshot.source, "kind": snapshot.kind, "tags": snapshot.tags, "host": snapshot.host, "started": time(snapshot.started_ns), "started_ns": snapshot.started_ns, "finished_ns": snapshot.finished_ns, "entry": state.number, "protected_by": protections(&tenant.state, state), "protected_alone_bytes": alone_bytes.get(&snapshot.id), "stats": stats_json(&snapshot.stats) })
         })
         .collect();
     print(global, json!({ "tenant": tenant.name, "snapshots": list }), || {
@@ -44,8 +48,10 @@ pub(super) fn snapshots(global: &Global, source: Option<&str>, forgotten: bool) 
             let tags: String = snapshot.tags.iter().map(|(key, value)| format!(" {key}={value}")).collect();
             let protected: String =
                 protections(&tenant.state, state).iter().map(|protection| format!(" [{protection}]")).collect();
+            let cost = alone_bytes.get(&snapshot.id).filter(|_| !protected.is_empty());
+            let cost = cost.map_or(String::new(), |bytes| format!(" (alone needs {})", size(*bytes)));
             text += &format!(
-                "{:.12}  {:19}  {:>10}  {:>10}  {:>8}  {}{tags}{protected}\n",
+                "{:.12}  {:19}  {:>10}  {:>10}  {:>8}  {}{tags}{protected}{cost}\n",
                 snapshot.id.to_string(),
                 time(snapshot.started_ns),
                 size(stats.logical_bytes),

@@ -25,7 +25,8 @@ pub fn run(args: Args) -> Result<()> {
         Command::Tenant(TenantCommand::List) => owners::tenant_list(&global),
         Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),
         Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
-        Command::Policy(PolicyCommand::Set { source, chunk_size, delta, keep }) => {
+        Command::Policy(PolicyCommand::Set { default: true, keep, .. }) => owners::policy_default(&global, &keep),
+        Command::Policy(PolicyCommand::Set { source, chunk_size, delta, keep, .. }) => {
             owners::policy_set(&global, source, chunk_size.as_deref(), delta, &keep)
         }
         Command::Policy(PolicyCommand::Simulate { source, years, every_hours, keep }) => {

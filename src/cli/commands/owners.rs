@@ -9,12 +9,12 @@ use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         encode,
-        entry::{Annex, EntryKind, Retention},
+        entry::{Annex, EntryKind, Policy, Retention},
         key::Circle,
         sealed::Suite,
     },
+    operation::forget::rules_of,
     pipeline::chunk::ChunkSize,
-    policy::retention::default_rules,
     repository::{Identity, NewTenant, PublicIdentity, Tenant},
 };
 use serde_json::json;
@@ -162,8 +162,8 @@ fn chunks(bytes: u32, fixed: bool) -> String {
 
 pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
     let policy = &tenant.state.policy;
-    let all = policy.retention.clone().unwrap_or_else(default_rules);
-    let of = |bytes, fixed, rules: &Retention| json!({ "chunk_bytes": bytes, "chunk_fixed": fixed, "keep": rules_json(rules) });
+    let all = rules_of(&tenant.state, None);
+    let of = |bytes, fixed, (rules, whose): &(Retention, &str)| json!({ "chunk_bytes": bytes, "chunk_fixed": fixed, "keep": rules_json(rules), "keep_from": whose });
     let sources: BTreeMap<_, _> = policy
         .sources
         .iter()
@@ -172,7 +172,7 @@ pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
                 0 => (policy.chunk_bytes, policy.fixed),
                 bytes => (bytes, source.fixed),
             };
-            (name, (bytes, fixed, source.retention.clone().unwrap_or_else(|| all.clone())))
+            (name, (bytes, fixed, rules_of(&tenant.state, Some(name))))
         })
         .collect();
     let mut object = of(policy.chunk_bytes, policy.fixed, &all);
@@ -181,8 +181,14 @@ pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
     object["sources"] =
         sources.iter().map(|(name, (bytes, fixed, rules))| ((*name).clone(), of(*bytes, *fixed, rules))).collect();
     print(global, object, || {
-        let line =
-            |bytes, fixed, rules: &Retention| format!("chunks {}, keep {}", chunks(bytes, fixed), rules_text(rules));
+        let line = |bytes, fixed, (rules, whose): &(Retention, &str)| {
+            let from = match *whose {
+                "repository" => " (the repository's default)",
+                "built in" => " (built in)",
+                _ => "",
+            };
+            format!("chunks {}, keep {}{from}", chunks(bytes, fixed), rules_text(rules))
+        };
         let mut text = line(policy.chunk_bytes, policy.fixed, &all) + "\n";
         for (name, (bytes, fixed, rules)) in &sources {
             text += &format!("{name}: {}\n", line(*bytes, *fixed, rules));
@@ -235,4 +241,38 @@ pub(super) fn policy_set(
         Ok((EntryKind::Policy, encode(&policy), Annex::empty()))
     })?;
     policy_show(global, &tenant)
+}
+
+/// Sets the repository's default, and tells it to all tenants: what holds for a tenant is always in its own
+/// ledger.
+pub(super) fn policy_default(global: &Global, keep: &KeepArgs) -> Result<()> {
+    let rules = rules_from(keep)?
+        .ok_or_else(|| Error::new(Kind::Usage, "what is to be the default? --keep-...; nothing was changed"))?;
+    let repository = ready::repository(global)?;
+    repository.own_ledger()?.append("policy set", |state, _| {
+        let policy = Policy { retention: Some(rules.clone()), ..state.policy.clone() };
+        Ok((EntryKind::Policy, encode(&policy), Annex::empty()))
+    })?;
+    let (mut told, mut not_told) = (Vec::new(), Vec::new());
+    for (name, id, _) in repository.tenants()? {
+        let tell = |mut tenant: Tenant| {
+            tenant.append_if("policy set", |state, _| {
+                let policy = Policy { inherited: Some(rules.clone()), ..state.policy.clone() };
+                Ok((policy != state.policy).then(|| (EntryKind::Policy, encode(&policy), Annex::empty())))
+            })
+        };
+        match repository.tenant(&id.to_string()).and_then(tell) {
+            Ok(_) => told.push(name),
+            Err(error) => not_told.push((name, error.to_string())),
+        }
+    }
+    let failed: Vec<_> = not_told.iter().map(|(name, why)| json!({ "tenant": name, "why": why })).collect();
+    print(global, json!({ "keep": rules_json(&rules), "told": told, "not_told": failed }), || {
+        let mut text = format!("keep {}: the default of {} tenants, and of new ones\n", rules_text(&rules), told.len());
+        for (name, why) in &not_told {
+            text += &format!("NOT of {name}: {why}\n");
+        }
+        text
+    });
+    Ok(())
 }

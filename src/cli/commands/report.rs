@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, Result},
     format::{entry::EntryKind, snapshot::Stats},
     ledger::SegmentStatus,
-    operation::check,
+    operation::{check, forget::protected_cost},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -92,10 +92,11 @@ pub(super) fn stats(global: &Global) -> Result<()> {
         *depths.entry(state.depth).or_default() += u64::from(state.status != SegmentStatus::Dead);
         Ok(true)
     })?;
+    let held = protected_cost(&tenant)?;
     let of = |count: u64, stats: &Stats| json!({ "snapshots": count, "logical_bytes": stats.logical_bytes, "deduplicated_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes + stats.metadata_bytes, "delta_plain_bytes": stats.delta_plain_bytes, "delta_bytes": stats.delta_bytes });
     let by_source: BTreeMap<_, _> =
         sources.iter().map(|(source, (count, stats))| (source, of(*count, stats))).collect();
-    let object = json!({ "tenant": tenant.name, "packs": packs, "pack_bytes": stored, "logical_bytes": total.logical_bytes, "deduplicated_bytes": total.new_bytes, "stored_bytes": total.stored_bytes + total.metadata_bytes, "delta_plain_bytes": total.delta_plain_bytes, "delta_bytes": total.delta_bytes, "segments_by_depth": depths, "sources": by_source });
+    let object = json!({ "tenant": tenant.name, "packs": packs, "pack_bytes": stored, "logical_bytes": total.logical_bytes, "deduplicated_bytes": total.new_bytes, "stored_bytes": total.stored_bytes + total.metadata_bytes, "delta_plain_bytes": total.delta_plain_bytes, "delta_bytes": total.delta_bytes, "segments_by_depth": depths, "protected_snapshots": held.snapshots, "protected_bytes": held.bytes, "protected_only_bytes": held.only_bytes, "sources": by_source });
     print(global, object, || {
         let mut text = format!(
             "{:>10}  {:>12}  {:>10}  {:>7}  {:>22}  source\n",
@@ -115,7 +116,16 @@ pub(super) fn stats(global: &Global) -> Result<()> {
         sources.iter().for_each(|(source, (_, stats))| line(stats, source));
         line(&total, &format!("= tenant {}", tenant.name));
         let depths: Vec<_> = depths.iter().map(|(depth, count)| format!("{count} of depth {depth}")).collect();
-        format!("{text}{packs} packs, {}; segments: {}", size(stored), depths.join(", "))
+        text += &format!("{packs} packs, {}; segments: {}\n", size(stored), depths.join(", "));
+        match held.snapshots {
+            0 => text + "nothing is held or locked",
+            count => {
+                let (bytes, only) = (size(held.bytes), size(held.only_bytes));
+                format!(
+                    "{text}{count} snapshots are held or locked: they need {bytes}, of which {only} nothing else needs"
+                )
+            }
+        }
     });
     Ok(())
 }

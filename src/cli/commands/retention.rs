@@ -428,7 +428,7 @@ pub(super) fn simulate(
         Some(rules) => rules,
         None => {
             let tenant = ready::tenant(global)?;
-            forget::rules_of(&tenant.state, source.as_deref().unwrap_or(""))
+            forget::rules_of(&tenant.state, source.as_deref()).0
         }
     };
     let zone = forget::zone(&rules)?;
@@ -481,6 +481,8 @@ pub(super) fn simulate(
                 .collect();
             text += &format!("{drawn}  {name}\n");
         }
+        text += "year  snapshots at its end\n";
+        by_year.iter().zip(1..).for_each(|(count, year)| text += &format!("{year:>4}  {count:>9}\n"));
         text
     });
     Ok(())
