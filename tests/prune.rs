@@ -12,7 +12,7 @@ use strongroom::{
         names,
     },
     id::SnapshotId,
-    operation::{Unwatched, backup, browse, check, forget, prune, restore},
+    operation::{Unwatched, backup, browse, check, forget, prune, restore, rewrite},
     repository::{Identity, Repository, Tenant},
     store::{Fault, Faulty, Objects, Recorded, SharedObjects, Verb},
 };
@@ -406,22 +406,35 @@ fn what_is_held_or_locked_stays_whatever_is_asked() {
 }
 
 /// Backups, forgets, prunes, undeletes and crashes in random order, on two machines that lag behind one
-/// another. `STRONGROOM_TEST_SEEDS` sets how many walks (100); a failing one says how to repeat it.
+/// another. `STRONGROOM_TEST_SEEDS` sets how many walks (4,000); a failing one says how to repeat it.
 #[test]
 fn random_walks_of_everything_lose_nothing() {
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_SEEDS", 100));
+    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_SEEDS", 4000));
     let mut done = BTreeMap::new();
     for seed in first..first + count {
         println!("repeat with STRONGROOM_TEST_SEED={seed} STRONGROOM_TEST_SEEDS=1");
         walk(seed, &mut done);
     }
     println!("{done:?}");
-    for step in ["backup", "beside", "forget", "prune", "undelete", "fault"] {
-        assert!(done.get(step).copied().unwrap_or(0) >= count / 10, "{step}: {done:?}");
+    for step in ["backup", "beside", "forget", "prune", "compact", "undelete", "fault"] {
+        assert!(done.get(step).copied().unwrap_or(0) >= count / 20, "{step}: {done:?}");
     }
 }
+
+const FAULTS: [Fault; 10] = [
+    Fault::Crash,
+    Fault::LostAnswer,
+    Fault::Full,
+    Fault::Conflict,
+    Fault::Refused,
+    Fault::FlippedBit,
+    Fault::Twice,
+    Fault::ShortList,
+    Fault::StaleList,
+    Fault::SlowDelete,
+];
 
 fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
     let clay = Arc::new(Clay::default());
@@ -433,9 +446,7 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
     let mut machines = [fixture.tenant(), fixture.tenant()];
     for step in 0..12 {
         let fault = match random.below(4) {
-            0 => [Fault::Crash, Fault::LostAnswer, Fault::Full, Fault::Conflict, Fault::Refused]
-                .get(random.below(5) as usize)
-                .copied(),
+            0 => FAULTS.get(random.below(FAULTS.len() as u64) as usize).copied(),
             _ => None,
         };
         let at = random.below(60);
@@ -444,8 +455,14 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
         let machine = match fault {
             Some(fault) => {
                 *done.entry("fault").or_default() += 1;
-                let objects: SharedObjects =
-                    Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
+                let objects: SharedObjects = Arc::new(Faulty::new(clay.clone(), move |call, verb, _| {
+                    let lasts = match fault {
+                        Fault::ShortList | Fault::StaleList => verb == Verb::List,
+                        Fault::SlowDelete => verb == Verb::Delete,
+                        _ => false,
+                    };
+                    (call == at || lasts && call > at).then_some(fault)
+                }));
                 match fixture.repository_on(objects).and_then(|repository| repository.tenant("t")) {
                     Ok(tenant) => {
                         faulty = tenant;
@@ -462,7 +479,7 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
         if random.below(2) == 0 {
             options.max_unused = prune::Unused::Percent(30);
         }
-        let (name, outcome): (&'static str, Result<()>) = match random.below(8) {
+        let (name, outcome): (&'static str, Result<()>) = match random.below(9) {
             0..3 => {
                 edit(&mut random, &mut streams[source]);
                 tried.push(streams[source].clone());
@@ -489,6 +506,10 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
             }
             4 => ("forget", forget::forget(machine, &keep_last(1 + random.below(3) as u32)).map(drop)),
             5 | 6 => ("prune", prune::prune(machine, &options, &Unwatched).map(drop)),
+            7 => match rewrite::compact(machine, 98, false, &Unwatched) {
+                Ok(report) if report.segments == 0 => ("nothing", Ok(())),
+                done => ("compact", done.map(drop)),
+            },
             _ => {
                 let forgotten: Vec<SnapshotId> = machine
                     .state

@@ -214,6 +214,14 @@ pub enum Fault {
     Full,
     /// A get returns a flipped bit.
     FlippedBit,
+    /// It happens twice: a request was sent again, and the second answer comes.
+    Twice,
+    /// A listing lacks every second name.
+    ShortList,
+    /// A listing is one from before anything was there.
+    StaleList,
+    /// A delete is said to be done, and happens long after: when this store is closed.
+    SlowDelete,
     /// The process stops here: this call and all after it fail.
     Crash,
 }
@@ -227,17 +235,31 @@ pub struct Faulty {
     plan: Box<FaultPlan>,
     calls: AtomicU64,
     crashed: std::sync::atomic::AtomicBool,
+    slow_deletes: Mutex<Vec<String>>,
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        let names = std::mem::take(&mut *self.slow_deletes.lock().unwrap_or_else(PoisonError::into_inner));
+        names.iter().for_each(|name| drop(self.inner.delete(name)));
+    }
 }
 
 impl Faulty {
     pub fn new(inner: SharedObjects, plan: impl Fn(u64, Verb, &str) -> Option<Fault> + Send + Sync + 'static) -> Self {
-        Self { inner, plan: Box::new(plan), calls: AtomicU64::new(0), crashed: false.into() }
+        Self {
+            inner,
+            plan: Box::new(plan),
+            calls: AtomicU64::new(0),
+            crashed: false.into(),
+            slow_deletes: Mutex::default(),
+        }
     }
     fn run<T>(
         &self,
         verb: Verb,
         name: &str,
-        call: impl FnOnce() -> Result<T, StoreError>,
+        call: impl Fn() -> Result<T, StoreError>,
     ) -> Result<(T, Option<Fault>), StoreError> {
         let fault = (self.plan)(self.calls.fetch_add(1, Relaxed), verb, name);
         if fault == Some(Fault::Crash) {
@@ -254,6 +276,7 @@ impl Faulty {
             Some(Fault::LostAnswer) => {
                 call().and(Err(StoreError::new(StoreErrorKind::Unknown, name, "injected lost answer")))
             }
+            Some(Fault::Twice) => call().and_then(|_| call()).map(|value| (value, None)),
             other => call().map(|value| (value, other)),
         }
     }
@@ -266,10 +289,10 @@ impl Objects for Faulty {
             self.calls.fetch_add(1, Relaxed);
             return Ok(Put::Exists);
         }
-        self.run(Verb::Put, name, || self.inner.put_if_absent(name, parts)).map(|(put, _)| put)
+        self.run(Verb::Put, name, || self.inner.put_if_absent(name, parts.clone())).map(|(put, _)| put)
     }
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let (bytes, fault) = self.run(Verb::Get, name, || self.inner.get(name, range))?;
+        let (bytes, fault) = self.run(Verb::Get, name, || self.inner.get(name, range.clone()))?;
         if fault != Some(Fault::FlippedBit) || bytes.is_empty() {
             return Ok(bytes);
         }
@@ -279,12 +302,23 @@ impl Objects for Faulty {
         Ok(flipped.into())
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        self.run(Verb::List, prefix, || self.inner.list(prefix)).map(|(listed, _)| listed)
+        let (listed, fault) = self.run(Verb::List, prefix, || self.inner.list(prefix))?;
+        Ok(match fault {
+            Some(Fault::StaleList) => Vec::new(),
+            Some(Fault::ShortList) => listed.into_iter().step_by(2).collect(),
+            _ => listed,
+        })
     }
     fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
         self.run(Verb::Get, name, || self.inner.modified_ns(name)).map(|(modified, _)| modified)
     }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
+        let fault = (self.plan)(self.calls.load(Relaxed), Verb::Delete, name);
+        if fault == Some(Fault::SlowDelete) {
+            self.calls.fetch_add(1, Relaxed);
+            self.slow_deletes.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+            return Ok(());
+        }
         self.run(Verb::Delete, name, || self.inner.delete(name)).map(|((), _)| ())
     }
 }
