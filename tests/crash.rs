@@ -53,7 +53,7 @@ fn a_killed_backup_leaves_a_sound_repository() {
     assert_eq!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().len(), 0);
 }
 
-/// Two backup loops, one that forgets and prunes, one that restores, on one tenant, with kills and stops
+/// Two backup loops, one that forgets, compacts and prunes, one that restores, on one tenant, with kills and stops
 /// at random moments. `STRONGROOM_TEST_SECONDS` sets how long (60; the long run: 600).
 #[test]
 fn backups_forgets_prunes_and_restores_survive_kills_beside_each_other() {
@@ -156,6 +156,7 @@ fn backups_forgets_prunes_and_restores_survive_kills_beside_each_other() {
             let mut random = Random(seed * 10 + 2);
             while std::time::Instant::now() < end {
                 run(&["forget", "--keep-last", ["1", "3"][random.below(2) as usize]], &mut random);
+                run(&["compact", "--min-used", "95"], &mut random);
                 run(&["prune", "--max-unused", "0", "--grace", "1s"], &mut random);
             }
         });
@@ -176,7 +177,7 @@ fn backups_forgets_prunes_and_restores_survive_kills_beside_each_other() {
     println!("{:?}", counts.lock().unwrap());
     assert_eq!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().len(), 0);
     let counts = counts.lock().unwrap();
-    for what in ["kill", "stop", "restore", "backup Some(0)", "prune Some(0)"] {
+    for what in ["kill", "stop", "restore", "backup Some(0)", "compact Some(0)", "prune Some(0)"] {
         assert!(counts.get(what).is_some_and(|count| *count > 0), "{what}: {counts:?}");
     }
 }
