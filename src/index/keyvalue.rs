@@ -1,7 +1,7 @@
 //! Sorted bytes: RocksDB on disk, a tree in memory.
 
 use crate::error::{Error, Kind, Result, failed};
-use rocksdb::{BlockBasedOptions, Cache, DB, Direction, IteratorMode, Options, WriteBatch};
+use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, DB, Direction, IteratorMode, Options, WriteBatch};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -78,7 +78,11 @@ impl RocksKeyValue {
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&Cache::new_lru_cache(16 << 20));
         blocks.set_bloom_filter(10.0, false);
+        // In parts: a look-up brings in some KiB of each, not all of a file's.
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
         blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_pin_top_level_index_and_filter(true);
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_block_based_table_factory(&blocks);

@@ -37,18 +37,31 @@ impl State {
 
     /// Hands out all live snapshots with their reaches.
     pub fn each_reach(&self, mut each: impl FnMut(&SnapshotState, &SegmentSet)) {
-        // Each chain is walked once: a snapshot's reach is kept for its children.
+        // Each chain is walked once: a snapshot's reach is kept until the last of its children has used it.
+        let mut children: BTreeMap<SnapshotId, u32> = BTreeMap::new();
+        for state in self.snapshots.values() {
+            state.snapshot.parent.iter().for_each(|parent| *children.entry(*parent).or_default() += 1);
+        }
         let mut reaches: BTreeMap<SnapshotId, SegmentSet> = BTreeMap::new();
         let mut by_number: Vec<_> = self.snapshots.values().collect();
         by_number.sort_by_key(|snapshot| snapshot.number);
         for state in by_number {
-            let mut reach = state.snapshot.parent.and_then(|parent| reaches.get(&parent).cloned()).unwrap_or_default();
+            let mut inherited = None;
+            if let Some(parent) = state.snapshot.parent
+                && let Some(left) = children.get_mut(&parent)
+            {
+                *left -= 1;
+                inherited = if *left == 0 { reaches.remove(&parent) } else { reaches.get(&parent).cloned() };
+            }
+            let mut reach = inherited.unwrap_or_default();
             reach.0 -= &state.reach_removed.0;
             reach.0 |= &state.reach_added.0;
             if state.is_live() {
                 each(state, &reach);
             }
-            reaches.insert(state.snapshot.id, reach);
+            if children.contains_key(&state.snapshot.id) {
+                reaches.insert(state.snapshot.id, reach);
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     },
     id::{PackId, SegmentId},
     index::Index,
-    ledger::{PackState, SegmentStatus, State, Tables},
+    ledger::{PackState, SegmentState, SegmentStatus, State, Tables},
     repository::{Tenant, repack},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -177,37 +177,59 @@ fn fence(tenant: &mut Tenant, grace_ns: i64) -> Result<Vec<u64>> {
 /// Segments that nothing needs: not reached, not of an open session, and closed under dependants.
 fn unneeded(state: &State, index: &Index) -> Result<SegmentSet> {
     let live = state.live_reach();
-    let mut set = SegmentSet::default();
+    let mut family = Family::default();
     index.each_segment(&mut |id, segment| {
         let open = state.sessions.contains_key(&id.session);
         if segment.status != SegmentStatus::Dead && !open && !live.contains(id) {
-            set.insert(id);
+            family.add(id, &segment);
         }
         Ok(true)
     })?;
-    closed(set, index)
+    family.closed(index)
 }
 
 /// Takes out what is a base of a segment that stays.
-fn closed(mut set: SegmentSet, index: &Index) -> Result<SegmentSet> {
-    loop {
-        let mut dependants: HashMap<SegmentId, u32> = HashMap::new();
-        let mut states = Vec::new();
-        for id in set.iter() {
-            let Some(state) = index.segment(id)? else { continue };
-            state.bases.iter().for_each(|base| *dependants.entry(*base).or_default() += 1);
-            states.push((id, state.dependants));
+fn closed(set: SegmentSet, index: &Index) -> Result<SegmentSet> {
+    let mut family = Family::default();
+    for id in set.iter() {
+        if let Some(segment) = index.segment(id)? {
+            family.add(id, &segment);
         }
-        let stays: Vec<SegmentId> = states
-            .into_iter()
-            .filter(|(id, count)| dependants.get(id).copied().unwrap_or(0) != *count)
-            .map(|(id, _)| id)
-            .collect();
-        if stays.is_empty() {
-            return Ok(set);
-        }
-        for id in stays {
-            set.remove(id);
+    }
+    family.closed(index)
+}
+
+/// Segments, and of those that are bases, how many dependants they have in all and among these.
+#[derive(Default)]
+struct Family {
+    all: SegmentSet,
+    bases: Vec<(SegmentId, u32)>,
+    named: HashMap<SegmentId, u32>,
+}
+
+impl Family {
+    fn add(&mut self, id: SegmentId, segment: &SegmentState) {
+        self.all.insert(id);
+        segment.bases.iter().for_each(|base| *self.named.entry(*base).or_default() += 1);
+        self.bases.extend((segment.dependants > 0).then_some((id, segment.dependants)));
+    }
+
+    /// Takes out bases of others, then what those are based on, and so on.
+    fn closed(mut self, index: &Index) -> Result<SegmentSet> {
+        loop {
+            let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.bases)
+                .into_iter()
+                .partition(|(id, dependants)| self.named.get(id).copied().unwrap_or(0) == *dependants);
+            if stay.is_empty() {
+                return Ok(self.all);
+            }
+            self.bases = gone;
+            for (id, _) in stay {
+                self.all.remove(id);
+                for base in index.segment(id)?.map(|segment| segment.bases).unwrap_or_default() {
+                    self.named.entry(base).and_modify(|count| *count = count.saturating_sub(1));
+                }
+            }
         }
     }
 }
@@ -300,7 +322,7 @@ fn plan(tenant: &Tenant, options: &Options, gone: &SegmentSet, report: &mut Repo
         }
         Ok(true)
     })?;
-    let mut candidates: Vec<Pack> = Vec::new();
+    let mut candidates: Vec<(u64, PackId, u64, PackKind)> = Vec::new();
     tenant.index.each_pack(&mut |id, state: PackState| {
         if state.dropped {
             return Ok(true);
@@ -309,10 +331,10 @@ fn plan(tenant: &Tenant, options: &Options, gone: &SegmentSet, report: &mut Repo
         let used = inside.get(&id);
         let used_bytes = used.map_or(0, |used| used.used_bytes);
         let unused_bytes = state.length.saturating_sub(used_bytes).saturating_sub(tables);
-        let name = names::pack(tenant.keys.owner, PackKind::from_number(state.kind), id);
-        let pack = Pack { id, name, length_bytes: state.length, unused_bytes };
+        let kind = PackKind::from_number(state.kind);
         if used.is_none() {
-            report.deleted.push(pack);
+            let name = names::pack(tenant.keys.owner, kind, id);
+            report.deleted.push(Pack { id, name, length_bytes: state.length, unused_bytes });
             return Ok(true);
         }
         report.kept_packs += 1;
@@ -321,7 +343,7 @@ fn plan(tenant: &Tenant, options: &Options, gone: &SegmentSet, report: &mut Repo
         // Packs of open sessions, and damaged ones, stay as they are.
         let open = tenant.state.sessions.contains_key(&id.session);
         if unused_bytes > 0 && !open && used.is_some_and(|used| !used.damaged) {
-            candidates.push(pack);
+            candidates.push((unused_bytes, id, state.length, kind));
         }
         Ok(true)
     })?;
@@ -331,20 +353,21 @@ fn plan(tenant: &Tenant, options: &Options, gone: &SegmentSet, report: &mut Repo
     };
     let allowed = allowed.unwrap_or(u64::MAX);
     // Those with the largest share of garbage first: most is freed for each byte that is copied.
-    let share = |pack: &Pack| u128::from(pack.unused_bytes) * 1_000_000 / u128::from(pack.length_bytes.max(1));
-    candidates.sort_by_key(|pack| (std::cmp::Reverse(share(pack)), pack.id));
+    let share = |unused: u64, length: u64| u128::from(unused) * 1_000_000 / u128::from(length.max(1));
+    candidates.sort_by_key(|(unused, id, length, _)| (std::cmp::Reverse(share(*unused, *length)), *id));
     let mut read_bytes = 0;
-    for pack in candidates {
+    for (unused_bytes, id, length_bytes, kind) in candidates {
         if report.unused_bytes <= allowed {
             break;
         }
-        if read_bytes + pack.length_bytes > options.max_repack_bytes {
+        if read_bytes + length_bytes > options.max_repack_bytes {
             continue;
         }
-        read_bytes += pack.length_bytes;
-        report.unused_bytes -= pack.unused_bytes;
+        read_bytes += length_bytes;
+        report.unused_bytes -= unused_bytes;
         report.kept_packs -= 1;
-        report.repacked.push(pack);
+        let name = names::pack(tenant.keys.owner, kind, id);
+        report.repacked.push(Pack { id, name, length_bytes, unused_bytes });
     }
     report.deleted.sort_by_key(|pack| pack.id);
     Ok(())
