@@ -7,6 +7,7 @@ use crate::{
         encode,
         entry::{Annex, EntryKind, Retention, Snapshots},
         segment_set::SegmentSet,
+        snapshot::Stats,
     },
     id::SnapshotId,
     ledger::{SegmentStatus, SnapshotState, State, Tables},
@@ -171,9 +172,11 @@ pub fn protections(state: &State, snapshot: &SnapshotState) -> Vec<String> {
     holds.chain(state.is_locked(snapshot).then(|| "locked".to_owned())).collect()
 }
 
-/// How many times more snapshots a day than before, and how much of a change of size, are suspicious.
+/// How many times more snapshots a day than before, how much of a change of size, and how many percent more
+/// of new data are suspicious.
 const FLOOD: usize = 3;
 const SIZE_CHANGE: u64 = 2;
+const NEW_PERCENT_CHANGE: u64 = 40;
 
 /// A flood of snapshots could push good ones out, and a much smaller one could be a broken source.
 fn suspicions(source: &str, snapshots: &[&SnapshotState], candidates: &[Candidate]) -> Vec<String> {
@@ -192,14 +195,24 @@ fn suspicions(source: &str, snapshots: &[&SnapshotState], candidates: &[Candidat
             usual.unwrap_or(0)
         ));
     }
-    let mut sizes: Vec<u64> =
-        snapshots.iter().rev().skip(1).take(30).map(|state| state.snapshot.stats.logical_bytes).collect();
-    sizes.sort_unstable();
-    if let (Some(median), Some(newest)) = (sizes.get(sizes.len() / 2), snapshots.last()) {
-        let now = newest.snapshot.stats.logical_bytes;
-        if now.saturating_mul(SIZE_CHANGE) < *median || now > median.saturating_mul(SIZE_CHANGE) {
-            warnings.push(format!("{source}: the newest snapshot has {now} bytes, those before it about {median}"));
-        }
+    let Some((newest, before)) = snapshots.split_last() else { return warnings };
+    let median = |of: fn(&Stats) -> u64| {
+        let mut all: Vec<u64> = before.iter().rev().take(30).map(|state| of(&state.snapshot.stats)).collect();
+        all.sort_unstable();
+        Some((of(&newest.snapshot.stats), *all.get(all.len() / 2)?))
+    };
+    if let Some((now, median)) = median(|stats| stats.logical_bytes)
+        && (now.saturating_mul(SIZE_CHANGE) < median || now > median.saturating_mul(SIZE_CHANGE))
+    {
+        warnings.push(format!("{source}: the newest snapshot has {now} bytes, those before it about {median}"));
+    }
+    let new_percent = |stats: &Stats| stats.new_bytes.saturating_mul(100) / stats.logical_bytes.max(1);
+    if let Some((now, median)) = median(new_percent)
+        && now > median.saturating_add(NEW_PERCENT_CHANGE)
+    {
+        warnings.push(format!(
+            "{source}: {now} % of the newest snapshot are data that was not there before, of those before it about {median} %; encrypted or replaced data looks like that"
+        ));
     }
     warnings
 }

@@ -363,6 +363,14 @@ impl Tenant {
         Ok(())
     }
 
+    /// Returns one entry as it was written, if it is authentic.
+    pub fn entry(&self, number: u64) -> Result<Option<crate::format::entry::Entry>> {
+        match read(self.objects.as_ref(), &self.keys, number)? {
+            Slot::Entry(found) => Ok(Some(found.entry)),
+            _ => Ok(None),
+        }
+    }
+
     /// Writes a checkpoint if the ledger passed a multiple of `TAIL_ENTRIES` since an entry, and this
     /// key may. It is disposable: if it cannot be written, a later one will be.
     pub fn checkpoint_since(&mut self, since: u64) {

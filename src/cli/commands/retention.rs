@@ -356,9 +356,15 @@ pub(super) fn hold(global: &Global, command: HoldCommand) -> Result<()> {
             print(global, json!({ "tenant": tenant.name, "released": hold }), || format!("hold {hold} is released"));
         }
         HoldCommand::List => {
+            let mut placed = std::collections::BTreeMap::new();
+            for number in tenant.state.holds.keys() {
+                placed.extend(tenant.entry(*number)?.map(|entry| (*number, (entry.actor, entry.claims))));
+            }
             let list: Vec<_> = tenant.state.holds.iter().map(|(number, hold)| {
                 let snapshots: Vec<_> = hold.snapshots.iter().map(ToString::to_string).collect();
-                json!({ "hold": number, "case": hold.case, "reason": hold.reason, "snapshots": snapshots, "source": hold.source })
+                let by = placed.get(number);
+                json!({ "hold": number, "case": hold.case, "reason": hold.reason, "snapshots": snapshots, "source": hold.source,
+                    "actor": by.map(|(actor, _)| actor.to_string()), "who": by.map(|(_, claims)| &claims.who), "clock_ns": by.map(|(_, claims)| claims.clock_ns) })
             }).collect();
             print(global, json!({ "tenant": tenant.name, "holds": list }), || {
                 let line = |number: &u64, hold: &Hold| {
@@ -372,7 +378,10 @@ pub(super) fn hold(global: &Global, command: HoldCommand) -> Result<()> {
                         },
                         |source| format!("all of {source}"),
                     );
-                    format!("{number:>6}  {}  {what}  {}\n", hold.case, hold.reason)
+                    let by = placed.get(number).map_or(String::new(), |(actor, claims)| {
+                        format!("{}  {:.12} {}", time(claims.clock_ns), actor.to_string(), claims.who)
+                    });
+                    format!("{number:>6}  {by}  {}  {what}  {}\n", hold.case, hold.reason)
                 };
                 tenant.state.holds.iter().map(|(number, hold)| line(number, hold)).collect()
             });

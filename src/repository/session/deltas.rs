@@ -128,6 +128,7 @@ impl Session<'_> {
             return self.store_whole(lane, id, bytes, bytes.len());
         }
         let again = self.store_delta(lane, id, bytes)?;
+        self.uncount(lane, bytes.len());
         if let Some(open) = &mut self.open_deltas[lane as usize] {
             open.builder.repeated_bytes += bytes.len();
         }

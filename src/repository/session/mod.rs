@@ -254,6 +254,7 @@ impl<'a> Session<'a> {
         }
         let place = ChunkPlace { segment, number };
         self.count(lane, id, place, bytes.len());
+        self.uncount(lane, repeated_bytes);
         if full {
             self.seal_open(lane)?;
             self.publish_if_due()?;
@@ -275,6 +276,13 @@ impl<'a> Session<'a> {
             self.new_bytes += bytes as u64;
         }
         self.unpublished_bytes += bytes as u64;
+    }
+
+    /// Says that so many bytes that were counted as new are not.
+    fn uncount(&mut self, lane: Lane, bytes: usize) {
+        if lane == Lane::Data {
+            self.new_bytes -= bytes as u64;
+        }
     }
 
     fn publish_if_due(&mut self) -> Result<()> {
