@@ -577,3 +577,59 @@ fn rules_are_inherited_from_the_repository_by_tenants_and_by_sources() {
     assert_eq!(set["not_told"][0]["tenant"], "theirs", "{set}");
     assert_eq!(kept("theirs").1, 8);
 }
+
+/// Roles as a person gives them: each can do what it is for, and is refused the rest by everyone's fold.
+#[test]
+fn roles_do_what_they_are_for_and_nothing_else() {
+    let place = Place::new();
+    let data = data(&place);
+    let path = data.to_str().unwrap();
+    place.ok(&["backup", "--source", "s", path]);
+    place.ok(&["backup", "--source", "s", path]);
+    let key = |role: &str| place.path(&format!("key-{role}"));
+    let grant = |role: &str, arguments: &[&str]| {
+        let file = key(role);
+        place.ok(&["key", "generate", file.to_str().unwrap()]);
+        let public = format!("{}.pub", file.display());
+        place.json(&[&["role", "grant", role, "--to", &public, "--name", role], arguments].concat())
+    };
+    let roles = ["agent", "restorer", "steward", "indexer", "administrator", "auditor"];
+    for role in roles {
+        assert_eq!(grant(role, &[])["role"], role);
+    }
+    assert_eq!(grant("hold,release", &["--circle", "steward"])["kinds"], serde_json::json!(["HOLD", "RELEASE"]));
+    let code = |role: &str, arguments: &[&str]| {
+        let output = place.command(arguments).env("STRONGROOM_KEY_FILE", key(role)).output().unwrap();
+        output.status.code().unwrap()
+    };
+    let out = place.path("out");
+    for (arguments, may) in [
+        (
+            &["snapshots"][..],
+            &["agent", "restorer", "steward", "indexer", "administrator", "auditor", "hold,release"][..],
+        ),
+        (
+            &["restore", "latest", "--target", out.to_str().unwrap(), "--overwrite", "always"],
+            &["agent", "restorer", "administrator"],
+        ),
+        (&["backup", "--source", "s", path], &["agent", "administrator"]),
+        (&["forget", "latest"], &["steward", "administrator"]),
+        (&["hold", "place", "latest", "--case", "C", "--reason", "r"], &["administrator", "hold,release"]),
+        (&["policy", "set", "--keep-last", "9"], &["administrator"]),
+    ] {
+        for role in roles.iter().chain(&["hold,release"]) {
+            let expected = if may.contains(role) { 0 } else { 17 };
+            assert_eq!(code(role, arguments), expected, "{role}: {arguments:?}");
+        }
+    }
+    place.fails(&["role", "grant", "king", "--to", "x", "--name", "x"], 2, "is no role");
+    let public = format!("{}.pub", key("agent").display());
+    place.fails(&["role", "grant", "steward", "--to", &public, "--name", "x"], 2, "revoke it first");
+    let listed = place.json(&["role", "list"]);
+    let agent = listed["grants"].as_array().unwrap().iter().find(|grant| grant["name"] == "agent").unwrap().clone();
+    assert_eq!(agent["roles"], serde_json::json!(["agent"]));
+    // Taken back: its slots are gone, so it finds nothing any more.
+    assert_eq!(place.json(&["role", "revoke", "agent", "--reason", "stolen"])["deleted_slots"], 1);
+    assert_eq!(code("agent", &["snapshots"]), 11);
+    place.fails(&["role", "revoke", "agent", "--reason", "x"], 2, "names no grant");
+}

@@ -65,6 +65,9 @@ pub enum Command {
     /// Key files
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Who may do what with a tenant
+    #[command(subcommand)]
+    Role(RoleCommand),
     /// Make a repository; whoever does becomes its operator
     Init,
     /// Tenants
@@ -188,6 +191,42 @@ pub enum KeyCommand {
 pub enum ExportCircle {
     Steward,
     Indexer,
+}
+
+#[derive(Subcommand)]
+pub enum RoleCommand {
+    /// Hand out the keys that a role needs, and let it write what it writes
+    Grant {
+        /// agent, restorer, steward, indexer, administrator, auditor; or kinds of entries, such as
+        /// SESSION,RETIRE, with --circle
+        role: String,
+        /// The public half of whose key it is
+        #[arg(long, value_name = "FILE.pub")]
+        to: PathBuf,
+        /// What it is called in the ledger
+        #[arg(long)]
+        name: String,
+        /// The keys that go with kinds of entries
+        #[arg(long, value_enum)]
+        circle: Option<CircleArg>,
+    },
+    /// Take back what was granted
+    Revoke {
+        /// The name that it was granted under, or the actor
+        who: String,
+        /// For the record
+        #[arg(long)]
+        reason: String,
+    },
+    /// List who may do what
+    List,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CircleArg {
+    Steward,
+    Indexer,
+    Tenant,
 }
 
 #[derive(Subcommand)]

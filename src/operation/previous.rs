@@ -56,7 +56,7 @@ const SMALL_DEPTH_MAX: u8 = 3;
 
 /// When a restore reads so many percent more than whole data has, all is stored whole again: counting
 /// what the next backup may add, ...
-const WEAR_PERCENT_MAX: i128 = 25;
+const WEAR_PERCENT_MAX: i128 = 20;
 /// ... so many times what the last one did: days are not alike.
 const UNLIKE: i128 = 2;
 

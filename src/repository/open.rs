@@ -11,12 +11,12 @@ use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         VERSION, decode, encode,
-        entry::{Annex, Claims, Create, EntryKind, Grant, Policy, Retention, Tenant as TenantBody},
+        entry::{Annex, Claims, Create, EntryKind, Grant, Policy, Retention, Revoke, Tenant as TenantBody},
         key::{Circle, Config, Slot},
         names,
         sealed::{Suite, magic, strip_magic},
     },
-    id::{Hash, ScopeId},
+    id::{ActorId, Hash, ScopeId},
     index::{KeyValue, MemoryKeyValue, open_free_slot},
     pipeline::{chunk::ChunkSize, seal::Key, sign::Signer},
     store::{PackCache, Put, SharedObjects, get_if_present},
@@ -379,6 +379,27 @@ impl Repository {
             unknown: Default::default(),
         };
         tenant.append("key export", |_, _| Ok((EntryKind::Grant, encode(&body), Annex::empty()))).map(drop)
+    }
+
+    /// Takes back what was granted, and deletes the keys that were wrapped for it. What it may have copied
+    /// before still opens what was written until the keys are rotated. Returns how many slots went.
+    pub fn revoke(&self, tenant: &mut Tenant, actor: ActorId, reason: &str) -> Result<usize> {
+        tenant.sync()?;
+        let unknown = || Error::new(Kind::Usage, format!("{actor} has no grant; `strongroom role list` shows them"));
+        let recipient = tenant.state.grants.get(&actor).ok_or_else(unknown)?.recipient.clone();
+        let body = encode(&Revoke { actor, reason: reason.into(), unknown: Default::default() });
+        tenant.append("role revoke", |_, _| Ok((EntryKind::Revoke, body.clone(), Annex::empty())))?;
+        let mut gone = 0;
+        if let Some(recipient) = recipient {
+            let folder = names::slots_of(&tag_of(&recipient, self.config.repository));
+            for listed in self.objects.list(&folder)? {
+                if names::scope_of_slot(&listed.name) == Some(tenant.keys.owner) {
+                    self.objects.delete(&listed.name)?;
+                    gone += 1;
+                }
+            }
+        }
+        Ok(gone)
     }
 
     fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {

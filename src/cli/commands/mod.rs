@@ -18,6 +18,7 @@ pub fn run(args: Args) -> Result<()> {
     match args.command {
         Command::Key(KeyCommand::Generate { file }) => owners::key_generate(&global, &file),
         Command::Key(KeyCommand::Export { circle, file }) => owners::key_export(&global, circle, &file),
+        Command::Role(command) => owners::role(&global, command),
         Command::Init => owners::init(&global),
         Command::Tenant(TenantCommand::Create { name, owner, cipher, chunk_size }) => {
             owners::tenant_create(&global, &name, owner.as_deref(), cipher, &chunk_size)

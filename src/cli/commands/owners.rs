@@ -15,7 +15,7 @@ use crate::{
     },
     operation::forget::rules_of,
     pipeline::chunk::ChunkSize,
-    repository::{Identity, NewTenant, PublicIdentity, Tenant},
+    repository::{Identity, NewTenant, PublicIdentity, Role, Tenant},
 };
 use serde_json::json;
 use std::{collections::BTreeMap, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
@@ -37,6 +37,12 @@ fn write_secret(file: &Path, identity: &Identity) -> Result<PublicIdentity> {
     public_file.push(".pub");
     std::fs::write(&public_file, public.to_text() + "\n").map_err(|error| cannot(Path::new(&public_file), error))?;
     Ok(public)
+}
+
+fn read_public(file: &Path) -> Result<PublicIdentity> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Error::new(Kind::Usage, file.display().to_string()).because(error))?;
+    text.parse()
 }
 
 pub(super) fn key_generate(global: &Global, file: &Path) -> Result<()> {
@@ -101,14 +107,7 @@ pub(super) fn tenant_create(
     chunk_size: &str,
 ) -> Result<()> {
     let chunk_size = ready::chunk_size(chunk_size)?;
-    let owner = match owner {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Error::new(Kind::Usage, path.display().to_string()).because(error))?;
-            Some(text.parse::<PublicIdentity>()?)
-        }
-        None => None,
-    };
+    let owner = owner.map(read_public).transpose()?;
     let suite = match cipher {
         Cipher::Xaes256gcm => Suite::Xaes256Gcm,
         Cipher::Xchacha20poly1305 => Suite::XChaCha20Poly1305,
@@ -274,5 +273,81 @@ pub(super) fn policy_default(global: &Global, keep: &KeepArgs) -> Result<()> {
         }
         text
     });
+    Ok(())
+}
+
+pub(super) fn role(global: &Global, command: RoleCommand) -> Result<()> {
+    let repository = ready::repository(global)?;
+    let mut tenant = ready::tenant(global)?;
+    match command {
+        RoleCommand::Grant { role, to, name, circle } => {
+            let circle = circle.map(|circle| match circle {
+                CircleArg::Steward => Circle::Steward,
+                CircleArg::Indexer => Circle::Indexer,
+                CircleArg::Tenant => Circle::Tenant,
+            });
+            let role = Role::parse(&role, circle)?;
+            let public = read_public(&to)?;
+            if tenant.state.grants.contains_key(&public.actor) {
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("{} has a grant already: revoke it first; nothing was granted", public.actor),
+                ));
+            }
+            repository.add_identity(&mut tenant, role.circle, &role.kinds, &public, &name)?;
+            let kinds: Vec<_> = role.kinds.iter().map(|kind| kind.name()).collect();
+            let object = json!({ "tenant": tenant.name, "name": name, "actor": public.actor.to_string(), "role": role.name, "circle": role.circle.name(), "kinds": kinds });
+            print(global, object, || {
+                format!(
+                    "{name} is {} of {}, with the keys of the circle {}",
+                    role.name,
+                    tenant.name,
+                    role.circle.name()
+                )
+            });
+        }
+        RoleCommand::Revoke { who, reason } => {
+            let named =
+                tenant.state.grants.values().filter(|grant| grant.name == who || grant.actor.to_string() == who);
+            let [actor] = named.map(|grant| grant.actor).collect::<Vec<_>>()[..] else {
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!(
+                        "`{who}` names no grant, or several; `strongroom role list` shows them with their actors; nothing was revoked"
+                    ),
+                ));
+            };
+            let slots = repository.revoke(&mut tenant, actor, &reason)?;
+            print(global, json!({ "tenant": tenant.name, "actor": actor.to_string(), "deleted_slots": slots }), || {
+                format!(
+                    "{who} may write nothing any more, and its wrapped keys are gone. Whatever copied the keys while it had them, or a copy of the bucket, still opens what they open."
+                )
+            });
+        }
+        RoleCommand::List => {
+            let rows: Vec<_> = tenant
+                .state
+                .grants
+                .values()
+                .map(|grant| {
+                    let kinds: Vec<_> = grant
+                        .kinds
+                        .iter()
+                        .filter_map(|kind| EntryKind::from_number(*kind))
+                        .map(EntryKind::name)
+                        .collect();
+                    (grant, Role::names_of(&grant.kinds), kinds)
+                })
+                .collect();
+            let list: Vec<_> = rows.iter().map(|(grant, roles, kinds)| json!({ "name": grant.name, "actor": grant.actor.to_string(), "recipient": grant.recipient, "roles": roles, "kinds": kinds })).collect();
+            print(global, json!({ "tenant": tenant.name, "grants": list }), || {
+                let line = |(grant, roles, kinds): &(&crate::format::entry::Grant, Vec<&str>, Vec<&str>)| {
+                    let what = if roles.is_empty() { kinds.join(",") } else { roles.join(" or ") };
+                    format!("{:.12}  {:20}  {what}\n", grant.actor.to_string(), grant.name)
+                };
+                rows.iter().map(line).collect()
+            });
+        }
+    }
     Ok(())
 }

@@ -1,0 +1,58 @@
+//! Roles: which keys somebody gets, and which kinds of entries everyone accepts from them.
+
+use crate::{
+    error::{Error, Kind, Result},
+    format::{entry::EntryKind, key::Circle},
+};
+
+/// What somebody may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    pub name: String,
+    pub circle: Circle,
+    pub kinds: Vec<EntryKind>,
+}
+
+/// Adds backups, and can delete nothing; holds all keys, because a chunk must be looked up to be deduplicated.
+const AGENT: (&str, Circle, &[EntryKind]) = ("agent", Circle::Tenant, EntryKind::BACKUP_ROLE);
+/// Reads everything, and changes nothing.
+const RESTORER: (&str, Circle, &[EntryKind]) = ("restorer", Circle::Tenant, &[EntryKind::Access]);
+/// Keeps, checks and prunes, and reads no content.
+const STEWARD: (&str, Circle, &[EntryKind]) = ("steward", Circle::Steward, EntryKind::STEWARD_ROLE);
+/// Answers look-ups of chunks.
+const INDEXER: (&str, Circle, &[EntryKind]) = ("indexer", Circle::Indexer, &[EntryKind::Access]);
+/// May do whatever the tenant's owner may.
+const ADMINISTRATOR: (&str, Circle, &[EntryKind]) = ("administrator", Circle::Tenant, EntryKind::ALL);
+/// Reads the ledger, and what the steward sees; changes nothing.
+const AUDITOR: (&str, Circle, &[EntryKind]) = ("auditor", Circle::Steward, &[EntryKind::Access]);
+const ROLES: [(&str, Circle, &[EntryKind]); 6] = [AGENT, RESTORER, STEWARD, INDEXER, ADMINISTRATOR, AUDITOR];
+
+impl Role {
+    /// Reads a role's name, or a list of kinds such as `SESSION,RETIRE` that go with the keys of a circle.
+    pub fn parse(text: &str, circle: Option<Circle>) -> Result<Self> {
+        let known = ROLES.iter().find(|(name, ..)| *name == text);
+        if let (Some((name, circle, kinds)), None) = (known, circle) {
+            return Ok(Self { name: (*name).into(), circle: *circle, kinds: kinds.to_vec() });
+        }
+        let kind = |name: &str| EntryKind::ALL.iter().copied().find(|kind| kind.name().eq_ignore_ascii_case(name));
+        let kinds: Option<Vec<EntryKind>> = text.split(',').map(|name| kind(name.trim())).collect();
+        match (circle, kinds) {
+            (Some(circle), Some(kinds)) => Ok(Self { name: "custom".into(), circle, kinds }),
+            _ => {
+                let names: Vec<_> = ROLES.iter().map(|(name, ..)| *name).collect();
+                let what = format!(
+                    "`{text}` is no role: one of {}, or kinds of entries such as SESSION,RETIRE with --circle; nothing was granted",
+                    names.join(", ")
+                );
+                Err(Error::new(Kind::Usage, what))
+            }
+        }
+    }
+
+    /// Returns the names of the roles that write just these kinds.
+    pub fn names_of(kinds: &[u8]) -> Vec<&'static str> {
+        let same =
+            |role: &[EntryKind]| role.len() == kinds.len() && role.iter().all(|kind| kinds.contains(&(*kind as u8)));
+        ROLES.iter().filter(|(_, _, role)| same(role)).map(|(name, ..)| *name).collect()
+    }
+}
