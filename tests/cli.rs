@@ -633,3 +633,55 @@ fn roles_do_what_they_are_for_and_nothing_else() {
     assert_eq!(code("agent", &["snapshots"]), 11);
     place.fails(&["role", "revoke", "agent", "--reason", "x"], 2, "names no grant");
 }
+
+/// A history that was edited, reordered, cut in the middle or at its end, or rolled back: the first bad entry is named.
+#[test]
+fn audit_verify_names_the_first_bad_entry() {
+    let place = Place::new();
+    let data = data(&place);
+    for _ in 0..3 {
+        place.ok(&["backup", "--source", "s", data.to_str().unwrap()]);
+    }
+    let whole = place.json(&["audit", "verify"]);
+    assert_eq!((&whole["problems"], &whole["entries"]), (&serde_json::json!([]), &7.into()));
+    let head = whole["head"].as_str().unwrap().to_owned();
+    place.ok(&["audit", "verify", "--head", &head]);
+    place.fails(&["audit", "verify", "--head", "7"], 2, "ENTRY:HASH");
+    assert_eq!(place.ok(&["audit", "show", "--csv"]).lines().count(), 8);
+    let shown = place.json(&["tenant", "show", "t"]);
+    let ledger = place.path("repo/t").join(shown["tenant_id"].as_str().unwrap()).join("ledger");
+    let file = |number: u64| ledger.join(format!("{number:016x}"));
+    // Nothing is remembered here: what a new auditor sees.
+    let verify = |arguments: &[&str], first: Option<u64>, what: &str| {
+        drop(std::fs::remove_dir_all(place.path("cache")));
+        let output = place.run(&[&["audit", "verify", "--json"], arguments].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(if first.is_some() { 13 } else { 0 }), "{what}: {said}");
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["first_bad_entry"].as_u64(), first, "{what}: {found}");
+    };
+    let bytes: Vec<Vec<u8>> = (0..7).map(|number| std::fs::read(file(number)).unwrap()).collect();
+    let restore = || (0..7).for_each(|number| std::fs::write(file(number), &bytes[number as usize]).unwrap());
+    let mut edited = bytes[3].clone();
+    edited[100] ^= 1;
+    std::fs::write(file(3), edited).unwrap();
+    verify(&[], Some(3), "edited");
+    restore();
+    std::fs::write(file(3), &bytes[4]).unwrap();
+    std::fs::write(file(4), &bytes[3]).unwrap();
+    verify(&[], Some(3), "reordered");
+    restore();
+    std::fs::remove_file(file(2)).unwrap();
+    verify(&[], Some(2), "one is missing");
+    std::fs::remove_file(file(3)).unwrap();
+    verify(&[], Some(2), "two are missing");
+    restore();
+    std::fs::remove_file(file(6)).unwrap();
+    verify(&[], None, "an end that was cut looks like a shorter history ...");
+    verify(&["--head", &head], Some(6), "... unless its head is known");
+    restore();
+    verify(&["--head", &head], None, "as it was");
+    // A client that remembers refuses at once.
+    std::fs::remove_file(file(6)).unwrap();
+    place.fails(&["audit", "verify"], 13, "ledger entry 6");
+}

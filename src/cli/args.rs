@@ -397,7 +397,17 @@ pub enum Cipher {
 #[derive(Subcommand)]
 pub enum AuditCommand {
     /// Print the entries
-    Show,
+    Show {
+        /// As comma-separated values
+        #[arg(long)]
+        csv: bool,
+    },
+    /// Read all of it again: is every entry signed, in its place, and chained to the one before it?
+    Verify {
+        /// A head that was written down before, as this command prints it: the history must still lead there
+        #[arg(long, value_name = "ENTRY:HASH")]
+        head: Option<String>,
+    },
 }
 
 #[derive(ClapArgs)]

@@ -26,7 +26,7 @@ pub fn main() -> u8 {
     match commands::run(args) {
         Ok(()) => 0,
         Err(error) => {
-            if json {
+            if json && !commands::PRINTED.load(std::sync::atomic::Ordering::Relaxed) {
                 println!(
                     "{}",
                     serde_json::json!({ "error": { "kind": format!("{:?}", error.kind), "message": error.to_string(), "exit_code": error.kind.exit_code() } })

@@ -25,4 +25,4 @@ pub use role::Role;
 pub use segments::{SegmentPool, Segments};
 pub use session::{DeltaSize, Deltas, Lane, PUBLISH_BYTES, SEGMENT_BYTES, Session};
 pub use stream::{Piece, RunReader, StreamBuilder, StreamReader};
-pub use tenant::Tenant;
+pub use tenant::{HistoryProblem, Tenant};

@@ -71,6 +71,15 @@ pub(super) struct Opening {
     pub several_writers: bool,
 }
 
+/// What is wrong with a history.
+#[derive(Debug)]
+pub struct HistoryProblem {
+    pub object: String,
+    /// The ledger entry, if it is about one.
+    pub entry: Option<u64>,
+    pub what: String,
+}
+
 impl Tenant {
     /// Folds what is new since the index was saved, or everything.
     pub(super) fn open(opening: Opening) -> Result<Self> {
@@ -183,10 +192,18 @@ impl Tenant {
                         self.state.skip_junk(hash)
                     }
                     Slot::Entry(next) => self.skip_lost(number, &why, next.entry.previous),
+                    // Several in a row: what follows tells that there was more.
                     _ => {
-                        self.damage.push(format!("ledger entry {number} cannot be read ({why}): it is junk that somebody put there, or a damaged newest entry; if a backup just ended, its snapshot may be the one that is missing"));
-                        self.tail_is_junk = Some(hash);
-                        break;
+                        if let Some(next) = self.authentic_after(number + 1)? {
+                            for lost in number..next.number {
+                                let is_last = lost + 1 == next.number;
+                                self.skip_lost(lost, &why, if is_last { next.previous } else { Hash::default() });
+                            }
+                        } else {
+                            self.damage.push(format!("ledger entry {number} cannot be read ({why}): it is junk that somebody put there, or a damaged newest entry; if a backup just ended, its snapshot may be the one that is missing"));
+                            self.tail_is_junk = Some(hash);
+                            break;
+                        }
                     }
                 },
             }
@@ -195,6 +212,20 @@ impl Tenant {
             self.index.save(self.genesis, &mut self.state)?;
         }
         Ok(())
+    }
+
+    /// Finds the first entry after a number that is what it says, among those that the store lists.
+    fn authentic_after(&self, number: u64) -> Result<Option<crate::format::entry::Entry>> {
+        let listed = self.objects.list(&names::ledger(self.keys.owner))?;
+        let mut later: Vec<u64> = listed.iter().filter_map(|listed| names::number_of_entry(&listed.name)).collect();
+        later.retain(|later| *later > number);
+        later.sort_unstable();
+        for later in later {
+            if let Slot::Entry(found) = read(self.objects.as_ref(), &self.keys, later)? {
+                return Ok(Some(found.entry));
+            }
+        }
+        Ok(None)
     }
 
     fn after_gap(&self, number: u64) -> Result<Option<Hash>> {
@@ -460,6 +491,13 @@ impl Tenant {
                 index.save(self.genesis, state)?;
             }
         }
+        let end = self.state.head.number + 1;
+        // Others may write meanwhile, but leave no gap.
+        let is_end = !matches!(read(self.objects.as_ref(), &self.keys, end)?, Slot::Entry(_));
+        if let Some(later) = if is_end { self.authentic_after(end)? } else { None } {
+            let name = names::entry(self.keys.owner, end);
+            problems.push((name, format!("ledger entry {end} is missing, and entry {} is there", later.number), None));
+        }
         let comparable = problems.is_empty() && self.state.not_understood.is_none();
         if let (true, Some(mut state)) = (comparable, folded) {
             index.save(self.genesis, &mut state)?;
@@ -476,6 +514,32 @@ impl Tenant {
         for (name, what) in checkpoint::problems(self.objects.as_ref(), &self.keys, &self.state.grants)? {
             self.checkpoint_due = true;
             problems.push((name, what, None));
+        }
+        Ok(problems)
+    }
+
+    /// Verifies the ledger, and that it leads to a head that was seen before.
+    pub fn verify_history(&mut self, known: Option<(u64, Hash)>) -> Result<Vec<HistoryProblem>> {
+        let found = self.verify_ledger()?.into_iter();
+        let mut problems: Vec<_> = found
+            .map(|(object, what, _)| HistoryProblem { entry: names::number_of_entry(&object), object, what })
+            .collect();
+        // What nobody signed at the end may be a newest entry that was damaged.
+        if self.tail_is_junk.is_some() {
+            let number = self.state.head.number + 1;
+            let (object, what) =
+                (names::entry(self.keys.owner, number), format!("ledger entry {number} cannot be read"));
+            problems.push(HistoryProblem { object, entry: Some(number), what });
+        }
+        if let Some((number, expected)) = known {
+            let object = names::entry(self.keys.owner, number);
+            let stored = crate::store::get_if_present(self.objects.as_ref(), &object)?;
+            let what = match stored.map(|bytes| crate::pipeline::digest::hash(&bytes) == expected) {
+                Some(true) => None,
+                Some(false) => Some(format!("ledger entry {number} is not the one that the given head names")),
+                None => Some(format!("the history ends with entry {}, before the given head", self.state.head.number)),
+            };
+            problems.extend(what.map(|what| HistoryProblem { entry: Some(number), object, what }));
         }
         Ok(problems)
     }

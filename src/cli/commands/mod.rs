@@ -10,7 +10,10 @@ mod retention;
 use super::{args::*, output::Screen, ready, tour};
 use crate::error::{Result, failed};
 use serde_json::Value;
-use std::io::Write;
+use std::{
+    io::Write,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 /// Runs a command.
 pub fn run(args: Args) -> Result<()> {
@@ -53,7 +56,8 @@ pub fn run(args: Args) -> Result<()> {
         Command::Restore(args) => restore::restore_files(&global, &args),
         Command::Check { read_data } => report::check_all(&global, read_data),
         Command::Stats => report::stats(&global),
-        Command::Audit(AuditCommand::Show) => report::audit_show(&global),
+        Command::Audit(AuditCommand::Show { csv }) => report::audit_show(&global, csv),
+        Command::Audit(AuditCommand::Verify { head }) => report::audit_verify(&global, head.as_deref()),
         Command::Tour => tour::run(&global),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut super::command(), "strongroom", &mut std::io::stdout());
@@ -66,7 +70,11 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Prints one object, or what a person reads.
+/// Whether a result was printed: with `--json`, standard output has one object, a result or an error.
+pub(super) static PRINTED: AtomicBool = AtomicBool::new(false);
+
 fn print(global: &Global, object: Value, text: impl FnOnce() -> String) {
+    PRINTED.store(true, Relaxed);
     let line = if global.json { object.to_string() } else { text() };
     if (global.json || !global.quiet) && !line.is_empty() {
         // A closed pipe is nobody's loss.

@@ -130,19 +130,74 @@ pub(super) fn stats(global: &Global) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn audit_show(global: &Global) -> Result<()> {
+pub(super) fn audit_show(global: &Global, csv: bool) -> Result<()> {
     let tenant = ready::tenant(global)?;
     let mut list = Vec::new();
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    if csv {
+        println!("entry,kind,time,clock_ns,actor,who,why,from,hash");
+    }
     tenant.each_entry(&mut |entry, hash| {
         let kind = EntryKind::from_number(entry.kind).map_or_else(|| format!("kind {}", entry.kind), |kind| kind.name().to_owned());
-        if global.json {
-            list.push(json!({ "entry": entry.number, "kind": kind, "actor": entry.actor.to_string(), "who": entry.claims.who, "why": entry.claims.why, "clock_ns": entry.claims.clock_ns, "time": time(entry.claims.clock_ns), "hash": hash.to_string() }));
+        let (claims, actor) = (&entry.claims, entry.actor.to_string());
+        if csv {
+            let (who, why, from) = (quoted(&claims.who), quoted(&claims.why), quoted(&claims.from));
+            println!("{},{kind},{},{},{actor},{who},{why},{from},{hash}", entry.number, time(claims.clock_ns), claims.clock_ns);
+        } else if global.json {
+            list.push(json!({ "entry": entry.number, "kind": kind, "actor": actor, "who": claims.who, "why": claims.why, "from": claims.from, "clock_ns": claims.clock_ns, "time": time(claims.clock_ns), "hash": hash.to_string() }));
         } else {
-            print(global, Value::Null, || format!("{:>8}  {}  {kind:10} {:.12}  {}  {}", entry.number, time(entry.claims.clock_ns), entry.actor.to_string(), entry.claims.who, entry.claims.why));
+            print(global, Value::Null, || format!("{:>8}  {}  {kind:10} {actor:.12}  {}  {}", entry.number, time(claims.clock_ns), claims.who, claims.why));
         }
     })?;
-    if global.json {
+    if global.json && !csv {
         print(global, json!({ "tenant": tenant.name, "entries": list }), String::new);
     }
     Ok(())
+}
+
+pub(super) fn audit_verify(global: &Global, known: Option<&str>) -> Result<()> {
+    let known = match known {
+        Some(text) => {
+            let parts = text.split_once(':').and_then(|(entry, hash)| Some((entry.parse().ok()?, hash.parse().ok()?)));
+            let bad = || Error::new(Kind::Usage, format!("`{text}` is no head: write ENTRY:HASH"));
+            Some(parts.ok_or_else(bad)?)
+        }
+        None => None,
+    };
+    let mut tenant = ready::tenant(&Global { quiet: true, ..global.clone() })?;
+    tenant.sync()?;
+    let problems = tenant.verify_history(known)?;
+    let head = tenant.state.head.clone();
+    let first = problems.iter().filter_map(|problem| problem.entry).min();
+    let list: Vec<_> = problems
+        .iter()
+        .map(|problem| json!({ "object": problem.object, "entry": problem.entry, "what": problem.what }))
+        .collect();
+    let object = json!({ "tenant": tenant.name, "entries": head.number + 1, "head": format!("{}:{}", head.number, head.hash), "first_bad_entry": first, "problems": list });
+    print(global, object, || {
+        let lines: String =
+            problems.iter().map(|problem| format!("DAMAGED {}: {}\n", problem.object, problem.what)).collect();
+        match problems.len() {
+            0 => format!(
+                "{} entries, each signed, in its place, and chained to the one before it\nhead {}:{} (keep it elsewhere: `audit verify --head` then notices a history that was cut)",
+                head.number + 1,
+                head.number,
+                head.hash
+            ),
+            _ => lines,
+        }
+    });
+    match (problems.is_empty(), first) {
+        (true, _) => Ok(()),
+        (false, Some(first)) => Err(Error::new(
+            Kind::Damaged,
+            format!(
+                "the history of {} is not what was written; the first bad entry is {first}: restore it from a copy of the bucket",
+                tenant.name
+            ),
+        )),
+        (false, None) => {
+            Err(Error::new(Kind::Damaged, "what is remembered of the ledger is not what it says; the ledger is whole"))
+        }
+    }
 }
