@@ -114,6 +114,7 @@ fn main() {
             max_repack_bytes: u64::MAX,
             grace_ns: i64::MAX,
             dry_run: true,
+            forgotten: Vec::new(),
         };
         let report = prune::prune(&mut tenant, &options, &Unwatched).unwrap();
         println!(

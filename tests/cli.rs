@@ -493,7 +493,12 @@ fn forget_prune_hold_and_policy_say_what_they_do() {
     assert_eq!((&stats["protected_snapshots"], &stats["protected_only_bytes"]), (&1.into(), &alone.into()));
     assert!((300_000..310_000).contains(&alone) && stats["protected_bytes"].as_u64() >= Some(alone), "{stats}");
     place.fails(&["hold", "release", "999", "--reason", "x"], 2, "no hold 999");
+    let planned = place.json(&["forget", "--keep-last", "1", "--prune", "--dry-run"]);
     let done = place.json(&["forget", "--keep-last", "1", "--prune"]);
+    assert_eq!(
+        (&planned["forgotten"], &planned["prune"]["deleted_packs"]),
+        (&done["forgotten"], &done["prune"]["deleted_packs"])
+    );
     assert_eq!(done["forgotten"].as_array().unwrap().len(), 2);
     assert!(done["prune"]["freed_bytes"].as_u64().unwrap() > 500_000, "{done}");
     assert_eq!(ids(&[]), [all[0].clone(), all[3].clone()]);

@@ -28,6 +28,7 @@ fn tidy(grace_s: i64) -> prune::Options {
         max_repack_bytes: u64::MAX,
         grace_ns: grace_s * 1_000_000_000,
         dry_run: false,
+        forgotten: Vec::new(),
     }
 }
 
@@ -110,12 +111,22 @@ fn prune_frees_what_nobody_needs_and_nothing_else() {
     };
     let before = stored(&clay);
     let mut tenant = fixture.tenant();
+    let shown = forget::forget(&mut tenant, &forget::Options { dry_run: true, ..keep_last(1) }).unwrap();
+    let forgotten: Vec<_> = shown.outcomes.iter().filter(|outcome| outcome.kept_by.is_empty()).collect();
+    let forgotten = forgotten.into_iter().map(|outcome| outcome.id).collect();
+    let options = prune::Options { dry_run: true, forgotten, ..tidy(86_400) };
+    let foreseen = prune::prune(&mut tenant, &options, &Unwatched).unwrap();
     forget::forget(&mut tenant, &keep_last(1)).unwrap();
     let planned = prune::prune(&mut tenant, &prune::Options { dry_run: true, ..tidy(86_400) }, &Unwatched).unwrap();
     assert_eq!(stored(&clay), before, "a dry run deletes nothing");
     let done = prune::prune(&mut tenant, &tidy(86_400), &Unwatched).unwrap();
     assert_eq!((&planned.deleted, &planned.repacked), (&done.deleted, &done.repacked), "the plan is what is done");
     assert_eq!((planned.dead_segments, planned.kept_packs), (done.dead_segments, done.kept_packs));
+    let figures = |report: &prune::Report| {
+        let repacked = report.repacked.iter().map(|pack| pack.id).collect::<Vec<_>>();
+        (report.dead_segments, report.deleted.len(), repacked, report.kept_packs)
+    };
+    assert_eq!(figures(&foreseen), figures(&done), "what is foreseen before anything is forgotten, too");
     assert!(done.dead_segments > 0 && done.freed_bytes > 0 && stored(&clay) < before, "{done:?}");
     assert_eq!(tenant.state.live().len(), 3);
     assert_all_restore(&fixture.tenant(), &known, "after prune");

@@ -83,7 +83,13 @@ fn rewrite_all(tenant: &mut Tenant) -> Result<Vec<rewrite::Rewritten>> {
 }
 
 fn tidy() -> prune::Options {
-    prune::Options { max_unused: prune::Unused::Bytes(0), max_repack_bytes: u64::MAX, grace_ns: 0, dry_run: false }
+    prune::Options {
+        max_unused: prune::Unused::Bytes(0),
+        max_repack_bytes: u64::MAX,
+        grace_ns: 0,
+        dry_run: false,
+        forgotten: Vec::new(),
+    }
 }
 
 #[test]

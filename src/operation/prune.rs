@@ -12,7 +12,7 @@ use crate::{
         pack::{HEADER, TRAILER},
         segment_set::SegmentSet,
     },
-    id::{PackId, SegmentId},
+    id::{PackId, SegmentId, SnapshotId},
     index::Index,
     ledger::{PackState, SegmentState, SegmentStatus, State, Tables},
     repository::{Tenant, repack},
@@ -35,6 +35,8 @@ pub struct Options {
     /// A session that has written nothing for so long is taken for dead.
     pub grace_ns: i64,
     pub dry_run: bool,
+    /// In a dry run: what would be forgotten before.
+    pub forgotten: Vec<SnapshotId>,
 }
 
 /// A pack, as a person sees it.
@@ -90,21 +92,10 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
             format!("nothing is deleted while the history of {} has damage: {}", tenant.name, tenant.damage.join("; ")),
         ));
     }
-    let mut report = Report::default();
     if options.dry_run {
-        tenant.sync()?;
-        let now_ns = tenant.environment.now_ns();
-        report.fenced = silent(tenant, options.grace_ns, now_ns)?;
-        let mut state = tenant.state.clone();
-        state.sessions.retain(|session, _| !report.fenced.contains(session));
-        report.waiting_for = state.sessions.keys().copied().collect();
-        let gone = unneeded(&state, &tenant.index)?;
-        report.dead_segments = gone.len();
-        plan(tenant, options, &gone, &mut report)?;
-        report.leftovers = leftovers(tenant, &state, &listed)?;
-        report.freed_bytes = freed(&report) - kept_of(&report.repacked);
-        return Ok(report);
+        return foreseen(tenant, options, &listed);
     }
+    let mut report = Report::default();
     tenant.observe(!tenant.state.sessions.is_empty())?;
     report.fenced = fence(tenant, options.grace_ns)?;
     report.dead_segments = bury(tenant)?;
@@ -129,6 +120,26 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     }
     report.freed_bytes = freed(&report).saturating_sub(report.written_bytes);
     tenant.checkpoint_since(began);
+    Ok(report)
+}
+
+/// What a prune would do now.
+fn foreseen(tenant: &mut Tenant, options: &Options, listed: &BTreeMap<String, u64>) -> Result<Report> {
+    tenant.sync()?;
+    let mut report = Report::default();
+    let now_ns = tenant.environment.now_ns();
+    report.fenced = silent(tenant, options.grace_ns, now_ns)?;
+    let mut state = tenant.state.clone();
+    state.sessions.retain(|session, _| !report.fenced.contains(session));
+    for id in &options.forgotten {
+        state.snapshots.entry(*id).and_modify(|snapshot| snapshot.retired_by = Some(snapshot.number));
+    }
+    report.waiting_for = state.sessions.keys().copied().collect();
+    let gone = unneeded(&state, &tenant.index)?;
+    report.dead_segments = gone.len();
+    plan(tenant, options, &gone, &mut report)?;
+    report.leftovers = leftovers(tenant, &state, listed)?;
+    report.freed_bytes = freed(&report) - kept_of(&report.repacked);
     Ok(report)
 }
 

@@ -85,9 +85,12 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
     let mut object;
     let text;
+    let forgotten: Vec<SnapshotId>;
     if args.snapshots.is_empty() {
         let options = forget::Options { rules, source: args.source.clone(), dry_run: args.dry_run };
         let report = forget::forget(&mut tenant, &options)?;
+        let gone = report.outcomes.iter().filter(|outcome| outcome.kept_by.is_empty());
+        forgotten = gone.map(|outcome| outcome.id).collect();
         (object, text) = (outcomes_json(&report, args.dry_run), outcomes_text(&report, args.dry_run));
     } else {
         let ids = args.snapshots.iter().map(|name| browse::find(&tenant, name).map(|state| state.snapshot.id));
@@ -98,22 +101,19 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
         let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
         text = format!("{} {}\n", if args.dry_run { "would forget" } else { "forgot" }, names.join(", "));
         object = json!({ "dry_run": args.dry_run, "forgotten": names });
+        forgotten = ids;
     }
     object["tenant"] = json!(tenant.name);
     if !args.prune {
         print(global, object, || text);
         return Ok(());
     }
-    if args.dry_run {
-        return Err(usage(
-            "--dry-run shows what would be forgotten; what `prune` would delete then, it cannot know: leave --prune out",
-        ));
-    }
-    let options =
-        prune_options(&PruneArgs { dry_run: false, max_unused: "5%".into(), max_repack: None, grace: "1d".into() })?;
+    let dry_run = args.dry_run;
+    let arguments = PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: "1d".into() };
+    let options = prune::Options { forgotten, ..prune_options(&arguments)? };
     let report = pruned(global, &mut tenant, &options)?;
-    object["prune"] = prune_json(&report, false);
-    print(global, object, || text + &prune_text(&report, false));
+    object["prune"] = prune_json(&report, dry_run);
+    print(global, object, || text + &prune_text(&report, dry_run));
     Ok(())
 }
 
@@ -164,7 +164,13 @@ fn prune_options(args: &PruneArgs) -> Result<prune::Options> {
         .and_then(|span| span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())).ok())
         .filter(|seconds| (0.0..1e9).contains(seconds))
         .ok_or_else(|| bad("a duration", &args.grace))?;
-    Ok(prune::Options { max_unused, max_repack_bytes, grace_ns: (grace_ns * 1e9) as i64, dry_run: args.dry_run })
+    Ok(prune::Options {
+        max_unused,
+        max_repack_bytes,
+        grace_ns: (grace_ns * 1e9) as i64,
+        dry_run: args.dry_run,
+        forgotten: Vec::new(),
+    })
 }
 
 fn pruned(global: &Global, tenant: &mut Tenant, options: &prune::Options) -> Result<prune::Report> {
