@@ -62,6 +62,7 @@ fn commit(tenant: &mut Tenant, number: u64, segments: u32, parents: &mut [Option
         segment_table: 1_000,
         chunk_table: 3_900,
         chunk_tables: Vec::new(),
+        epoch: 0,
         unknown: Default::default(),
     };
     let source = (number % SOURCES) as usize;

@@ -95,7 +95,7 @@ fn a_checkpoint_of_a_key_that_may_not_delete_counts_for_nothing() {
     back_up_bytes(&mut tenant, "s", b"precious").unwrap();
     fixture
         .repository()
-        .add_identity(&mut tenant, Circle::Tenant, EntryKind::BACKUP_ROLE, &agent.public().unwrap(), "agent")
+        .add_identity(&mut tenant, &agent_role(), &agent.public().unwrap(), "agent")
         .unwrap();
     // No snapshots at all, and the agent may do everything.
     forge(&fixture, &agent, &tenant, |run| {
@@ -129,7 +129,7 @@ fn a_checkpoint_that_lies_is_found_by_check_and_a_revoked_key_makes_none() {
 
     let admin = Identity::generate(fixture.environment.as_ref());
     let public = admin.public().unwrap();
-    fixture.repository().add_identity(&mut tenant, Circle::Tenant, EntryKind::ALL, &public, "admin").unwrap();
+    fixture.repository().add_identity(&mut tenant, &role(Circle::Tenant, EntryKind::ALL), &public, "admin").unwrap();
     let mut by_admin = as_other(&fixture, &admin);
     back_up_bytes(&mut by_admin, "s", b"more").unwrap();
     by_admin.write_checkpoint().unwrap();

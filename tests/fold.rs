@@ -65,6 +65,8 @@ impl Ledger {
             segment_table: key,
             chunk_table: key,
             content: key,
+            indexer: key,
+            steward: key,
             unknown: Default::default(),
         };
         let grant = |actor, kinds: &[EntryKind]| Grant {
@@ -72,6 +74,8 @@ impl Ledger {
             name: "x".into(),
             kinds: kinds.iter().map(|kind| *kind as u8).collect(),
             recipient: None,
+            circle: 3,
+            operator: false,
             unknown: Default::default(),
         };
         let create = Create {
@@ -81,15 +85,7 @@ impl Ledger {
             suite: 1,
             commitments,
             grants: vec![grant(OWNER, EntryKind::ALL), grant(AGENT, EntryKind::BACKUP_ROLE)],
-            policy: Policy {
-                chunk_bytes: 8192,
-                fixed: false,
-                sources: Default::default(),
-                retention: None,
-                compare: None,
-                inherited: None,
-                unknown: Default::default(),
-            },
+            policy: Policy { chunk_bytes: 8192, ..Policy::default() },
             unknown: Default::default(),
         };
         let first = entry(0, Hash::default(), OWNER, EntryKind::Create, encode(&create));
@@ -152,6 +148,7 @@ pub fn pack_fact(session: u64, ordinal: u32) -> PackFact {
         segment_table: 1,
         chunk_table: 1,
         chunk_tables: Vec::new(),
+        epoch: 0,
         unknown: Default::default(),
     }
 }
@@ -317,10 +314,12 @@ fn no_interleaving_lets_a_live_snapshot_reach_a_dead_segment() {
             if verdict == Verdict::Valid {
                 *valid.entry(step % 3).or_insert(0u64) += 1;
             } else {
-                // A void entry changes nothing but the head.
+                // A void entry changes nothing but the head, the tree over all entries, and the count of seals.
                 assert_eq!(ledger.tables, before.tables, "seed {seed} step {step}");
                 let mut same = ledger.state.clone();
                 same.head = before.state.head.clone();
+                same.tree = before.state.tree.clone();
+                same.epoch_seals -= 2;
                 assert_eq!(same, before.state, "seed {seed} step {step}");
             }
             ledger.check();
@@ -379,9 +378,9 @@ fn holds_and_locks_win_over_retirement() {
     assert_eq!(ledger.apply(OWNER, EntryKind::Hold, encode(&hold), &Annex::empty()), Verdict::Valid);
     let retire =
         encode(&Snapshots { snapshots: vec![SnapshotId([5; 16])], reason: String::new(), unknown: Default::default() });
-    let shred = encode(&Shred { epochs: vec![], reason: String::new(), unknown: Default::default() });
+    let destroy = encode(&Destroy { wait_ns: 0, approvals: 0, reason: String::new(), unknown: Default::default() });
     assert!(matches!(ledger.apply(OWNER, EntryKind::Retire, retire.clone(), &Annex::empty()), Verdict::Void(_)));
-    assert!(matches!(ledger.apply(OWNER, EntryKind::Shred, shred, &Annex::empty()), Verdict::Void(_)));
+    assert!(matches!(ledger.apply(OWNER, EntryKind::Destroy, destroy, &Annex::empty()), Verdict::Void(_)));
     let release = encode(&Release { hold: 3, reason: String::new(), unknown: Default::default() });
     assert_eq!(ledger.apply(OWNER, EntryKind::Release, release, &Annex::empty()), Verdict::Valid);
     let lock = |until_ns| {

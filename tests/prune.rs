@@ -149,7 +149,7 @@ fn a_steward_prunes_without_reading() {
     let public = steward.public().unwrap();
     fixture
         .repository()
-        .add_identity(&mut tenant, Circle::Steward, EntryKind::STEWARD_ROLE, &public, "steward")
+        .add_identity(&mut tenant, &role(Circle::Steward, EntryKind::STEWARD_ROLE), &public, "steward")
         .unwrap();
     let hers = Repository::open(clay.clone(), fixture.environment.clone(), steward, None, "x".into()).unwrap();
     let mut kept = hers.tenant("t").unwrap();

@@ -5,7 +5,7 @@ use strongroom::{
     error::Kind,
     format::{entry::EntryKind, key::Circle},
     operation::{Unwatched, backup, check},
-    repository::{Identity, Repository},
+    repository::{Credential, Identity, Passphrase, Repository},
     store::{Place, open},
 };
 
@@ -61,7 +61,7 @@ fn an_agent_with_the_backup_role_cannot_delete() {
     let agent = Identity::generate(fixture.environment.as_ref());
     let repository = fixture.repository();
     repository
-        .add_identity(&mut fixture.tenant(), Circle::Tenant, EntryKind::BACKUP_ROLE, &agent.public().unwrap(), "agent")
+        .add_identity(&mut fixture.tenant(), &agent_role(), &agent.public().unwrap(), "agent")
         .unwrap();
     let mut tenant = open_as(&fixture, &agent).tenant("t").unwrap();
     back_up_bytes(&mut tenant, "s", b"backed up by an agent").unwrap();
@@ -120,7 +120,8 @@ fn the_store_and_the_cache_show_no_content_and_no_names() {
 fn a_passphrase_opens_what_it_made() {
     let objects = open(&Place::Memory, true).unwrap();
     let environment: strongroom::environment::SharedEnvironment = Seeded::new(5);
-    let identity = || Identity::Passphrase("correct horse".to_owned().into());
+    let passphrase = |text: &str| Credential::Wrapper(Box::new(Passphrase(text.to_owned().into())));
+    let identity = || passphrase("correct horse");
     let repository = Repository::init(objects.clone(), environment.clone(), identity(), None, "x".into()).unwrap();
     repository.create_tenant(&new_tenant("t")).unwrap();
     let mut tenant = repository.tenant("t").unwrap();
@@ -128,7 +129,7 @@ fn a_passphrase_opens_what_it_made() {
     let again = Repository::open(objects.clone(), environment.clone(), identity(), None, "x".into()).unwrap();
     assert_eq!(read_bytes(&again.tenant("t").unwrap(), "latest").unwrap(), b"secret");
     let wrong =
-        Repository::open(objects, environment, Identity::Passphrase("wrong".to_owned().into()), None, "x".into())
+        Repository::open(objects, environment, passphrase("wrong"), None, "x".into())
             .unwrap();
     assert_eq!(wrong.tenant("t").err().unwrap().kind, Kind::WrongKey);
 }
@@ -141,7 +142,7 @@ fn a_store_that_cannot_tell_writers_apart_is_refused_to_several() {
     let public = other.public().unwrap();
     fixture
         .repository()
-        .add_identity(&mut fixture.tenant(), Circle::Tenant, EntryKind::BACKUP_ROLE, &public, "other")
+        .add_identity(&mut fixture.tenant(), &agent_role(), &public, "other")
         .unwrap();
     let mut mine = fixture.repository();
     let mut theirs = open_as(&fixture, &other);

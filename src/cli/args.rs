@@ -24,6 +24,10 @@ pub struct Global {
     /// A file that holds a passphrase, instead of a key file (also: STRONGROOM_PASSPHRASE)
     #[arg(long, global = true, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// A command that unwraps a key file that is kept in the repository, such as one that asks an HSM: JSON on
+    /// its standard input and output (see the README)
+    #[arg(long, global = true, env = "STRONGROOM_KEY_COMMAND", value_name = "COMMAND")]
+    pub key_command: Option<String>,
     /// Where this machine keeps its indexes; can be deleted at any time
     #[arg(long, global = true, env = "STRONGROOM_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
@@ -185,6 +189,82 @@ pub enum KeyCommand {
         circle: ExportCircle,
         file: PathBuf,
     },
+    /// List whose keys open this tenant
+    List,
+    /// Let another key open this tenant
+    Add {
+        /// What it is called in the ledger
+        #[arg(long)]
+        name: String,
+        /// What it may do: a role, as in `role grant`
+        #[arg(long, default_value = "administrator")]
+        role: String,
+        #[command(flatten)]
+        how: NewKey,
+    },
+    /// Take what was wrapped for a key away; the last one that opens the content cannot be removed
+    Remove {
+        /// The name that it was added under, or the actor
+        who: String,
+        /// For the record
+        #[arg(long)]
+        reason: String,
+        /// Make new keys too, so that what it may have copied opens nothing that is written from now on
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// Make new keys for what is written from now on
+    Rotate {
+        /// And a new root, so that slots that somebody kept open nothing of it
+        #[arg(long)]
+        new_root: bool,
+        /// Only if the keys in use are older, such as 90d
+        #[arg(long, value_name = "DURATION")]
+        older_than: Option<String>,
+        /// Only if they have sealed more than so many things
+        #[arg(long, value_name = "N")]
+        more_seals_than: Option<u64>,
+        /// Then seal what is stored with the new keys; may be interrupted, and goes on when repeated
+        #[arg(long)]
+        rewrite: bool,
+    },
+    /// Check that every key that should open this tenant is there, and that this one opens it
+    Check,
+    /// Print a key file as a sheet for a safe: text and a QR code
+    Sheet { file: PathBuf },
+    /// Split a key file into shares, of which some together make it again
+    Split {
+        file: PathBuf,
+        /// How many shares
+        #[arg(long, value_name = "N")]
+        shares: u8,
+        /// How many of them are needed
+        #[arg(long, value_name = "M")]
+        needed: u8,
+        /// The folder that the shares are written to
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Make a key file of shares
+    Join {
+        file: PathBuf,
+        #[arg(required = true)]
+        shares: Vec<PathBuf>,
+    },
+}
+
+#[derive(ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct NewKey {
+    /// The public half of whose key it is
+    #[arg(long, value_name = "FILE.pub")]
+    pub to: Option<PathBuf>,
+    /// A file with a passphrase
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// A command, as in --key-command
+    #[arg(long, value_name = "COMMAND")]
+    pub by_command: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -237,6 +317,9 @@ pub enum TenantCommand {
         /// The public half of the key of whose data it is; without, the caller's own
         #[arg(long, value_name = "FILE.pub")]
         owner: Option<PathBuf>,
+        /// Of whose data it is: let the operator read it too, for restores and drills
+        #[arg(long, requires = "owner")]
+        managed: bool,
         #[arg(long, value_enum, default_value = "xaes256gcm")]
         cipher: Cipher,
         /// Average chunk, 4KiB to 1MiB, or fixed:SIZE

@@ -3,8 +3,10 @@
 
 mod args;
 mod commands;
+mod key_command;
 mod output;
 mod ready;
+mod recovery;
 #[expect(clippy::disallowed_methods, reason = "the one adapter to the real clock, randomness, sleeping and spawning")]
 mod system;
 mod tour;

@@ -134,6 +134,13 @@ pub fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// Reads a duration as people write it, `6h` or `2d`; days have 24 hours. In nanoseconds, at most 31 years.
+pub fn duration_ns(text: &str) -> Option<i64> {
+    let span: jiff::Span = text.parse().ok()?;
+    let seconds = span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())).ok()?;
+    (0.0..1e9).contains(&seconds).then_some((seconds * 1e9) as i64)
+}
+
 /// Writes a time for people, in UTC.
 pub fn time(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(ns))

@@ -2,6 +2,7 @@
 
 use super::{
     args::{Global, Progress},
+    key_command::KeyCommand,
     output::parse_size,
     system::{self, System},
 };
@@ -9,7 +10,7 @@ use crate::{
     environment::SharedEnvironment,
     error::{Error, Kind, Result},
     pipeline::chunk::ChunkSize,
-    repository::{Identity, Repository, Tenant},
+    repository::{Credential, Identity, Passphrase, Repository, Tenant},
     store::{Limited, Place, Retried, SharedObjects, is_local, open},
 };
 use serde::Deserialize;
@@ -22,6 +23,7 @@ struct Profile {
     repo: Option<String>,
     key_file: Option<PathBuf>,
     passphrase_file: Option<PathBuf>,
+    key_command: Option<String>,
     cache_dir: Option<PathBuf>,
     tenant: Option<String>,
     progress: Option<String>,
@@ -41,9 +43,12 @@ pub fn with_profile(mut global: Global) -> Result<Global> {
     let profile: Profile =
         toml::from_str(&text).map_err(|error| usage(format!("profile {}: {}", path.display(), error.message())))?;
     global.repo = global.repo.or(profile.repo);
-    // A passphrase on the command line beats a key file in the profile.
-    if global.passphrase_file.is_none() {
+    // What the command line says beats another way in the profile.
+    if global.passphrase_file.is_none() && global.key_command.is_none() {
         global.key_file = global.key_file.or(profile.key_file);
+    }
+    if global.key_file.is_none() && global.passphrase_file.is_none() {
+        global.key_command = global.key_command.or(profile.key_command);
     }
     global.passphrase_file = global.passphrase_file.or(profile.passphrase_file);
     global.cache_dir = global.cache_dir.or(profile.cache_dir);
@@ -63,24 +68,35 @@ fn read(path: &PathBuf) -> Result<String> {
 }
 
 /// Finds who is asking.
-pub fn identity(global: &Global) -> Result<Identity> {
+fn credential(global: &Global) -> Result<Credential> {
+    if let Some(command) = &global.key_command {
+        return Ok(Credential::Wrapper(Box::new(KeyCommand(command.clone()))));
+    }
     if let Some(path) = &global.key_file {
         let text = zeroize::Zeroizing::new(read(path)?);
         let identity = match Identity::is_ssh_key(&text) {
             true => Identity::from_ssh_key(&text, || passphrase(global)),
             false => Identity::from_key_file(&text),
         };
-        return identity.map_err(|error| error.while_doing(path.display()));
+        return identity.map(Credential::Identity).map_err(|error| error.while_doing(path.display()));
     }
-    passphrase(global).map(Identity::Passphrase)
+    Ok(Credential::Wrapper(Box::new(Passphrase(passphrase(global)?))))
 }
 
 fn passphrase(global: &Global) -> Result<age::secrecy::SecretString> {
-    let passphrase = match (&global.passphrase_file, std::env::var("STRONGROOM_PASSPHRASE")) {
-        (Some(path), _) => read(path)?.trim_end_matches(['\r', '\n']).to_owned(),
-        (None, Ok(passphrase)) => passphrase,
-        (None, Err(_)) => system::ask_passphrase()?,
-    };
+    match (&global.passphrase_file, std::env::var("STRONGROOM_PASSPHRASE")) {
+        (Some(path), _) => passphrase_in(path),
+        (None, Ok(passphrase)) => secret(passphrase),
+        (None, Err(_)) => secret(system::ask_passphrase()?),
+    }
+}
+
+/// Reads a passphrase from a file: all of it, less the end of its line.
+pub fn passphrase_in(path: &PathBuf) -> Result<age::secrecy::SecretString> {
+    secret(read(path)?.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn secret(passphrase: String) -> Result<age::secrecy::SecretString> {
     if passphrase.is_empty() {
         return Err(Error::new(Kind::NoKey, "the passphrase is empty"));
     }
@@ -137,9 +153,9 @@ pub fn spill(global: &Global) -> Result<PathBuf> {
 
 /// Makes the repository.
 pub fn init(global: &Global) -> Result<Repository> {
-    let identity = identity(global)?;
+    let credential = credential(global)?;
     let (objects, environment) = objects(global, &place(global)?, true)?;
-    Repository::init(objects, environment, identity, cache(global), system::who())
+    Repository::init(objects, environment, credential, cache(global), system::who())
 }
 
 /// Opens the repository.
@@ -160,7 +176,8 @@ pub fn repository(global: &Global) -> Result<Repository> {
             "there is no repository at this place; `strongroom init` makes one",
         )));
     }
-    let mut repository = Repository::open(objects, environment, identity(global)?, cache(global), system::who())?;
+    let mut repository = Repository::open(objects, environment, credential(global)?, cache(global), system::who())?;
+    repository.from = system::from();
     repository.pack_cache_bytes = (!is_local(&place)).then_some(PACK_CACHE_BYTES);
     Ok(repository)
 }

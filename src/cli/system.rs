@@ -61,6 +61,14 @@ pub fn who() -> String {
     format!("{user}@{}", host())
 }
 
+/// Returns where this runs, and from where whoever runs it came: for the record.
+pub fn from() -> String {
+    match std::env::var("SSH_CLIENT").ok().and_then(|client| client.split(' ').next().map(str::to_owned)) {
+        Some(client) => format!("{} (ssh from {client})", host()),
+        None => host(),
+    }
+}
+
 /// Returns this machine's name.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -57,6 +57,7 @@ pub fn run(global: &Global) -> Result<()> {
         repository.create_tenant(&NewTenant {
             name: name.into(),
             owner: Some(owner),
+            managed: false,
             suite: Suite::Xaes256Gcm,
             chunk_size: ChunkSize::Average(8 << 10),
         })?;

@@ -2,7 +2,7 @@
 //! Chapter: `format-spec/checkpoint.md`. What the fold does with these is the ledger's business.
 
 use super::{
-    entry::{Create, Grant, Hold, Policy},
+    entry::{Create, Destroy, Grant, Hold, Policy, Quota},
     key::Commitments,
     record::{Field, Malformed, Reader, Writer, malformed, record},
     segment_set::SegmentSet,
@@ -91,11 +91,34 @@ record! {
         /// The newest time that the store is known to have had.
         10 observed_ns: i64,
         11 observed_next: u64,
-        12 shredded: bool,
+        /// The SHRED that counts.
+        12 shredded: Option<u64>,
         /// In the repository's ledger: tenants by name.
         13 tenants: BTreeMap<String, TenantState>,
         /// What this program does not understand forbids it to write or prune.
         14 not_understood: Option<String>,
+        /// Bytes of the packs that are not dropped.
+        15 stored_bytes: u64,
+        16 quota: Option<Quota>,
+        /// Days since 1970 at `observed_ns`, and the bytes of packs that came since it was told.
+        17 day: i64,
+        18 day_bytes: u64,
+        /// The entry that began the epoch, and how often its keys have sealed.
+        19 epoch_began: u64,
+        20 epoch_seals: u64,
+        /// The tree over all entries: roots of its full parts, the largest first.
+        21 tree: Vec<Hash>,
+        /// Entry number to what was asked for.
+        22 destructions: BTreeMap<u64, Destruction>,
+    }
+
+    /// A DESTROY that stands.
+    Destruction {
+        0 destroy: Destroy,
+        1 actor: ActorId,
+        /// When the store says that it was written.
+        2 observed_ns: Option<i64>,
+        3 approved_by: Vec<ActorId>,
     }
 
     /// A tenant of the repository.
@@ -103,6 +126,8 @@ record! {
         0 tenant: ScopeId,
         1 genesis: Hash,
         2 owner: Option<String>,
+        /// The hash of its certificate of destruction.
+        3 destroyed: Option<Hash>,
     }
 
     /// Where a segment is and what may be done with it.
@@ -133,6 +158,7 @@ record! {
         /// DROP covers it: the object may be deleted.
         7 dropped: bool,
         8 chunk_tables: Vec<u32>,
+        9 epoch: u32,
     }
 
     /// A run: what the entries from `first` up to the state's head changed, as it is at that head.

@@ -68,6 +68,11 @@ kinds! {
     Generation = 28 "GENERATION",
     Access = 29 "ACCESS",
     Tenant = 30 "TENANT",
+    Quota = 31 "QUOTA",
+    Destroy = 32 "DESTROY",
+    Approve = 33 "APPROVE",
+    Withdraw = 34 "WITHDRAW",
+    Destroyed = 35 "DESTROYED",
 }
 
 impl EntryKind {
@@ -77,6 +82,43 @@ impl EntryKind {
     }
     /// What a backup agent's key may write: it can add, and nothing else.
     pub const BACKUP_ROLE: &[Self] = &[Self::Session, Self::Publish, Self::Commit, Self::Abort];
+    /// What the key of a tenant's owner may write: all but how much may be stored.
+    pub const OWNER_ROLE: &[Self] = &[
+        Self::Create,
+        Self::Grant,
+        Self::Revoke,
+        Self::Session,
+        Self::Publish,
+        Self::Commit,
+        Self::Renew,
+        Self::Abort,
+        Self::Retire,
+        Self::Undelete,
+        Self::Hold,
+        Self::Release,
+        Self::Lock,
+        Self::Condemn,
+        Self::Rescue,
+        Self::Dead,
+        Self::Repack,
+        Self::Drop,
+        Self::Rewrite,
+        Self::Damaged,
+        Self::Heal,
+        Self::Move,
+        Self::Epoch,
+        Self::Policy,
+        Self::Fence,
+        Self::Observed,
+        Self::Shred,
+        Self::Generation,
+        Self::Access,
+        Self::Tenant,
+        Self::Destroy,
+        Self::Approve,
+        Self::Withdraw,
+        Self::Destroyed,
+    ];
     /// What a steward's key may write.
     pub const STEWARD_ROLE: &[Self] = &[
         Self::Session,
@@ -161,6 +203,10 @@ record! {
         2 kinds: Vec<u8>,
         /// The age recipient of the same identity.
         3 recipient: Option<String>,
+        /// The circle whose keys it gets.
+        4 circle: u8,
+        /// It is the repository's operator's, not the tenant's.
+        5 operator: bool,
     }
 
     /// REVOKE: a key may write nothing any more.
@@ -249,13 +295,14 @@ record! {
         4 reason: String,
     }
 
-    /// EPOCH: new keys.
+    /// EPOCH: new keys; from here on everything is sealed with them.
     Epoch {
         0 epoch: u32,
         1 commitments: Commitments,
     }
 
     /// POLICY, and the policy of CREATE.
+    #[derive(Default)]
     Policy {
         /// Average chunk in bytes, a power of two; or the exact length with `fixed`.
         0 chunk_bytes: u32,
@@ -270,6 +317,12 @@ record! {
         /// The repository's default, as its operator told it last. Without, 30 daily, 12 weekly, 12
         /// monthly and 7 yearly snapshots stay.
         5 inherited: Option<Retention>,
+        /// What cannot be put on record (ACCESS) may not be read.
+        6 log_required: bool,
+        /// The least waiting time of DESTROY, in nanoseconds.
+        7 destroy_wait_ns: Option<i64>,
+        /// The least number of other people's APPROVEs that DESTROY needs.
+        8 destroy_approvals: Option<u32>,
     }
 
     /// What a source's policy says instead of the tenant's.
@@ -314,10 +367,39 @@ record! {
         1 times_ns: Vec<i64>,
     }
 
-    /// SHRED: keys are destroyed; of the epochs named, or of all.
-    Shred {
-        0 epochs: Vec<u32>,
+    /// QUOTA: how much a tenant may store; instead of what was said before.
+    #[derive(Default)]
+    Quota {
+        /// Bytes of packs.
+        0 stored_soft: Option<u64>,
+        1 stored_hard: Option<u64>,
+        2 snapshots_soft: Option<u64>,
+        3 snapshots_hard: Option<u64>,
+        /// Bytes of packs in a day, as OBSERVED tells days (UTC).
+        4 day_soft: Option<u64>,
+        5 day_hard: Option<u64>,
+    }
+
+    /// DESTROY: asks that all keys be destroyed, once a time has passed and others have agreed.
+    Destroy {
+        /// From the time that OBSERVED tells of this entry.
+        0 wait_ns: i64,
+        /// How many other keys must APPROVE.
+        1 approvals: u32,
+        2 reason: String,
+    }
+
+    /// APPROVE, WITHDRAW, SHRED: about a DESTROY.
+    Request {
+        0 destroy: u64,
         1 reason: String,
+    }
+
+    /// DESTROYED, in the repository's ledger: a tenant is no more.
+    Destroyed {
+        0 tenant: ScopeId,
+        /// BLAKE3 of the certificate.
+        1 certificate: Hash,
     }
 
     /// GENERATION: a replica was promoted.

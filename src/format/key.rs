@@ -16,9 +16,11 @@ pub enum Circle {
 }
 
 impl Circle {
+    /// All of them, the least first.
+    pub const ALL: [Self; 3] = [Self::Steward, Self::Indexer, Self::Tenant];
     /// Reads the number of a circle.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Steward, Self::Indexer, Self::Tenant].into_iter().find(|circle| *circle as u8 == number)
+        Self::ALL.into_iter().find(|circle| *circle as u8 == number)
     }
     /// Returns the circle's name on the command line.
     pub fn name(self) -> &'static str {
@@ -41,16 +43,23 @@ record! {
         3 atomic_create: bool,
     }
 
-    /// The keys of one epoch, as the root wraps them.
+    /// Keys as a circle gets them: those of all epochs so far.
     RingKeys {
-        /// Permanent: defines chunk ids and stream digests.
-        0 id: [u8; 32],
-        /// Permanent: defines where streams are cut.
-        1 gear: [u8; 32],
-        2 ledger: [u8; 32],
-        3 segment_table: [u8; 32],
-        4 chunk_table: [u8; 32],
-        5 content: [u8; 32],
+        /// Permanent: defines chunk ids and stream digests. For the circles `tenant` and `indexer`.
+        0 id: Option<[u8; 32]>,
+        /// Permanent: defines where streams are cut. For the circle `tenant`.
+        1 gear: Option<[u8; 32]>,
+        /// The key that wraps the steward's part; for all.
+        2 steward: Option<[u8; 32]>,
+        /// The key that wraps the indexer's part; not for stewards.
+        3 indexer: Option<[u8; 32]>,
+        /// Epoch to key.
+        4 ledger: BTreeMap<u32, [u8; 32]>,
+        5 segment_table: BTreeMap<u32, [u8; 32]>,
+        /// Not for stewards.
+        6 chunk_table: BTreeMap<u32, [u8; 32]>,
+        /// For the circle `tenant`.
+        7 content: BTreeMap<u32, [u8; 32]>,
     }
 
     /// The commitments to the keys of one epoch: what a candidate key is compared with.
@@ -62,13 +71,20 @@ record! {
         4 segment_table: [u8; 32],
         5 chunk_table: [u8; 32],
         6 content: [u8; 32],
+        7 indexer: [u8; 32],
+        8 steward: [u8; 32],
     }
 
-    /// `keys/ring/..`: one epoch's keys.
+    /// `keys/ring/..`: all keys of an owner up to an epoch, wrapped for each circle.
     Ring {
+        /// To the keys of the newest epoch.
         0 commitments: Commitments,
-        /// A sealed `RingKeys`.
-        1 sealed: Blob,
+        1 epoch: u32,
+        /// A `RingKeys`, sealed with the root.
+        2 tenant: Blob,
+        /// The same with the indexer's key, less what is not its.
+        3 indexer: Blob,
+        4 steward: Blob,
     }
 
     /// The plain form of a slot.
@@ -78,17 +94,17 @@ record! {
         /// The tenant's name, so that its owner finds it without the repository's ledger.
         2 name: String,
         3 id: Nonce,
-        /// The root, in a slot of the circle `tenant`.
-        4 root: Option<[u8; 32]>,
-        /// The id key, in a slot of the circle `indexer`.
-        5 id_key: Option<[u8; 32]>,
-        /// Epoch to ledger key.
-        6 ledger: BTreeMap<u32, [u8; 32]>,
-        /// Epoch to segment-table key.
-        7 segment_table: BTreeMap<u32, [u8; 32]>,
-        /// Epoch to chunk-table key, in a slot of the circle `indexer`.
-        8 chunk_table: BTreeMap<u32, [u8; 32]>,
-        /// The ed25519 seed that signs for who opens this slot, where that is a passphrase.
-        9 signing_seed: Option<[u8; 32]>,
+        /// The root, or the key of a lesser circle.
+        4 key: [u8; 32],
+    }
+
+    /// `keys/identity/..`: a key file that is wrapped by a passphrase, a KMS or a command.
+    WrappedIdentity {
+        /// The public half, as text.
+        0 public: String,
+        /// Which of its keys the KMS or command is asked to use.
+        1 reference: String,
+        /// The wrapped text of the key file; by a passphrase, an age file.
+        2 wrapped: Blob,
     }
 }

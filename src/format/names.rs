@@ -1,6 +1,7 @@
 //! Object names below the repository's prefix. Chapter: `format-spec/object-names.md`.
 
-use crate::id::{Hash, PackId, ScopeId};
+use super::key::Commitments;
+use crate::id::{ActorId, Hash, PackId, ScopeId};
 
 /// The repository's description, the only object in plain.
 pub const CONFIG: &str = "config";
@@ -63,17 +64,44 @@ pub fn run(scope: ScopeId, first: u64, last: u64) -> String {
 pub fn run_part(scope: ScopeId, first: u64, last: u64, part: Hash) -> String {
     format!("t/{scope}/checkpoint/{first:016x}-{last:016x}.{part}")
 }
-/// The keys of one epoch, wrapped by the root.
-pub fn ring(scope: ScopeId, epoch: u32) -> String {
-    format!("keys/ring/{scope}/{epoch:08x}")
+/// The prefix of an owner's rings.
+pub fn rings(scope: ScopeId) -> String {
+    format!("keys/ring/{scope}")
 }
+/// A ring: named by its epoch and by what is new in it, so that no two are ever mistaken for each other.
+pub fn ring(scope: ScopeId, epoch: u32, commitments: &Commitments) -> String {
+    format!("keys/ring/{scope}/{epoch:08x}-{}", hex::encode(&commitments.content[..8]))
+}
+/// Reads the epoch out of the name of a ring.
+pub fn epoch_of_ring(name: &str) -> Option<u32> {
+    u32::from_str_radix(name.rsplit('/').next()?.split_once('-')?.0, 16).ok()
+}
+/// The prefix of the key files that a kind of wrapper wraps.
+pub fn identities(wrapper: &str) -> String {
+    format!("keys/identity/{wrapper}")
+}
+/// A wrapped key file, named by the key that signs with it.
+pub fn identity(wrapper: &str, actor: ActorId) -> String {
+    format!("keys/identity/{wrapper}/{actor}")
+}
+/// The prefix of all slots.
+pub const SLOTS: &str = "keys/slot";
 /// The prefix of the slots that an identity with this tag opens.
 pub fn slots_of(tag: &str) -> String {
     format!("keys/slot/{tag}")
 }
-/// A slot: an age file that wraps a root or the keys of a circle.
-pub fn slot(tag: &str, scope: ScopeId, slot: crate::id::Nonce) -> String {
-    format!("keys/slot/{tag}/{scope}-{slot}")
+/// A slot: an age file that wraps a root or the key of a circle; named by the root that it belongs to, too,
+/// so that those of an old one can be told.
+pub fn slot(tag: &str, scope: ScopeId, commitments: &Commitments, slot: crate::id::Nonce) -> String {
+    format!("keys/slot/{tag}/{scope}-{}-{slot}", root_of(commitments))
+}
+/// What the names of slots say of a root.
+pub fn root_of(commitments: &Commitments) -> String {
+    hex::encode(&commitments.root[..4])
+}
+/// Reads the root out of the name of a slot.
+pub fn root_of_slot(name: &str) -> Option<&str> {
+    name.rsplit('/').next()?.split('-').nth(1)
 }
 
 /// Reads the scope out of the name of a slot.

@@ -62,6 +62,8 @@ record! {
         /// In REPACK: sealed bytes of each chunk table that was copied, in order. They have rows of
         /// segments that are not in this pack; those say nothing.
         6 chunk_tables: Vec<u32>,
+        /// The oldest epoch of a key that something in the pack is sealed with.
+        7 epoch: u32,
     }
 }
 

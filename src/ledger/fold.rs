@@ -3,10 +3,13 @@
 use super::{
     state::{Head, OpenSession, SnapshotState, State, TenantState, commit_of},
     tables::{PackState, SegmentState, SegmentStatus, Tables, TablesError},
+    tree,
 };
 use crate::{
     format::{
+        checkpoint::Destruction,
         entry::*,
+        key::Circle,
         pack::PackFact,
         record::{Field, decode},
         segment::DEPTH_MAX,
@@ -88,9 +91,17 @@ impl State {
             generation: 0,
             observed_ns: 0,
             observed_next: 0,
-            shredded: false,
+            shredded: None,
             tenants: BTreeMap::new(),
             not_understood: None,
+            stored_bytes: 0,
+            quota: None,
+            day: 0,
+            day_bytes: 0,
+            epoch_began: 0,
+            epoch_seals: 0,
+            tree: vec![tree::leaf(proven.hash)],
+            destructions: BTreeMap::new(),
             unknown: Default::default(),
             create,
         })
@@ -98,6 +109,7 @@ impl State {
 
     /// Moves past junk: an object in the next slot that nobody signed.
     pub fn skip_junk(&mut self, hash: Hash) {
+        tree::push(&mut self.tree, self.head.number + 1, hash);
         self.head = Head { number: self.head.number + 1, hash, unknown: Default::default() };
     }
 
@@ -108,6 +120,9 @@ impl State {
             Err(Stop::Void(why)) => Verdict::Void(why),
             Err(Stop::Tables(error)) => return Err(error),
         };
+        // Void or not, it was sealed, perhaps with an annex.
+        self.epoch_seals = self.epoch_seals.saturating_add(2);
+        tree::push(&mut self.tree, self.head.number + 1, proven.hash);
         self.head = Head { number: proven.entry.number, hash: proven.hash, unknown: Default::default() };
         Ok(verdict)
     }
@@ -126,7 +141,7 @@ impl State {
         };
         let granted = self.grants.get(&entry.actor).is_some_and(|grant| grant.kinds.contains(&entry.kind));
         require(granted, || format!("{} has no grant to write {}", entry.actor, kind.name()))?;
-        require(!self.shredded || kind == EntryKind::Access, || "the keys were destroyed".into())?;
+        require(self.shredded.is_none() || kind == EntryKind::Access, || "the keys were destroyed".into())?;
         match kind {
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
             EntryKind::Grant => self.grant(entry.actor, body(proven)?),
@@ -145,22 +160,31 @@ impl State {
             EntryKind::Rescue => rescue(tables, &proven.annex.segments),
             EntryKind::Dead => self.dead(tables, body(proven)?, &proven.annex.segments),
             EntryKind::Repack => self.repack(tables, proven, body(proven)?),
-            EntryKind::Drop => drop_packs(tables, body(proven)?),
+            EntryKind::Drop => self.drop_packs(tables, body(proven)?),
             EntryKind::Rewrite => self.rewrite(tables, proven, body(proven)?),
             EntryKind::Damaged => mark_damaged(tables, &proven.annex.segments),
             EntryKind::Heal => self.heal(tables, proven, body(proven)?),
             EntryKind::Move => move_packs(tables, body(proven)?),
-            EntryKind::Epoch => self.new_epoch(body(proven)?),
-            EntryKind::Policy => {
-                self.policy = body(proven)?;
-                Ok(())
-            }
+            EntryKind::Epoch => self.new_epoch(entry.number, body(proven)?),
+            EntryKind::Policy => self.new_policy(body(proven)?),
             EntryKind::Fence => self.fence(body(proven)?),
             EntryKind::Observed => self.observed(tables, entry.number, body(proven)?),
-            EntryKind::Shred => self.shred(body(proven)?),
+            EntryKind::Shred => self.shred(entry.number, body(proven)?),
             EntryKind::Generation => self.promote(body(proven)?),
             EntryKind::Access => body::<Access>(proven).map(drop),
             EntryKind::Tenant => self.tenant(body(proven)?),
+            EntryKind::Quota => {
+                self.quota = Some(body(proven)?);
+                Ok(())
+            }
+            EntryKind::Destroy => self.destroy(entry, body(proven)?),
+            EntryKind::Approve => self.approve(entry.actor, body(proven)?),
+            EntryKind::Withdraw => {
+                let request: Request = body(proven)?;
+                let withdrawn = self.destructions.remove(&request.destroy);
+                require(withdrawn.is_some(), || format!("entry {} asks for no destruction", request.destroy))
+            }
+            EntryKind::Destroyed => self.destroyed(body(proven)?),
         }
     }
 
@@ -178,6 +202,9 @@ impl State {
         let others = self.grants.values().any(|grant| grant.actor != revoke.actor && may_grant(grant));
         require(self.grants.contains_key(&revoke.actor), || "that key has no grant".into())?;
         require(others, || "the last key that can grant cannot be revoked".into())?;
+        let opens_all = |grant: &Grant| grant.circle == Circle::Tenant as u8;
+        let remains = self.grants.values().any(|grant| grant.actor != revoke.actor && opens_all(grant));
+        require(remains, || "the last key that opens the content cannot be removed".into())?;
         self.grants.remove(&revoke.actor);
         Ok(())
     }
@@ -300,7 +327,10 @@ impl State {
         next_pack: u32,
         added: Added,
     ) -> Rule {
+        self.epoch_seals = self.epoch_seals.saturating_add(packs.len() as u64 * 2 + added.segments.len() as u64);
         for fact in packs {
+            self.stored_bytes = self.stored_bytes.saturating_add(fact.length);
+            self.day_bytes = self.day_bytes.saturating_add(fact.length);
             let state = PackState {
                 kind: fact.kind,
                 length: fact.length,
@@ -311,6 +341,7 @@ impl State {
                 chunk_table: fact.chunk_table,
                 chunk_tables: fact.chunk_tables.clone(),
                 dropped: false,
+                epoch: fact.epoch,
                 unknown: Default::default(),
             };
             tables.put_pack(fact.pack, state)?;
@@ -329,6 +360,7 @@ impl State {
     fn publish(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, publish: Publish) -> Rule {
         let next_pack = self.new_packs(publish.session, proven.entry.actor, &publish.packs)?;
         let added = self.new_segments(tables, proven, publish.session, &publish.packs)?;
+        self.within_quota(&publish.packs, 0)?;
         self.add(tables, publish.session, proven.entry.number, &publish.packs, next_pack, added)
     }
 
@@ -339,6 +371,8 @@ impl State {
         let id = commit.snapshot.id;
         require(!self.snapshots.contains_key(&id), || format!("snapshot {id} exists"))?;
         self.reach_is_closed(tables, &added, commit.snapshot.parent, proven.annex)?;
+        let is_new = proven.entry.kind == EntryKind::Commit as u8;
+        self.within_quota(&commit.packs, u64::from(is_new))?;
         self.add(tables, commit.session, entry.number, &commit.packs, next_pack, added)?;
         if commit.close {
             self.sessions.remove(&commit.session);
@@ -573,11 +607,50 @@ impl State {
         self.relocate(tables, proven, &heal, moved)
     }
 
-    fn new_epoch(&mut self, epoch: Epoch) -> Rule {
+    /// What packs and snapshots would be too much for.
+    pub fn exceeded(&self, bytes: u64, snapshots: u64) -> Option<Exceeded> {
+        let quota = self.quota.as_ref()?;
+        let live = self.snapshots.values().filter(|snapshot| snapshot.is_live()).count() as u64;
+        let above = |what, now: u64, more: u64, soft: Option<u64>, hard: Option<u64>| {
+            let then = now.saturating_add(more);
+            let over = |limit: Option<u64>| limit.filter(|limit| more > 0 && then > *limit);
+            let limit = over(hard).map(|limit| (limit, true)).or(over(soft).map(|limit| (limit, false)));
+            limit.map(|(limit, is_hard)| Exceeded { what, then, limit, is_hard })
+        };
+        let all = [
+            above("stored bytes", self.stored_bytes, bytes, quota.stored_soft, quota.stored_hard),
+            above("bytes of a day", self.day_bytes, bytes, quota.day_soft, quota.day_hard),
+            above("snapshots", live, snapshots, quota.snapshots_soft, quota.snapshots_hard),
+        ];
+        all.into_iter().flatten().max_by_key(|exceeded| exceeded.is_hard)
+    }
+
+    fn within_quota(&self, packs: &[PackFact], snapshots: u64) -> Rule {
+        let bytes = packs.iter().fold(0u64, |sum, fact| sum.saturating_add(fact.length));
+        match self.exceeded(bytes, snapshots).filter(|exceeded| exceeded.is_hard) {
+            Some(exceeded) => Err(void(exceeded)),
+            None => Ok(()),
+        }
+    }
+
+    fn new_policy(&mut self, policy: Policy) -> Rule {
+        let now = &self.policy;
+        require(policy.destroy_wait_ns >= now.destroy_wait_ns, || "the waiting time of DESTROY only grows".into())?;
+        require(policy.destroy_approvals >= now.destroy_approvals, || {
+            "how many must approve DESTROY only grows".into()
+        })?;
+        self.policy = policy;
+        Ok(())
+    }
+
+    fn new_epoch(&mut self, number: u64, epoch: Epoch) -> Rule {
         require(Some(epoch.epoch) == self.epoch.checked_add(1), || {
             format!("epoch {} after {}", epoch.epoch, self.epoch)
         })?;
-        self.epoch = epoch.epoch;
+        let permanent = |keys: &crate::format::key::Commitments| (keys.id, keys.gear);
+        let same = self.commitments.get(&self.epoch).map(permanent) == Some(permanent(&epoch.commitments));
+        require(same, || "the id key and the gear key never change".into())?;
+        (self.epoch, self.epoch_began, self.epoch_seals) = (epoch.epoch, number, 0);
         self.commitments.insert(epoch.epoch, epoch.commitments);
         Ok(())
     }
@@ -596,16 +669,64 @@ impl State {
         }
         self.observed_ns = observed.times_ns.iter().copied().fold(self.observed_ns, i64::max);
         self.observed_next = end;
+        for (number, destruction) in &mut self.destructions {
+            let at = number.checked_sub(observed.first).and_then(|at| observed.times_ns.get(at as usize));
+            destruction.observed_ns = at.copied().or(destruction.observed_ns);
+        }
+        let day = self.observed_ns.div_euclid(DAY_NS);
+        if day > self.day {
+            (self.day, self.day_bytes) = (day, 0);
+        }
         Ok(())
     }
 
-    fn shred(&mut self, shred: Shred) -> Rule {
+    fn destroy(&mut self, entry: &Entry, destroy: Destroy) -> Rule {
         require(!self.has_protected(), || "something is held or locked".into())?;
-        require(shred.epochs.iter().all(|epoch| *epoch < self.epoch), || {
-            "the epoch in use can go only with all".into()
-        })?;
-        self.shredded |= shred.epochs.is_empty();
+        let wait_ns = self.policy.destroy_wait_ns.unwrap_or(0);
+        require(destroy.wait_ns >= wait_ns, || format!("the policy wants {} s of waiting", wait_ns / 1_000_000_000))?;
+        let approvals = self.policy.destroy_approvals.unwrap_or(0);
+        require(destroy.approvals >= approvals, || format!("the policy wants that {approvals} others approve"))?;
+        let actor = entry.actor;
+        let asked =
+            Destruction { destroy, actor, observed_ns: None, approved_by: Vec::new(), unknown: Default::default() };
+        self.destructions.insert(entry.number, asked);
         Ok(())
+    }
+
+    fn approve(&mut self, actor: ActorId, request: Request) -> Rule {
+        let asked = self.destructions.get_mut(&request.destroy);
+        let asked = asked.ok_or_else(|| void(format!("entry {} asks for no destruction", request.destroy)))?;
+        require(asked.actor != actor, || "nobody approves what they asked for".into())?;
+        require(!asked.approved_by.contains(&actor), || "that key has approved already".into())?;
+        asked.approved_by.push(actor);
+        Ok(())
+    }
+
+    /// Says why what a DESTROY asked for may not happen yet.
+    pub fn not_yet(&self, destroy: u64) -> Option<String> {
+        let Some(asked) = self.destructions.get(&destroy) else {
+            return Some(format!("entry {destroy} asks for no destruction, or was withdrawn"));
+        };
+        if self.has_protected() {
+            return Some("something is held or locked".into());
+        }
+        let missing = (asked.destroy.approvals as usize).saturating_sub(asked.approved_by.len());
+        if missing > 0 {
+            return Some(format!("{missing} more must approve"));
+        }
+        let end = asked.observed_ns.and_then(|asked_ns| asked_ns.checked_add(asked.destroy.wait_ns));
+        let is_over = asked.destroy.wait_ns == 0 || end.is_some_and(|end| end <= self.observed_ns);
+        (!is_over).then(|| "the waiting time is not over".into())
+    }
+
+    fn shred(&mut self, number: u64, shred: Request) -> Rule {
+        match self.not_yet(shred.destroy) {
+            Some(why) => Err(void(why)),
+            None => {
+                self.shredded = Some(number);
+                Ok(())
+            }
+        }
     }
 
     fn promote(&mut self, generation: Generation) -> Rule {
@@ -622,11 +743,51 @@ impl State {
             tenant: tenant.tenant,
             genesis: tenant.genesis,
             owner: tenant.owner,
+            destroyed: None,
             unknown: Default::default(),
         };
         self.tenants.insert(tenant.name, state);
         Ok(())
     }
+
+    /// The name is free from now on.
+    fn destroyed(&mut self, destroyed: Destroyed) -> Rule {
+        let named = self.tenants.iter().find(|(_, tenant)| tenant.tenant == destroyed.tenant);
+        let name = named.filter(|(_, tenant)| tenant.destroyed.is_none()).map(|(name, _)| name.clone());
+        let name = name.ok_or_else(|| void(format!("there is no tenant {}", destroyed.tenant)))?;
+        if let Some(state) = self.tenants.remove(&name) {
+            let state = TenantState { destroyed: Some(destroyed.certificate), ..state };
+            self.tenants.insert(format!("{name} {}", destroyed.tenant), state);
+        }
+        Ok(())
+    }
+
+    fn drop_packs(&mut self, tables: &mut dyn Tables, drop: Packs) -> Rule {
+        for id in &drop.packs {
+            let pack = tables.pack(*id)?.ok_or_else(|| void(format!("pack {id} is unknown")))?;
+            require(pack.live_segments == 0, || format!("pack {id} holds a segment that is not dead"))?;
+        }
+        for id in drop.packs {
+            if let Some(mut pack) = tables.pack(id)?.filter(|pack| !pack.dropped) {
+                self.stored_bytes = self.stored_bytes.saturating_sub(pack.length);
+                pack.dropped = true;
+                tables.put_pack(id, pack)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// A limit that would be passed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{then} {what}, and the quota is {limit}")]
+pub struct Exceeded {
+    pub what: &'static str,
+    pub then: u64,
+    pub limit: u64,
+    pub is_hard: bool,
 }
 
 /// Segments that an entry adds, and the bases that it changes, before they are in the tables.
@@ -684,20 +845,6 @@ fn mark_damaged(tables: &mut dyn Tables, segments: &SegmentSet) -> Rule {
         if let Some(mut state) = tables.segment(id)? {
             state.damaged = true;
             tables.put_segment(id, state)?;
-        }
-    }
-    Ok(())
-}
-
-fn drop_packs(tables: &mut dyn Tables, drop: Packs) -> Rule {
-    for id in &drop.packs {
-        let pack = tables.pack(*id)?.ok_or_else(|| void(format!("pack {id} is unknown")))?;
-        require(pack.live_segments == 0, || format!("pack {id} holds a segment that is not dead"))?;
-    }
-    for id in drop.packs {
-        if let Some(mut pack) = tables.pack(id)? {
-            pack.dropped = true;
-            tables.put_pack(id, pack)?;
         }
     }
     Ok(())

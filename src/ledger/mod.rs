@@ -6,7 +6,8 @@
 mod fold;
 mod state;
 mod tables;
+pub mod tree;
 
-pub use fold::{Proven, Verdict, Void};
+pub use fold::{Exceeded, Proven, Verdict, Void};
 pub use state::{Head, OpenSession, SnapshotState, State};
 pub use tables::{MemoryTables, PackState, SegmentState, SegmentStatus, Tables, TablesError};

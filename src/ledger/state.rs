@@ -4,6 +4,7 @@ pub use crate::format::checkpoint::{Head, OpenSession, SnapshotState, State, Ten
 use crate::{
     format::{
         entry::{Commit, Hold},
+        key::Circle,
         segment_set::SegmentSet,
         snapshot::Snapshot,
     },
@@ -80,6 +81,12 @@ impl State {
     /// Says whether a hold or an unexpired lock protects a snapshot.
     pub fn is_protected(&self, snapshot: &SnapshotState) -> bool {
         self.is_locked(snapshot) || self.holds.values().any(|hold| hold.covers(snapshot))
+    }
+
+    /// Says whether the repository's operator opens the content, so that the tenant is `managed`; if not, it
+    /// is `customer-held`.
+    pub fn is_managed(&self) -> bool {
+        self.grants.values().any(|grant| grant.operator && grant.circle == Circle::Tenant as u8)
     }
 
     /// Says whether anything at all is protected.

@@ -89,6 +89,14 @@ pub fn content(tenant: &Tenant, state: &SnapshotState) -> Result<SnapshotContent
     decode(&plain).map_err(|error| damaged(format!("snapshot {id}: {error}")))
 }
 
+/// Reads the first entry of the newest snapshot: whether the keys at hand open content.
+pub fn opens(tenant: &Tenant) -> Result<()> {
+    match tenant.state.live().last() {
+        Some(newest) => Entries::open(&pool(tenant)?, &content(tenant, newest)?, b"")?.read_next().map(drop),
+        None => Ok(()),
+    }
+}
+
 /// Reads records that are framed by their lengths, one after the other.
 pub struct Framed<T> {
     reader: StreamReader,

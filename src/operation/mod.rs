@@ -8,6 +8,7 @@ pub mod check;
 pub mod forget;
 mod previous;
 pub mod prune;
+pub mod reseal;
 pub mod restore;
 pub mod rewrite;
 

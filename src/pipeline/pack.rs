@@ -30,6 +30,8 @@ pub struct PackBuilder {
     rows: Vec<SegmentRow>,
     chunks: Vec<ChunkRow>,
     copied_tables: Vec<Vec<u8>>,
+    /// Of what was copied.
+    oldest_epoch: Option<u32>,
     length: u64,
 }
 
@@ -52,6 +54,7 @@ impl PackBuilder {
             rows: Vec::new(),
             chunks: Vec::new(),
             copied_tables: Vec::new(),
+            oldest_epoch: None,
             length: HEADER as u64,
         }
     }
@@ -72,6 +75,10 @@ impl PackBuilder {
     ) {
         self.chunks.push(ChunkRow { segment, chunks, unknown: Default::default() });
         self.copy(segment, sealed, (depth, bases), None);
+    }
+    /// Says that what is copied from now on may be sealed with the keys of an epoch.
+    pub fn copies_of(&mut self, epoch: u32) {
+        self.oldest_epoch = Some(self.oldest_epoch.map_or(epoch, |oldest| oldest.min(epoch)));
     }
     /// Appends a sealed segment from another pack, as it is.
     pub fn copy(
@@ -95,6 +102,10 @@ impl PackBuilder {
         });
         self.length += u64::from(length);
         self.parts.push(sealed);
+    }
+    /// Takes a row of the chunk table, of a segment that was copied.
+    pub fn chunks_of(&mut self, row: ChunkRow) {
+        self.chunks.push(row);
     }
     /// Takes a sealed chunk table of a pack that segments are copied from.
     pub fn copy_chunk_table(&mut self, sealed: Vec<u8>) {
@@ -132,6 +143,7 @@ impl PackBuilder {
             segment_table: of_segments,
             chunk_table: of_chunks,
             chunk_tables: lengths,
+            epoch: self.oldest_epoch.map_or(sealer.epoch, |oldest| oldest.min(sealer.epoch)),
             unknown: Default::default(),
         };
         FinishedPack { kind: self.kind, fact, parts: self.parts, rows: self.rows, chunks: chunks.rows }

@@ -1,11 +1,18 @@
-//! Who is asking: an age identity that opens slots and an ed25519 key that signs, an SSH key that
-//! does both, or a passphrase.
+//! Who is asking: an age identity that opens slots and an ed25519 key that signs, or an SSH key that
+//! does both. Passphrases, KMSs and commands wrap key files, which are kept in the repository.
 
 use crate::{
     environment::{Environment, random},
     error::{Error, Kind, Result, failed},
+    format::{
+        Blob, decode, encode,
+        key::WrappedIdentity,
+        names,
+        sealed::{magic, strip_magic},
+    },
     id::{ActorId, ScopeId},
     pipeline::{seal::Key, sign::Signer},
+    store::{Objects, Put},
 };
 use age::secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -27,7 +34,82 @@ pub enum Identity {
         recipient: String,
         signing_seed: Key,
     },
-    Passphrase(SecretString),
+}
+
+/// What somebody comes with.
+pub enum Credential {
+    Identity(Identity),
+    /// It opens a key file that is kept in the repository.
+    Wrapper(Box<dyn Wrapper>),
+}
+
+impl From<Identity> for Credential {
+    fn from(identity: Identity) -> Self {
+        Self::Identity(identity)
+    }
+}
+
+/// Wraps key files: a passphrase, a KMS, a command that asks an HSM.
+pub trait Wrapper: Send + Sync {
+    /// The kind, which names what it wraps.
+    fn kind(&self) -> &'static str;
+    /// Returns which of its keys it used, and the wrapped bytes. `context` must be given again.
+    fn wrap(&self, context: &str, plain: &[u8]) -> Result<(String, Vec<u8>)>;
+    /// Returns what was wrapped; none if it is not for this wrapper.
+    fn unwrap(&self, context: &str, reference: &str, wrapped: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>>;
+}
+
+/// Wraps with a passphrase (scrypt, as an age file).
+pub struct Passphrase(pub SecretString);
+
+impl Wrapper for Passphrase {
+    fn kind(&self) -> &'static str {
+        "passphrase"
+    }
+    fn wrap(&self, _: &str, plain: &[u8]) -> Result<(String, Vec<u8>)> {
+        let wrapped = age::encrypt(&age::scrypt::Recipient::new(self.0.clone()), plain);
+        wrapped.map(|wrapped| (String::new(), wrapped)).map_err(|error| failed("cannot wrap keys").because(error))
+    }
+    fn unwrap(&self, _: &str, _: &str, wrapped: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        Ok(age::decrypt(&age::scrypt::Identity::new(self.0.clone()), wrapped).ok().map(Zeroizing::new))
+    }
+}
+
+/// Makes a key file that only `wrapper` opens, and keeps it in the repository.
+pub(super) fn keep_wrapped(
+    objects: &dyn Objects,
+    wrapper: &dyn Wrapper,
+    environment: &dyn Environment,
+) -> Result<Identity> {
+    let identity = Identity::generate(environment);
+    let public = identity.public()?;
+    let (reference, wrapped) = wrapper.wrap(&public.actor.to_string(), identity.to_key_file()?.as_bytes())?;
+    let record =
+        WrappedIdentity { public: public.to_text(), reference, wrapped: Blob(wrapped), unknown: Default::default() };
+    let bytes = [&magic(b'i')[..], &encode(&record)].concat();
+    match objects.put_if_absent(&names::identity(wrapper.kind(), public.actor), vec![bytes.into()])? {
+        Put::Created => Ok(identity),
+        Put::Exists => Err(failed("a new key has a name that is taken; nothing was changed")),
+    }
+}
+
+/// Finds the key file that a wrapper opens.
+pub(super) fn unwrapped(objects: &dyn Objects, wrapper: &dyn Wrapper) -> Result<Identity> {
+    for listed in objects.list(&names::identities(wrapper.kind()))? {
+        let bytes = objects.get(&listed.name, None)?;
+        let record: Result<WrappedIdentity, _> = strip_magic("wrapped key file", b'i', &bytes).and_then(decode);
+        let Ok(record) = record else { continue };
+        let Ok(public) = record.public.parse::<PublicIdentity>() else { continue };
+        let Some(plain) = wrapper.unwrap(&public.actor.to_string(), &record.reference, &record.wrapped.0)? else {
+            continue;
+        };
+        let text = std::str::from_utf8(&plain).map_err(|_| failed("a wrapped key file is not a text"))?;
+        let identity = Identity::from_key_file(text)?;
+        if identity.public()? == public {
+            return Ok(identity);
+        }
+    }
+    Err(Error::new(Kind::WrongKey, format!("this {} opens nothing in this repository", wrapper.kind())))
 }
 
 /// What others may know: where to wrap keys to, and what to check signatures with.
@@ -99,7 +181,7 @@ impl Identity {
         )))
     }
 
-    /// Returns the public half of a key file.
+    /// Returns the public half.
     pub fn public(&self) -> Result<PublicIdentity> {
         match self {
             Self::KeyFile { age, signing_seed } => {
@@ -110,35 +192,29 @@ impl Identity {
                 let signer = Signer::new(signing_seed).ok_or_else(|| failed("the signing key is not usable"))?;
                 Ok(PublicIdentity { recipient: recipient.clone(), actor: signer.actor() })
             }
-            Self::Passphrase(_) => Err(failed("a passphrase has no public half")),
         }
+    }
+
+    /// Returns what signs.
+    pub(super) fn signer(&self) -> Option<Signer> {
+        let (Self::KeyFile { signing_seed, .. } | Self::Ssh { signing_seed, .. }) = self;
+        Signer::new(signing_seed)
     }
 
     /// Returns the folder of slots that this identity may open. It tells the storage circle which
     /// slots are for the same identity, and nothing else.
     pub(super) fn tag(&self, repository: ScopeId) -> Result<String> {
-        match self {
-            Self::KeyFile { .. } | Self::Ssh { .. } => Ok(tag_of(&self.public()?.recipient, repository)),
-            Self::Passphrase(_) => Ok("passphrase".to_owned()),
-        }
+        Ok(tag_of(&self.public()?.recipient, repository))
     }
 
     pub(super) fn open(&self, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let opened = match self {
             Self::KeyFile { age, .. } => age::decrypt(age, wrapped),
             Self::Ssh { age, .. } => age::decrypt(age, wrapped),
-            Self::Passphrase(passphrase) => age::decrypt(&age::scrypt::Identity::new(passphrase.clone()), wrapped),
         };
         opened.ok().map(Zeroizing::new)
     }
 
-    pub(super) fn wrap(&self, plain: &[u8]) -> Result<Vec<u8>> {
-        match self {
-            Self::KeyFile { .. } | Self::Ssh { .. } => wrap_to(&self.public()?.recipient, plain),
-            Self::Passphrase(passphrase) => age::encrypt(&age::scrypt::Recipient::new(passphrase.clone()), plain)
-                .map_err(|error| failed("cannot wrap keys").because(error)),
-        }
-    }
 }
 
 pub(super) fn tag_of(recipient: &str, repository: ScopeId) -> String {

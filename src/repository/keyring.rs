@@ -1,4 +1,4 @@
-//! The keys of one owner, as far as an identity's slot gives them.
+//! The keys of one owner, as far as an identity's slots give them.
 
 use crate::{
     environment::{Environment, random},
@@ -6,6 +6,7 @@ use crate::{
     format::{
         Blob, decode, encode,
         key::{Circle, Commitments, Ring, RingKeys, Slot},
+        names,
         sealed::{KeyScope, Kind, Suite, magic, strip_magic},
     },
     id::{Nonce, ScopeId},
@@ -16,37 +17,83 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// The keys at hand.
+const SCOPES: [KeyScope; 4] = [KeyScope::Ledger, KeyScope::SegmentTable, KeyScope::ChunkTable, KeyScope::Content];
+
+/// The keys at hand. Rings that were written and never came into use, or that are about to, are among
+/// them until the ledger tells which one counts.
 #[derive(Clone)]
 pub struct Keys {
     pub owner: ScopeId,
     pub circle: Circle,
-    root: Option<Key>,
     pub id: Option<Key>,
     pub gear: Option<Key>,
-    epochs: BTreeMap<(KeyScope, u32), Key>,
+    rings: Vec<OpenRing>,
+}
+
+/// A ring, as far as a circle opens it.
+#[derive(Clone)]
+struct OpenRing {
+    circle: Circle,
+    epoch: u32,
+    commitments: Commitments,
+    /// What wraps this ring for each circle.
+    wrapping: BTreeMap<Circle, Key>,
+    keys: BTreeMap<(KeyScope, u32), Key>,
 }
 
 impl Keys {
     /// Draws all keys of a new owner.
     pub(super) fn generate(owner: ScopeId, environment: &dyn Environment) -> Self {
         let key = || Key(random(environment));
-        let scopes = [KeyScope::Ledger, KeyScope::SegmentTable, KeyScope::ChunkTable, KeyScope::Content];
-        let epochs = scopes.into_iter().map(|scope| ((scope, 0), key())).collect();
-        Self { owner, circle: Circle::Tenant, root: Some(key()), id: Some(key()), gear: Some(key()), epochs }
+        let ring = OpenRing {
+            circle: Circle::Tenant,
+            epoch: 0,
+            commitments: no_commitments(),
+            wrapping: Circle::ALL.into_iter().map(|circle| (circle, key())).collect(),
+            keys: SCOPES.into_iter().map(|scope| ((scope, 0), key())).collect(),
+        };
+        let mut keys = Self { owner, circle: Circle::Tenant, id: Some(key()), gear: Some(key()), rings: vec![ring] };
+        keys.commit_to();
+        keys
+    }
+
+    /// Draws the keys of the next epoch; `new_root`: and what wraps them for each circle.
+    pub(super) fn next(&self, new_root: bool, environment: &dyn Environment) -> Result<Self> {
+        let key = || Key(random(environment));
+        let mut next = self.clone();
+        let complete = next.rings.first_mut().filter(|ring| ring.circle == Circle::Tenant);
+        let ring = complete.ok_or_else(|| self.missing("making new keys"))?;
+        ring.epoch += 1;
+        if new_root {
+            ring.wrapping = Circle::ALL.into_iter().map(|circle| (circle, key())).collect();
+        }
+        for scope in SCOPES {
+            ring.keys.insert((scope, ring.epoch), key());
+        }
+        next.rings.truncate(1);
+        next.commit_to();
+        Ok(next)
     }
 
     /// Returns a key of an epoch, if this circle has it.
     pub fn key(&self, scope: KeyScope, epoch: u32) -> Option<Key> {
-        self.epochs.get(&(scope, epoch)).cloned()
+        self.rings.iter().find_map(|ring| ring.keys.get(&(scope, epoch))).cloned()
     }
 
     /// Opens something sealed.
     pub fn open(&self, kind: Kind, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
-        open(sealed, Binding { kind, owner: self.owner, segment: None }, |epoch| self.key(kind.key_scope(), epoch))
+        let binding = Binding { kind, owner: self.owner, segment: None };
+        let mut opened = open(sealed, binding, |epoch| self.key(kind.key_scope(), epoch));
+        // Of an epoch that several rings know, one counts.
+        for ring in self.rings.iter().skip(1) {
+            if opened.is_err() {
+                opened = open(sealed, binding, |epoch| ring.keys.get(&(kind.key_scope(), epoch)).cloned()).or(opened);
+            }
+        }
+        opened
     }
 
-    /// Seals something under the newest epoch.
+    /// Seals something.
     pub fn seal(
         &self,
         kind: Kind,
@@ -59,6 +106,11 @@ impl Keys {
         Ok(seal(suite, &key, epoch, random(environment), Binding { kind, owner: self.owner, segment: None }, plain))
     }
 
+    /// Says until when keys can be had: a backup that runs on finds out that it needs others.
+    pub fn epoch(&self) -> u32 {
+        self.rings.first().map_or(0, |ring| ring.epoch)
+    }
+
     /// The error of an operation that needs more than this circle has.
     pub fn missing(&self, what: &str) -> crate::error::Error {
         let message =
@@ -66,114 +118,198 @@ impl Keys {
         crate::error::Error::new(crate::error::Kind::Refused, message)
     }
 
-    pub(super) fn commitments(&self, epoch: u32) -> Option<Commitments> {
-        let of = |scope| self.key(scope, epoch).map(|key| commitment(&key.0));
-        Some(Commitments {
-            root: commitment(&self.root.as_ref()?.0),
-            id: commitment(&self.id.as_ref()?.0),
-            gear: commitment(&self.gear.as_ref()?.0),
-            ledger: of(KeyScope::Ledger)?,
-            segment_table: of(KeyScope::SegmentTable)?,
-            chunk_table: of(KeyScope::ChunkTable)?,
-            content: of(KeyScope::Content)?,
-            unknown: Default::default(),
-        })
+    /// Says whether keys of an epoch are here, and are those that the ledger commits to.
+    pub(super) fn knows(&self, epoch: u32, committed: &Commitments) -> bool {
+        let of = |ring: &OpenRing| ring.keys.get(&(KeyScope::Ledger, epoch)).map(|key| commitment(&key.0));
+        self.rings.iter().any(|ring| of(ring) == Some(committed.ledger))
     }
 
-    /// Wraps an epoch's keys with the root.
-    pub(super) fn ring(&self, suite: Suite, epoch: u32, environment: &dyn Environment) -> Option<Vec<u8>> {
-        let key = |scope| self.key(scope, epoch).map(|key| key.0);
-        let keys = RingKeys {
-            id: self.id.as_ref()?.0,
-            gear: self.gear.as_ref()?.0,
-            ledger: key(KeyScope::Ledger)?,
-            segment_table: key(KeyScope::SegmentTable)?,
-            chunk_table: key(KeyScope::ChunkTable)?,
-            content: key(KeyScope::Content)?,
+    /// Keeps the ring that the ledger commits to, and no other. Says whether it is here.
+    pub(super) fn settle(&mut self, epoch: u32, committed: &Commitments) -> bool {
+        let known = Commitments { unknown: Default::default(), ..committed.clone() };
+        self.rings.retain(|ring| ring.epoch == epoch && ring.commitments == known);
+        self.rings.sort_by_key(|ring| std::cmp::Reverse(ring.circle));
+        self.rings.truncate(1);
+        match self.rings.first() {
+            Some(ring) => {
+                self.circle = ring.circle;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Returns the commitments to the keys of the newest epoch.
+    pub(super) fn commitments(&self) -> Commitments {
+        self.rings.first().map_or_else(no_commitments, |ring| ring.commitments.clone())
+    }
+
+    /// Fills in the commitments of the one ring from its keys.
+    fn commit_to(&mut self) {
+        let permanent = [&self.id, &self.gear].map(|key| key.as_ref().map_or([0; 32], |key| commitment(&key.0)));
+        if let Some(ring) = self.rings.first_mut() {
+            let of = |scope| ring.keys.get(&(scope, ring.epoch)).map_or([0; 32], |key| commitment(&key.0));
+            let wrapping = |circle| ring.wrapping.get(&circle).map_or([0; 32], |key| commitment(&key.0));
+            ring.commitments = Commitments {
+                root: wrapping(Circle::Tenant),
+                id: permanent[0],
+                gear: permanent[1],
+                ledger: of(KeyScope::Ledger),
+                segment_table: of(KeyScope::SegmentTable),
+                chunk_table: of(KeyScope::ChunkTable),
+                content: of(KeyScope::Content),
+                indexer: wrapping(Circle::Indexer),
+                steward: wrapping(Circle::Steward),
+                unknown: Default::default(),
+            };
+        }
+    }
+
+    /// Wraps all keys for each circle; returns the object and its name.
+    pub(super) fn ring(&self, suite: Suite, environment: &dyn Environment) -> Result<(String, Vec<u8>)> {
+        let complete = self.rings.first().filter(|ring| ring.circle == Circle::Tenant);
+        let ring = complete.ok_or_else(|| self.missing("wrapping keys"))?;
+        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
+        let wrapped = |circle: Circle| {
+            let of = |scope, least: Circle| -> BTreeMap<u32, [u8; 32]> {
+                let matching = ring.keys.iter().filter(|((found, _), _)| circle >= least && *found == scope);
+                matching.map(|((_, epoch), key)| (*epoch, key.0)).collect()
+            };
+            let wrapping = |of: Circle| ring.wrapping.get(&of).filter(|_| circle >= of).map(|key| key.0);
+            let keys = RingKeys {
+                id: self.id.as_ref().filter(|_| circle >= Circle::Indexer).map(|key| key.0),
+                gear: self.gear.as_ref().filter(|_| circle == Circle::Tenant).map(|key| key.0),
+                steward: wrapping(Circle::Steward),
+                indexer: wrapping(Circle::Indexer),
+                ledger: of(KeyScope::Ledger, Circle::Steward),
+                segment_table: of(KeyScope::SegmentTable, Circle::Steward),
+                chunk_table: of(KeyScope::ChunkTable, Circle::Indexer),
+                content: of(KeyScope::Content, Circle::Tenant),
+                unknown: Default::default(),
+            };
+            let plain = zeroize::Zeroizing::new(encode(&keys));
+            let key = ring.wrapping.get(&circle).ok_or_else(|| self.missing("wrapping keys"))?;
+            Ok::<_, crate::error::Error>(Blob(seal(suite, key, ring.epoch, random(environment), binding, &plain)))
+        };
+        let object = Ring {
+            commitments: ring.commitments.clone(),
+            epoch: ring.epoch,
+            tenant: wrapped(Circle::Tenant)?,
+            indexer: wrapped(Circle::Indexer)?,
+            steward: wrapped(Circle::Steward)?,
             unknown: Default::default(),
         };
-        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
-        let plain = zeroize::Zeroizing::new(encode(&keys));
-        let sealed = Blob(seal(suite, self.root.as_ref()?, epoch, random(environment), binding, &plain));
-        let ring = Ring { commitments: self.commitments(epoch)?, sealed, unknown: Default::default() };
-        Some([&magic(b'k')[..], &encode(&ring)].concat())
+        let name = names::ring(self.owner, ring.epoch, &ring.commitments);
+        Ok((name, [&magic(b'k')[..], &encode(&object)].concat()))
     }
 
-    /// Starts from a slot; `add_ring` adds what the root wraps.
-    pub(super) fn from_slot(slot: &Slot) -> Result<Self> {
+    /// Starts with nothing; `add` adds what slots and rings give together.
+    pub(super) fn none(owner: ScopeId) -> Self {
+        Self { owner, circle: Circle::Steward, id: None, gear: None, rings: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+    }
+
+    /// Opens a ring with the key of a slot. The commitment is compared before anything is decrypted. Says
+    /// whether it is for this key.
+    pub(super) fn add(&mut self, slot: &Slot, name: &str, bytes: &[u8]) -> Result<bool> {
+        let bad = |error: &dyn std::fmt::Display| {
+            damaged(format!(
+                "the wrapped keys {name} are damaged ({error}); without them nothing can be read: restore the object from a copy of the bucket"
+            ))
+        };
         let circle = Circle::from_number(slot.circle)
             .ok_or_else(|| damaged("a key slot names a circle that this version does not know"))?;
-        let mut epochs = BTreeMap::new();
-        let tables = [
-            (KeyScope::Ledger, &slot.ledger),
-            (KeyScope::SegmentTable, &slot.segment_table),
-            (KeyScope::ChunkTable, &slot.chunk_table),
-        ];
-        for (scope, keys) in tables {
-            epochs.extend(keys.iter().map(|(epoch, key)| ((scope, *epoch), Key(*key))));
-        }
-        Ok(Self { owner: slot.owner, circle, root: slot.root.map(Key), id: slot.id_key.map(Key), gear: None, epochs })
-    }
-
-    pub(super) fn has_root(&self) -> bool {
-        self.root.is_some()
-    }
-
-    /// Opens a ring with the root. The commitment is compared before anything is decrypted.
-    pub(super) fn add_ring(&mut self, epoch: u32, bytes: &[u8]) -> Result<()> {
-        let name = || format!("the wrapped keys of epoch {epoch} of {}", self.owner);
-        let bad = |error: &dyn std::fmt::Display| {
-            damaged(format!("{} are damaged ({error}); restore the object from a copy of the bucket", name()))
-        };
         let body = strip_magic("ring", b'k', bytes).map_err(|error| bad(&error))?;
         let ring: Ring = decode(body).map_err(|error| bad(&error))?;
-        let root = self.root.as_ref().filter(|root| commitment(&root.0) == ring.commitments.root);
-        let root = root.ok_or_else(|| bad(&"another root wraps them"))?.clone();
-        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
-        let plain =
-            zeroize::Zeroizing::new(open(&ring.sealed.0, binding, |_| Some(root)).map_err(|error| bad(&error))?);
-        let keys: RingKeys = decode(&plain).map_err(|error| bad(&error))?;
-        let pairs = [
-            (KeyScope::Ledger, keys.ledger),
-            (KeyScope::SegmentTable, keys.segment_table),
-            (KeyScope::ChunkTable, keys.chunk_table),
-            (KeyScope::Content, keys.content),
-        ];
-        self.epochs.extend(pairs.map(|(scope, key)| ((scope, epoch), Key(key))));
-        (self.id, self.gear) = (Some(Key(keys.id)), Some(Key(keys.gear)));
-        match self.commitments(epoch).as_ref()
-            == Some(&Commitments { unknown: Default::default(), ..ring.commitments.clone() })
-        {
-            true => Ok(()),
-            false => Err(bad(&"a key is not the one that was committed to")),
+        if name != names::ring(self.owner, ring.epoch, &ring.commitments) {
+            return Err(bad(&"it is another one, copied"));
         }
+        let (sealed, expected) = match circle {
+            Circle::Tenant => (&ring.tenant, ring.commitments.root),
+            Circle::Indexer => (&ring.indexer, ring.commitments.indexer),
+            Circle::Steward => (&ring.steward, ring.commitments.steward),
+        };
+        if commitment(&slot.key) != expected {
+            return Ok(false);
+        }
+        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
+        let plain = zeroize::Zeroizing::new(
+            open(&sealed.0, binding, |_| Some(Key(slot.key))).map_err(|error| bad(&error))?,
+        );
+        let found: RingKeys = decode(&plain).map_err(|error| bad(&error))?;
+        let of = |scope, keys: &BTreeMap<u32, [u8; 32]>| -> Vec<_> {
+            keys.iter().map(|(epoch, key)| ((scope, *epoch), Key(*key))).collect()
+        };
+        let keys = [
+            of(KeyScope::Ledger, &found.ledger),
+            of(KeyScope::SegmentTable, &found.segment_table),
+            of(KeyScope::ChunkTable, &found.chunk_table),
+            of(KeyScope::Content, &found.content),
+        ];
+        let mut wrapping = BTreeMap::from([(circle, Key(slot.key))]);
+        wrapping.extend(found.indexer.map(|key| (Circle::Indexer, Key(key))));
+        wrapping.extend(found.steward.map(|key| (Circle::Steward, Key(key))));
+        let commitments = Commitments { unknown: Default::default(), ..ring.commitments };
+        let opened =
+            OpenRing { circle, epoch: ring.epoch, commitments, wrapping, keys: keys.into_iter().flatten().collect() };
+        // Each key that is there is the one that was committed to.
+        let mut ours = Self { rings: vec![opened], id: found.id.map(Key), gear: found.gear.map(Key), ..Self::none(self.owner) };
+        let said = ours.commitments();
+        ours.commit_to();
+        let real = ours.commitments();
+        let pairs = [
+            (real.root, said.root),
+            (real.indexer, said.indexer),
+            (real.steward, said.steward),
+            (real.id, said.id),
+            (real.gear, said.gear),
+            (real.ledger, said.ledger),
+            (real.segment_table, said.segment_table),
+            (real.chunk_table, said.chunk_table),
+            (real.content, said.content),
+        ];
+        let absent_or_same = |(real, said): &([u8; 32], [u8; 32])| *real == [0; 32] || real == said;
+        if !pairs.iter().all(absent_or_same) {
+            return Err(bad(&"a key is not the one that was committed to"));
+        }
+        if let Some(ring) = ours.rings.first_mut() {
+            ring.commitments = said;
+        }
+        (self.id, self.gear) = (ours.id.or(self.id.take()), ours.gear.or(self.gear.take()));
+        self.circle = self.circle.max(circle);
+        self.rings.append(&mut ours.rings);
+        Ok(true)
     }
 
-    /// Makes the plain form of a slot of a circle, with the keys of that circle and no more.
-    pub(super) fn slot(
-        &self,
-        circle: Circle,
-        name: &str,
-        signing_seed: Option<[u8; 32]>,
-        environment: &dyn Environment,
-    ) -> Slot {
-        let of = |scope, wanted: bool| -> BTreeMap<u32, [u8; 32]> {
-            let matching = self.epochs.iter().filter(|((found, _), _)| wanted && *found == scope);
-            matching.map(|((_, epoch), key)| (*epoch, key.0)).collect()
-        };
-        let below_tenant = circle < Circle::Tenant;
-        Slot {
+    /// Makes the plain form of a slot of a circle.
+    pub(super) fn slot(&self, circle: Circle, name: &str, environment: &dyn Environment) -> Result<Slot> {
+        let key = self.rings.first().and_then(|ring| ring.wrapping.get(&circle));
+        let key = key.ok_or_else(|| self.missing("handing out keys"))?.0;
+        Ok(Slot {
             owner: self.owner,
             circle: circle as u8,
             name: name.to_owned(),
             id: Nonce(random(environment)),
-            root: self.root.as_ref().filter(|_| !below_tenant).map(|key| key.0),
-            id_key: self.id.as_ref().filter(|_| circle == Circle::Indexer).map(|key| key.0),
-            ledger: of(KeyScope::Ledger, below_tenant),
-            segment_table: of(KeyScope::SegmentTable, below_tenant),
-            chunk_table: of(KeyScope::ChunkTable, circle == Circle::Indexer),
-            signing_seed,
+            key,
             unknown: Default::default(),
-        }
+        })
+    }
+}
+
+fn no_commitments() -> Commitments {
+    Commitments {
+        root: [0; 32],
+        id: [0; 32],
+        gear: [0; 32],
+        ledger: [0; 32],
+        segment_table: [0; 32],
+        chunk_table: [0; 32],
+        content: [0; 32],
+        indexer: [0; 32],
+        steward: [0; 32],
+        unknown: Default::default(),
     }
 }

@@ -1,9 +1,11 @@
 //! The repository: made, found, and its tenants.
 
 use super::{
-    identity::{Identity, PublicIdentity, tag_of, wrap_to},
+    identity::{Credential, Identity, PublicIdentity, keep_wrapped, unwrapped},
     keyring::Keys,
     ledger::{Attempt, Draft, Pen},
+    role::Role,
+    slots::{grant, slots},
     tenant::{Opening, Tenant},
 };
 use crate::{
@@ -11,14 +13,14 @@ use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         VERSION, decode, encode,
-        entry::{Annex, Claims, Create, EntryKind, Grant, Policy, Retention, Revoke, Tenant as TenantBody},
-        key::{Circle, Config, Slot},
+        entry::{Annex, Claims, Create, EntryKind, Policy, Retention, Tenant as TenantBody},
+        key::{Circle, Config},
         names,
         sealed::{Suite, magic, strip_magic},
     },
-    id::{ActorId, Hash, ScopeId},
+    id::{Hash, ScopeId},
     index::{KeyValue, MemoryKeyValue, open_free_slot},
-    pipeline::{chunk::ChunkSize, seal::Key, sign::Signer},
+    pipeline::chunk::ChunkSize,
     store::{PackCache, Put, SharedObjects, get_if_present},
 };
 use bytes::Bytes;
@@ -28,13 +30,15 @@ use std::{path::PathBuf, sync::Arc};
 pub struct Repository {
     pub objects: SharedObjects,
     pub environment: SharedEnvironment,
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     pub config: Config,
     /// Where indexes are kept; without, in memory.
     pub cache: Option<PathBuf>,
     /// How many bytes of each tenant's packs are kept beside its index; none where the store is near.
     pub pack_cache_bytes: Option<u64>,
     pub who: String,
+    /// The machine that this runs on, for the record.
+    pub from: String,
 }
 
 /// What a new tenant is to be.
@@ -42,6 +46,8 @@ pub struct NewTenant {
     pub name: String,
     /// Whose the tenant is; without, the caller's.
     pub owner: Option<PublicIdentity>,
+    /// The operator opens it too, although it is another's.
+    pub managed: bool,
     pub suite: Suite,
     pub chunk_size: ChunkSize,
 }
@@ -51,7 +57,7 @@ impl Repository {
     pub fn init(
         objects: SharedObjects,
         environment: SharedEnvironment,
-        identity: Identity,
+        credential: impl Into<Credential>,
         cache: Option<PathBuf>,
         who: String,
     ) -> Result<Self> {
@@ -66,10 +72,16 @@ impl Repository {
             atomic_create,
             unknown: Default::default(),
         };
-        let repository = Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who };
+        let identity = Arc::new(match credential.into() {
+            Credential::Identity(identity) => identity,
+            Credential::Wrapper(wrapper) => keep_wrapped(objects.as_ref(), wrapper.as_ref(), environment.as_ref())?,
+        });
+        let from = String::new();
+        let repository = Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who, from };
         let new = NewTenant {
             name: "repository".into(),
             owner: None,
+            managed: true,
             suite: Suite::Xaes256Gcm,
             chunk_size: ChunkSize::Average(8 << 10),
         };
@@ -85,7 +97,7 @@ impl Repository {
     pub fn open(
         objects: SharedObjects,
         environment: SharedEnvironment,
-        identity: Identity,
+        credential: impl Into<Credential>,
         cache: Option<PathBuf>,
         who: String,
     ) -> Result<Self> {
@@ -112,29 +124,31 @@ impl Repository {
                 ),
             ));
         }
-        Ok(Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who })
+        let identity = Arc::new(match credential.into() {
+            Credential::Identity(identity) => identity,
+            Credential::Wrapper(wrapper) => unwrapped(objects.as_ref(), wrapper.as_ref())?,
+        });
+        Ok(Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who, from: String::new() })
     }
 
     /// Opens the repository's own ledger: for operators.
     pub fn own_ledger(&self) -> Result<Tenant> {
-        let slots = self.slots(Some(self.config.repository))?;
-        let slot = slots
-            .into_iter()
-            .next()
-            .ok_or_else(|| Error::new(Kind::WrongKey, "this key is not an operator's of this repository"))?;
-        self.open_slot(&slot)
+        let own = self.config.repository;
+        let slots = slots(self.objects.as_ref(), &self.identity, own, Some(own))?;
+        if slots.is_empty() {
+            return Err(Error::new(Kind::WrongKey, "this key is not an operator's of this repository"));
+        }
+        self.open_owner(own, "repository")
     }
 
     /// Opens a tenant by name or id.
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         let wanted: Option<ScopeId> = name.parse().ok();
-        let mut slots = self.slots(wanted)?;
+        let mut slots = slots(self.objects.as_ref(), &self.identity, self.config.repository, wanted)?;
         let any = !slots.is_empty();
         slots.retain(|slot| slot.owner != self.config.repository && (slot.name == name || Some(slot.owner) == wanted));
-        // The widest circle first.
-        slots.sort_by_key(|slot| std::cmp::Reverse(slot.circle));
         match slots.first() {
-            Some(slot) => self.open_slot(slot),
+            Some(slot) => self.open_owner(slot.owner, &slot.name),
             None if any => Err(Error::new(
                 Kind::TenantUnknown,
                 format!("no tenant `{name}` that this key opens; `strongroom tenant list` shows those it does"),
@@ -145,7 +159,7 @@ impl Repository {
 
     /// Lists the tenants that the identity opens: name, id, circle.
     pub fn tenants(&self) -> Result<Vec<(String, ScopeId, Circle)>> {
-        let slots = self.slots(None)?;
+        let slots = slots(self.objects.as_ref(), &self.identity, self.config.repository, None)?;
         if slots.is_empty() {
             return Err(Error::new(Kind::WrongKey, "this key or passphrase opens nothing in this repository"));
         }
@@ -153,47 +167,19 @@ impl Repository {
         let mut tenants: Vec<_> = tenants
             .filter_map(|slot| Some((slot.name.clone(), slot.owner, Circle::from_number(slot.circle)?)))
             .collect();
-        tenants.sort();
+        // The widest circle of each.
+        tenants.sort_by(|(a, a_owner, a_circle), (b, b_owner, b_circle)| {
+            (a, a_owner, b_circle).cmp(&(b, b_owner, a_circle))
+        });
         tenants.dedup_by_key(|(_, owner, _)| *owner);
         Ok(tenants)
     }
 
-    /// Opens the slots of this identity.
-    fn slots(&self, only: Option<ScopeId>) -> Result<Vec<Slot>> {
-        let mut slots = Vec::new();
-        for listed in self.objects.list(&names::slots_of(&self.identity.tag(self.config.repository)?))? {
-            let owner = names::scope_of_slot(&listed.name);
-            if owner.is_none() || only.is_some_and(|only| owner != Some(only)) {
-                continue;
-            }
-            let wrapped = self.objects.get(&listed.name, None)?;
-            let slot: Option<Slot> = self.identity.open(&wrapped).and_then(|plain| decode(&plain).ok());
-            slots.extend(slot.filter(|slot| Some(slot.owner) == owner));
-        }
-        Ok(slots)
-    }
-
-    fn open_slot(&self, slot: &Slot) -> Result<Tenant> {
-        let mut keys = Keys::from_slot(slot)?;
-        if keys.has_root() {
-            for epoch in 0.. {
-                match get_if_present(self.objects.as_ref(), &names::ring(slot.owner, epoch))? {
-                    Some(bytes) => keys.add_ring(epoch, &bytes)?,
-                    None if epoch == 0 => {
-                        return Err(damaged(format!(
-                            "the wrapped keys of {} are missing: without `{}` nothing of it can be read; restore that object from a copy of the bucket",
-                            slot.name,
-                            names::ring(slot.owner, 0)
-                        )));
-                    }
-                    None => break,
-                }
-            }
-        }
-        let folder = self
-            .cache
-            .as_ref()
-            .map(|cache| cache.join(self.config.repository.to_string()).join(slot.owner.to_string()));
+    /// Opens an owner's ledger with all that this identity's slots give.
+    fn open_owner(&self, owner: ScopeId, name: &str) -> Result<Tenant> {
+        let reload = self.reload(owner);
+        let folder =
+            self.cache.as_ref().map(|cache| cache.join(self.config.repository.to_string()).join(owner.to_string()));
         let packs = folder.as_ref().zip(self.pack_cache_bytes);
         let packs = packs.map(|(folder, bytes)| Arc::new(PackCache::new(folder.join("packs"), bytes)));
         let new_pairs = move || -> Result<Arc<dyn KeyValue>> {
@@ -205,22 +191,16 @@ impl Repository {
         Tenant::open(Opening {
             objects: self.objects.clone(),
             environment: self.environment.clone(),
-            keys,
-            name: slot.name.clone(),
+            keys: reload().map_err(|error| error.while_doing(name))?,
+            reload,
+            name: name.to_owned(),
             new_pairs: Box::new(new_pairs),
             packs,
-            signer: self.signer(slot.signing_seed)?.map(Arc::new),
+            signer: self.signer(),
             who: self.who.clone(),
+            from: self.from.clone(),
             several_writers: self.config.atomic_create,
         })
-    }
-
-    fn signer(&self, seed_in_slot: Option<[u8; 32]>) -> Result<Option<Signer>> {
-        let seed = match &self.identity {
-            Identity::KeyFile { signing_seed, .. } | Identity::Ssh { signing_seed, .. } => Some(signing_seed.clone()),
-            Identity::Passphrase(_) => seed_in_slot.map(Key),
-        };
-        Ok(seed.as_ref().and_then(Signer::new))
     }
 
     /// Makes a tenant. Where it is another's, the caller keeps the steward's keys, and no more.
@@ -267,38 +247,34 @@ impl Repository {
     ) -> Result<Hash> {
         let environment = self.environment.as_ref();
         let keys = Keys::generate(owner, environment);
-        let seed_in_slot: Option<[u8; 32]> =
-            matches!(self.identity, Identity::Passphrase(_)).then(|| random(environment));
-        let signer = self.signer(seed_in_slot)?.ok_or_else(|| failed("no signing key"))?;
-        let incomplete = || failed("new keys are incomplete");
-        self.put_new(&names::ring(owner, 0), keys.ring(new.suite, 0, environment).ok_or_else(incomplete)?)?;
-        let all: Vec<u8> = EntryKind::ALL.iter().map(|kind| *kind as u8).collect();
-        let grant = |actor, name: &str, kinds: Vec<u8>, recipient: Option<String>| Grant {
-            actor,
-            name: name.into(),
-            kinds,
-            recipient,
-            unknown: Default::default(),
-        };
-        let own_recipient = self.identity.public().ok().map(|public| public.recipient);
-        let mut grants = vec![];
+        let signer = self.signer().ok_or_else(|| failed("no signing key"))?;
+        let (ring, bytes) = keys.ring(new.suite, environment)?;
+        self.put_new(&ring, bytes)?;
+        let own = self.identity.public()?;
+        let all = Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec() };
         // Whoever names his own key is an owner like one who names none.
-        let other_owner = new.owner.as_ref().filter(|owner| owner.actor != signer.actor());
+        let other_owner = new.owner.as_ref().filter(|owner| owner.actor != own.actor);
+        let mut grants = Vec::new();
+        // What the operator is to write; it signs CREATE, so its grant there is full.
+        let mut narrowed = None;
         match other_owner {
             Some(other) => {
-                let slot = keys.slot(Circle::Tenant, &new.name, None, environment);
-                self.put_new(
-                    &names::slot(&tag_of(&other.recipient, self.config.repository), owner, slot.id),
-                    wrap_to(&other.recipient, &encode(&slot))?,
-                )?;
-                grants.push(grant(other.actor, "owner", all.clone(), Some(other.recipient.clone())));
-                self.put_own_slot(&keys, Circle::Steward, &new.name, seed_in_slot)?;
-                // The operator signs CREATE, so its grant there is full; it is narrowed at once below.
-                grants.push(grant(signer.actor(), "operator", all.clone(), own_recipient.clone()));
+                // How much it may store is not the owner's to say.
+                let role = Role { name: "owner".into(), ..Role::administrator() };
+                self.put_slot(&keys, Circle::Tenant, &new.name, &other.recipient)?;
+                grants.push(grant(other, &role, "owner", false));
+                let kinds: Vec<_> = EntryKind::STEWARD_ROLE.iter().copied().chain(OPERATOR_KINDS).collect();
+                let operator = match new.managed {
+                    true => Role { name: "operator".into(), circle: Circle::Tenant, kinds },
+                    false => Role { name: "operator".into(), circle: Circle::Steward, kinds },
+                };
+                self.put_slot(&keys, operator.circle, &new.name, &own.recipient)?;
+                grants.push(grant(&own, &Role { circle: operator.circle, ..all }, "operator", true));
+                narrowed = Some(grant(&own, &operator, "operator", true));
             }
             None => {
-                self.put_own_slot(&keys, Circle::Tenant, &new.name, seed_in_slot)?;
-                grants.push(grant(signer.actor(), "owner", all.clone(), own_recipient.clone()));
+                self.put_slot(&keys, Circle::Tenant, &new.name, &own.recipient)?;
+                grants.push(grant(&own, &all, "owner", true));
             }
         }
         let (chunk_bytes, fixed) = match new.chunk_size {
@@ -310,24 +286,16 @@ impl Repository {
             ledger: ledger.into(),
             name: new.name.clone(),
             suite: new.suite as u8,
-            commitments: keys.commitments(0).ok_or_else(incomplete)?,
+            commitments: keys.commitments(),
             grants,
-            policy: Policy {
-                chunk_bytes,
-                fixed,
-                sources: Default::default(),
-                retention: None,
-                compare: None,
-                inherited,
-                unknown: Default::default(),
-            },
+            policy: Policy { chunk_bytes, fixed, inherited, ..Policy::default() },
             unknown: Default::default(),
         };
         let pen = Pen { keys: &keys, signer: &signer, suite: new.suite, epoch: 0, environment };
         let claims = Claims {
             who: self.who.clone(),
             why: "create".into(),
-            from: String::new(),
+            from: self.from.clone(),
             clock_ns: environment.now_ns(),
             unknown: Default::default(),
         };
@@ -336,79 +304,17 @@ impl Repository {
         else {
             return Err(failed("the first ledger entry could not be written: its name is taken"));
         };
-        if other_owner.is_some() {
-            let kinds = EntryKind::STEWARD_ROLE.iter().map(|kind| *kind as u8).collect();
-            let body = encode(&grant(signer.actor(), "operator", kinds, own_recipient));
+        if let Some(narrowed) = narrowed {
             let head = crate::ledger::Head { number: 0, hash: first.hash, unknown: Default::default() };
-            let draft = Draft { kind: EntryKind::Grant, body, annex: Annex::empty() };
+            let draft = Draft { kind: EntryKind::Grant, body: encode(&narrowed), annex: Annex::empty() };
             pen.try_append(self.objects.as_ref(), Some(&head), false, claims, &draft)?;
         }
         Ok(first.hash)
     }
-
-    fn put_own_slot(&self, keys: &Keys, circle: Circle, name: &str, seed: Option<[u8; 32]>) -> Result<()> {
-        let slot = keys.slot(circle, name, seed, self.environment.as_ref());
-        self.put_new(
-            &names::slot(&self.identity.tag(self.config.repository)?, keys.owner, slot.id),
-            self.identity.wrap(&encode(&slot))?,
-        )
-    }
-
-    /// Wraps the keys of a circle to another identity, and grants it what that circle writes.
-    pub fn add_identity(
-        &self,
-        tenant: &mut Tenant,
-        circle: Circle,
-        kinds: &[EntryKind],
-        public: &PublicIdentity,
-        name: &str,
-    ) -> Result<()> {
-        if tenant.keys.circle < circle {
-            return Err(tenant.keys.missing("handing out keys"));
-        }
-        let slot = tenant.keys.slot(circle, &tenant.name, None, self.environment.as_ref());
-        self.put_new(
-            &names::slot(&tag_of(&public.recipient, self.config.repository), tenant.keys.owner, slot.id),
-            wrap_to(&public.recipient, &encode(&slot))?,
-        )?;
-        let body = Grant {
-            actor: public.actor,
-            name: name.into(),
-            kinds: kinds.iter().map(|kind| *kind as u8).collect(),
-            recipient: Some(public.recipient.clone()),
-            unknown: Default::default(),
-        };
-        tenant.append("key export", |_, _| Ok((EntryKind::Grant, encode(&body), Annex::empty()))).map(drop)
-    }
-
-    /// Takes back what was granted, and deletes the keys that were wrapped for it. What it may have copied
-    /// before still opens what was written until the keys are rotated. Returns how many slots went.
-    pub fn revoke(&self, tenant: &mut Tenant, actor: ActorId, reason: &str) -> Result<usize> {
-        tenant.sync()?;
-        let unknown = || Error::new(Kind::Usage, format!("{actor} has no grant; `strongroom role list` shows them"));
-        let recipient = tenant.state.grants.get(&actor).ok_or_else(unknown)?.recipient.clone();
-        let body = encode(&Revoke { actor, reason: reason.into(), unknown: Default::default() });
-        tenant.append("role revoke", |_, _| Ok((EntryKind::Revoke, body.clone(), Annex::empty())))?;
-        let mut gone = 0;
-        if let Some(recipient) = recipient {
-            let folder = names::slots_of(&tag_of(&recipient, self.config.repository));
-            for listed in self.objects.list(&folder)? {
-                if names::scope_of_slot(&listed.name) == Some(tenant.keys.owner) {
-                    self.objects.delete(&listed.name)?;
-                    gone += 1;
-                }
-            }
-        }
-        Ok(gone)
-    }
-
-    fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        match self.objects.put_if_absent(name, vec![bytes.into()])? {
-            Put::Created => Ok(()),
-            Put::Exists => Err(failed(format!("{name} exists already"))),
-        }
-    }
 }
+
+/// What a tenant's operator may write besides what a steward may.
+const OPERATOR_KINDS: [EntryKind; 2] = [EntryKind::Quota, EntryKind::Approve];
 
 /// Races eight puts for one name, a few times: more than one winner means that the store cannot
 /// tell several writers apart.

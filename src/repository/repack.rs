@@ -1,5 +1,5 @@
-//! Repack: segments that are still needed move out of packs that are mostly garbage, sealed as they
-//! are. Needs no key of content.
+//! Repack: segments that are still needed move to new packs, sealed as they are, which needs no key of
+//! content; or sealed anew with the keys in use.
 
 use super::{
     session::{PACK_BYTES, end_session, open_session, put_pack},
@@ -12,17 +12,25 @@ use crate::{
         encode,
         entry::{Annex, EntryKind, Publish},
         names::{self, PackKind},
-        sealed::KeyScope,
+        sealed::{KeyScope, Kind},
     },
     id::{Nonce, PackId, SegmentId},
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
         digest::hash,
         pack::{PackBuilder, TableSealer},
+        seal::{Binding, Key, open, seal},
     },
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
+
+/// How segments move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    AsSealed,
+    SealedAnew,
+}
 
 /// Moves what is not dead out of `packs`. Each pack is read once, and compared with its hash before
 /// anything is copied; one that is damaged is told to `problem` and left alone. Memory: one pack read,
@@ -30,6 +38,7 @@ use std::collections::BTreeMap;
 pub fn repack(
     tenant: &mut Tenant,
     packs: &[PackId],
+    how: Move,
     moved: &mut dyn FnMut(u64),
     problem: &mut dyn FnMut(&str, &str),
 ) -> Result<u64> {
@@ -44,7 +53,7 @@ pub fn repack(
         }
         Ok(true)
     })?;
-    let mut copier = Copier::begin(tenant)?;
+    let mut copier = Copier::begin(tenant, how)?;
     let copied = copier.copy_all(inside, moved, problem);
     let session = copier.session;
     let ended = end_session(tenant, "repack", session, "repack ended");
@@ -57,18 +66,25 @@ struct Copier<'a> {
     nonce: Nonce,
     next_pack: u32,
     tables: TableSealer,
+    /// What seals anew.
+    content: Option<Key>,
     written_bytes: u64,
 }
 
 impl<'a> Copier<'a> {
-    fn begin(tenant: &'a mut Tenant) -> Result<Self> {
+    fn begin(tenant: &'a mut Tenant, how: Move) -> Result<Self> {
         let epoch = tenant.state.epoch;
         let segment_table =
             tenant.keys.key(KeyScope::SegmentTable, epoch).ok_or_else(|| tenant.keys.missing("repacking"))?;
-        let tables =
-            TableSealer { suite: tenant.suite()?, owner: tenant.keys.owner, epoch, segment_table, chunk_table: None };
+        let (mut content, mut chunk_table) = (None, None);
+        if how == Move::SealedAnew {
+            let key = |scope| tenant.keys.key(scope, epoch).ok_or_else(|| tenant.keys.missing("sealing anew"));
+            (content, chunk_table) = (Some(key(KeyScope::Content)?), Some(key(KeyScope::ChunkTable)?));
+        }
+        let (suite, owner) = (tenant.suite()?, tenant.keys.owner);
+        let tables = TableSealer { suite, owner, epoch, segment_table, chunk_table };
         let (session, nonce) = open_session(tenant, "repack")?;
-        Ok(Self { tenant, session, nonce, next_pack: 0, tables, written_bytes: 0 })
+        Ok(Self { tenant, session, nonce, next_pack: 0, tables, content, written_bytes: 0 })
     }
 
     fn copy_all(
@@ -91,11 +107,20 @@ impl<'a> Copier<'a> {
             let builder = &mut open[kind as usize];
             for (segment, located) in segments {
                 let end = located.offset + u64::from(located.length);
-                let sealed = part(&bytes, located.offset..end, &name)?;
+                let mut sealed = part(&bytes, located.offset..end, &name)?;
+                if let Some(key) = &self.content {
+                    sealed = self.sealed_anew(key, segment, &sealed, &name)?;
+                }
                 builder.copy(segment, sealed, (located.depth, located.bases), Some(id));
             }
-            for range in fact_of(id, &state).chunk_table_ranges().unwrap_or_default() {
-                builder.copy_chunk_table(part(&bytes, range, &name)?);
+            match self.content {
+                Some(_) => self.tenant.chunk_table(id, &state)?.into_iter().for_each(|row| builder.chunks_of(row)),
+                None => {
+                    builder.copies_of(state.epoch);
+                    for range in fact_of(id, &state).chunk_table_ranges().unwrap_or_default() {
+                        builder.copy_chunk_table(part(&bytes, range, &name)?);
+                    }
+                }
             }
             moved(state.length);
             if builder.length() >= PACK_BYTES {
@@ -107,6 +132,22 @@ impl<'a> Copier<'a> {
             self.write(builder)?;
         }
         Ok(self.written_bytes)
+    }
+
+    /// Opens a segment, seals it with the key in use, and opens that again before anybody relies on it.
+    fn sealed_anew(&self, key: &Key, segment: SegmentId, sealed: &[u8], name: &str) -> Result<Vec<u8>> {
+        let owner = self.tenant.keys.owner;
+        let binding = Binding { kind: Kind::Segment, owner, segment: Some(segment) };
+        let old = open(sealed, binding, |epoch| self.tenant.keys.key(KeyScope::Content, epoch));
+        let plain = old.map_err(|error| damaged(format!("segment {segment} in {name} does not open: {error}")))?;
+        let nonce = random(self.tenant.environment.as_ref());
+        let anew = seal(self.tables.suite, key, self.tables.epoch, nonce, binding, &plain);
+        match open(&anew, binding, |_| Some(key.clone())) {
+            Ok(again) if again == plain => Ok(anew),
+            _ => Err(damaged(format!(
+                "segment {segment} did not read back as it was sealed: this machine's memory or processor makes mistakes; nothing was changed"
+            ))),
+        }
     }
 
     fn write(&mut self, builder: PackBuilder) -> Result<()> {

@@ -22,12 +22,18 @@ const STEWARD: (&str, Circle, &[EntryKind]) = ("steward", Circle::Steward, Entry
 /// Answers look-ups of chunks.
 const INDEXER: (&str, Circle, &[EntryKind]) = ("indexer", Circle::Indexer, &[EntryKind::Access]);
 /// May do whatever the tenant's owner may.
-const ADMINISTRATOR: (&str, Circle, &[EntryKind]) = ("administrator", Circle::Tenant, EntryKind::ALL);
+const ADMINISTRATOR: (&str, Circle, &[EntryKind]) = ("administrator", Circle::Tenant, EntryKind::OWNER_ROLE);
 /// Reads the ledger, and what the steward sees; changes nothing.
 const AUDITOR: (&str, Circle, &[EntryKind]) = ("auditor", Circle::Steward, &[EntryKind::Access]);
 const ROLES: [(&str, Circle, &[EntryKind]); 6] = [AGENT, RESTORER, STEWARD, INDEXER, ADMINISTRATOR, AUDITOR];
 
 impl Role {
+    /// What a tenant's owner may.
+    pub fn administrator() -> Self {
+        let (name, circle, kinds) = ADMINISTRATOR;
+        Self { name: name.into(), circle, kinds: kinds.to_vec() }
+    }
+
     /// Reads a role's name, or a list of kinds such as `SESSION,RETIRE` that go with the keys of a circle.
     pub fn parse(text: &str, circle: Option<Circle>) -> Result<Self> {
         let known = ROLES.iter().find(|(name, ..)| *name == text);

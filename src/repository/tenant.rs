@@ -5,6 +5,7 @@ use super::{
     keyring::Keys,
     ledger::{Attempt, Draft, Pen, Slot, read},
     segments::Segments,
+    slots::Reload,
 };
 use crate::{
     environment::SharedEnvironment,
@@ -39,6 +40,7 @@ pub struct Tenant {
     pub index: Index,
     pub signer: Option<Arc<Signer>>,
     pub who: String,
+    pub from: String,
     /// Whether the store can tell several writers apart.
     pub several_writers: bool,
     /// What was found wrong while the ledger was read: shown to people, forbids writing.
@@ -47,6 +49,7 @@ pub struct Tenant {
     pub(super) packs: Option<Arc<PackCache>>,
     pairs: Arc<dyn KeyValue>,
     new_pairs: NewPairs,
+    reload: Reload,
     genesis: Hash,
     /// The next commit writes a checkpoint of the whole ledger.
     checkpoint_due: bool,
@@ -63,11 +66,13 @@ pub(super) struct Opening {
     pub objects: SharedObjects,
     pub environment: SharedEnvironment,
     pub keys: Keys,
+    pub reload: Reload,
     pub name: String,
     pub new_pairs: NewPairs,
     pub packs: Option<Arc<PackCache>>,
     pub signer: Option<Arc<Signer>>,
     pub who: String,
+    pub from: String,
     pub several_writers: bool,
 }
 
@@ -83,7 +88,8 @@ pub struct HistoryProblem {
 impl Tenant {
     /// Folds what is new since the index was saved, or everything.
     pub(super) fn open(opening: Opening) -> Result<Self> {
-        let Opening { objects, environment, keys, name, new_pairs, packs, signer, who, several_writers } = opening;
+        let Opening { objects, environment, keys, reload, name, new_pairs, packs, signer, who, from, several_writers } =
+            opening;
         let pairs = new_pairs()?;
         let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
             return Err(damaged(format!(
@@ -116,21 +122,23 @@ impl Tenant {
             index,
             signer,
             who,
+            from,
             several_writers,
             checkpoint_due: !damage.is_empty(),
             damage,
             packs,
             pairs,
             new_pairs,
+            reload,
             genesis,
             tail_is_junk: None,
             void: Vec::new(),
         };
-        tenant.check_commitments()?;
         if !fresh {
             tenant.check_remembered_head()?;
         }
         tenant.sync_from(fresh)?;
+        tenant.settle_keys()?;
         if tenant.damage.iter().any(|what| what.contains(checkpoint::CUT)) {
             tenant.state.not_understood.get_or_insert_with(|| "its history was cut or changed".into());
         }
@@ -138,15 +146,25 @@ impl Tenant {
         Ok(tenant)
     }
 
-    /// The keys at hand are those that the ledger commits to.
-    fn check_commitments(&self) -> Result<()> {
-        let committed = &self.state.create.commitments;
-        match self.keys.commitments(0) {
-            Some(found) if found != *committed => {
-                Err(damaged(format!("the keys of {} are not those that its ledger was begun with", self.name)))
+    /// Keeps the keys that the ledger commits to; reads them again if those at hand are others.
+    fn settle_keys(&mut self) -> Result<()> {
+        let epoch = self.state.epoch;
+        let committed = self.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;
+        let mut keys = Keys::clone(&self.keys);
+        if !keys.settle(epoch, committed) {
+            keys = (self.reload)().map_err(|error| error.while_doing(&self.name))?;
+            if !keys.settle(epoch, committed) {
+                return Err(Error::new(
+                    Kind::WrongKey,
+                    format!(
+                        "the keys of {} were made anew (epoch {epoch}), and this key was left out; its administrator can add it again. Nothing was changed",
+                        self.name
+                    ),
+                ));
             }
-            _ => Ok(()),
         }
+        self.keys = Arc::new(keys);
+        Ok(())
     }
 
     /// Refuses a history that is shorter than, or different from, the one that was seen before.
@@ -210,6 +228,7 @@ impl Tenant {
         }
         if self.state.head.number != before || fresh {
             self.index.save(self.genesis, &mut self.state)?;
+            self.settle_keys()?;
         }
         Ok(())
     }
@@ -248,7 +267,12 @@ impl Tenant {
 
     fn fold(&mut self, entry: &crate::format::entry::Entry, annex: &Annex, hash: Hash) -> Result<Verdict> {
         let proven = Proven { entry, annex, hash };
+        let epoch = self.state.epoch;
         let verdict = self.state.apply(&mut self.index, proven).map_err(|error| failed(error.to_string()))?;
+        let committed = self.state.commitments.get(&self.state.epoch).filter(|_| self.state.epoch != epoch);
+        if committed.is_some_and(|committed| !self.keys.knows(self.state.epoch, committed)) {
+            self.keys = Arc::new((self.reload)().map_err(|error| error.while_doing(&self.name))?);
+        }
         if let Verdict::Void(why) = &verdict {
             self.void.push((entry.number, why.to_string()));
         }
@@ -298,7 +322,7 @@ impl Tenant {
             let claims = Claims {
                 who: self.who.clone(),
                 why: why.to_owned(),
-                from: String::new(),
+                from: self.from.clone(),
                 clock_ns: self.environment.now_ns(),
                 unknown: Default::default(),
             };
@@ -320,6 +344,7 @@ impl Tenant {
                         self.state.skip_junk(hash);
                     }
                     let verdict = self.fold(&written.entry, &written.annex, written.hash)?;
+                    self.settle_keys()?;
                     self.index.save(self.genesis, &mut self.state)?;
                     return match verdict {
                         Verdict::Valid => Ok(Some(written.entry.number)),
@@ -624,6 +649,7 @@ pub(super) fn fact_of(pack: PackId, state: &PackState) -> PackFact {
         segment_table: state.segment_table,
         chunk_table: state.chunk_table,
         chunk_tables: state.chunk_tables.clone(),
+        epoch: state.epoch,
         unknown: Default::default(),
     }
 }

@@ -135,22 +135,29 @@ class Tenant:
             recipient = str(identity.to_public())
         tag = blake3.blake3(config[1] + recipient.encode(), derive_key_context="strongroom v1 slot tag").digest()[:8].hex()
         slots = [record(pyrage.decrypt(f.read_bytes(), [identity])) for f in (self.repository / "keys/slot" / tag).glob("*")]
-        slot = next((s for s in slots if s[2] == name and s[1] == 3), None) or fail(f"this key opens no tenant {name}")
-        self.owner, root = slot[0], slot[4]
+        slots = [s for s in slots if s[2] == name and s[1] == 3] or fail(f"this key opens no tenant {name}")
+        self.owner = slots[0][0]
         self.path = self.repository / "t" / self.owner.hex()
-        self.keys = {}
-        for ring in sorted((self.repository / "keys/ring" / self.owner.hex()).glob("*")):
-            epoch = int(ring.name, 16)
-            ring = record(strip_magic(b"k", ring.read_bytes()))
-            if ring[0][0] != commitment(root):
-                fail("the ring is wrapped with another root")
-            inner = record(unseal({(0, epoch): root}, RING, self.owner, ring[1]))
-            self.id = inner[0]
-            for number in range(6):
-                if commitment(inner[number]) != ring[0][number + 1]:
-                    fail("a key is not the one that was committed to")
-            self.keys |= {(scope, epoch): inner[scope + 1] for scope in (1, 2, 3, 4)}
+        # Of several rings that open (a rotation was going on), the one that the ledger names counts.
+        opened = [self.ring(f, s[4]) for f in (self.repository / "keys/ring" / self.owner.hex()).glob("*") for s in slots]
+        opened = sorted((ring for ring in opened if ring), key=lambda ring: ring[0]) or fail("the rings are missing")
+        self.id, self.keys = opened[0][1], {}
+        for _, _, keys in opened:
+            self.keys = keys | self.keys
         self.fold()
+
+    def ring(self, path, root):
+        """Returns the epoch, the id key and {(scope, epoch): key} of a ring that this root opens."""
+        ring = record(strip_magic(b"k", path.read_bytes()))
+        commitments, epoch = ring[0], ring[1]
+        if commitments[0] != commitment(root):
+            return None
+        inner = record(unseal({(0, epoch): root}, RING, self.owner, ring[2]))
+        keys = {(scope, e): key for scope in (1, 2, 3, 4) for e, key in zip(inner[scope + 3][::2], inner[scope + 3][1::2])}
+        for key, number in ((inner[0], 1), (inner[1], 2), *((keys[(scope, epoch)], scope + 2) for scope in (1, 2, 3, 4))):
+            if commitment(key) != commitments[number]:
+                fail("a key is not the one that was committed to")
+        return epoch, inner[0], keys
 
     # ---- ledger.md, as far as a reader needs it
 

@@ -12,10 +12,10 @@ use std::{
 };
 use strongroom::{
     environment::{Environment, SharedEnvironment},
-    format::sealed::Suite,
+    format::{entry::EntryKind, key::Circle, sealed::Suite},
     operation::{Monitor, Unwatched, backup, browse, restore},
     pipeline::chunk::ChunkSize,
-    repository::{Identity, NewTenant, Repository, Tenant},
+    repository::{Identity, NewTenant, Repository, Role, Tenant},
     source::{Overwrite, Owner, Selection},
     store::{Listed, Objects, Place, Put, SharedObjects, StoreError, StoreErrorKind, open},
 };
@@ -181,7 +181,14 @@ impl Fixture {
 }
 
 pub fn new_tenant(name: &str) -> NewTenant {
-    NewTenant { name: name.into(), owner: None, suite: Suite::Xaes256Gcm, chunk_size: ChunkSize::Average(8 << 10) }
+    NewTenant { name: name.into(), owner: None, managed: false, suite: Suite::Xaes256Gcm, chunk_size: ChunkSize::Average(8 << 10) }
+}
+
+pub fn role(circle: Circle, kinds: &[EntryKind]) -> Role {
+    Role { name: "custom".into(), circle, kinds: kinds.to_vec() }
+}
+pub fn agent_role() -> Role {
+    Role::parse("agent", None).unwrap()
 }
 
 pub fn labels(source: &str) -> backup::Labels {

@@ -2,6 +2,7 @@
 
 mod backup;
 mod browse;
+mod keys;
 mod owners;
 mod report;
 mod restore;
@@ -19,12 +20,11 @@ use std::{
 pub fn run(args: Args) -> Result<()> {
     let global = ready::with_profile(args.global)?;
     match args.command {
-        Command::Key(KeyCommand::Generate { file }) => owners::key_generate(&global, &file),
-        Command::Key(KeyCommand::Export { circle, file }) => owners::key_export(&global, circle, &file),
-        Command::Role(command) => owners::role(&global, command),
+        Command::Key(command) => keys::key(&global, command),
+        Command::Role(command) => keys::role(&global, command),
         Command::Init => owners::init(&global),
-        Command::Tenant(TenantCommand::Create { name, owner, cipher, chunk_size }) => {
-            owners::tenant_create(&global, &name, owner.as_deref(), cipher, &chunk_size)
+        Command::Tenant(TenantCommand::Create { name, owner, managed, cipher, chunk_size }) => {
+            owners::tenant_create(&global, &name, (owner.as_deref(), managed), cipher, &chunk_size)
         }
         Command::Tenant(TenantCommand::List) => owners::tenant_list(&global),
         Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),

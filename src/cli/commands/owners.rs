@@ -1,85 +1,24 @@
 //! Who may: keys, the repository, tenants and their policy.
 
 use super::{
+    keys::read_public,
     print,
     retention::{rules_from, rules_json, rules_text},
 };
 use crate::{
-    cli::{args::*, output::size, ready, system},
-    error::{Error, Kind, Result, failed},
+    cli::{args::*, output::size, ready},
+    error::{Error, Kind, Result},
     format::{
         encode,
         entry::{Annex, EntryKind, Policy, Retention},
-        key::Circle,
         sealed::Suite,
     },
     operation::forget::rules_of,
     pipeline::chunk::ChunkSize,
-    repository::{Identity, NewTenant, PublicIdentity, Role, Tenant},
+    repository::{NewTenant, Tenant},
 };
 use serde_json::json;
-use std::{collections::BTreeMap, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
-
-fn write_secret(file: &Path, identity: &Identity) -> Result<PublicIdentity> {
-    let cannot = |path: &Path, error: std::io::Error| failed(path.display().to_string()).because(error);
-    let public = identity.public()?;
-    let mut secret = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .map_err(|error| cannot(file, error))?;
-    secret
-        .write_all(identity.to_key_file()?.as_bytes())
-        .and_then(|()| secret.sync_all())
-        .map_err(|error| cannot(file, error))?;
-    let mut public_file = file.as_os_str().to_owned();
-    public_file.push(".pub");
-    std::fs::write(&public_file, public.to_text() + "\n").map_err(|error| cannot(Path::new(&public_file), error))?;
-    Ok(public)
-}
-
-fn read_public(file: &Path) -> Result<PublicIdentity> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::new(Kind::Usage, file.display().to_string()).because(error))?;
-    text.parse()
-}
-
-pub(super) fn key_generate(global: &Global, file: &Path) -> Result<()> {
-    let public = write_secret(file, &Identity::generate(&system::System))?;
-    print(global, json!({ "key_file": file, "public": public.to_text() }), || {
-        format!(
-            "{} holds a new key, {}.pub its public half.\nWhoever loses it loses every backup that no other key opens: nobody can make it again. Keep a copy where the backups are not.",
-            file.display(),
-            file.display()
-        )
-    });
-    Ok(())
-}
-
-pub(super) fn key_export(global: &Global, circle: ExportCircle, file: &Path) -> Result<()> {
-    let repository = ready::repository(global)?;
-    let mut tenant = ready::tenant(global)?;
-    let circle = match circle {
-        ExportCircle::Steward => Circle::Steward,
-        ExportCircle::Indexer => Circle::Indexer,
-    };
-    let public = write_secret(file, &Identity::generate(&system::System))?;
-    repository.add_identity(&mut tenant, circle, EntryKind::STEWARD_ROLE, &public, circle.name())?;
-    print(
-        global,
-        json!({ "key_file": file, "circle": circle.name(), "tenant": tenant.name, "public": public.to_text() }),
-        || {
-            format!(
-                "{} opens tenant {} as {}: it reads no content and no names of files",
-                file.display(),
-                tenant.name,
-                circle.name()
-            )
-        },
-    );
-    Ok(())
-}
+use std::{collections::BTreeMap, path::Path};
 
 pub(super) fn init(global: &Global) -> Result<()> {
     let repository = ready::init(global)?;
@@ -102,7 +41,7 @@ pub(super) fn init(global: &Global) -> Result<()> {
 pub(super) fn tenant_create(
     global: &Global,
     name: &str,
-    owner: Option<&Path>,
+    (owner, managed): (Option<&Path>, bool),
     cipher: Cipher,
     chunk_size: &str,
 ) -> Result<()> {
@@ -114,10 +53,13 @@ pub(super) fn tenant_create(
     };
     let owned = owner.is_some();
     let id =
-        ready::repository(global)?.create_tenant(&NewTenant { name: name.to_owned(), owner, suite, chunk_size })?;
-    print(global, json!({ "tenant": name, "tenant_id": id.to_string() }), || {
-        let custody =
-            if owned { "only its owner reads it; this key keeps the steward's part" } else { "this key reads it" };
+        ready::repository(global)?.create_tenant(&NewTenant { name: name.to_owned(), owner, managed, suite, chunk_size })?;
+    print(global, json!({ "tenant": name, "tenant_id": id.to_string(), "custody": custody(!owned || managed) }), || {
+        let custody = match (owned, managed) {
+            (true, false) => "customer-held: only its owner reads it; this key keeps the steward's part",
+            (true, true) => "managed: its owner and this key read it",
+            (false, _) => "managed: this key reads it",
+        };
         format!("tenant {name} made ({id}); {custody}")
     });
     Ok(())
@@ -141,18 +83,24 @@ pub(super) fn tenant_show(global: &Global, name: String) -> Result<()> {
     let snapshots = state.live().len();
     let chunk = chunks(state.policy.chunk_bytes, state.policy.fixed);
     let suite = if state.create.suite == 1 { "xaes256gcm" } else { "xchacha20poly1305" };
-    let object = json!({ "tenant": tenant.name, "tenant_id": id.to_string(), "circle": tenant.keys.circle.name(), "cipher": suite, "chunk_bytes": state.policy.chunk_bytes, "chunk_fixed": state.policy.fixed,
+    let object = json!({ "tenant": tenant.name, "tenant_id": id.to_string(), "circle": tenant.keys.circle.name(), "custody": custody(state.is_managed()), "cipher": suite, "chunk_bytes": state.policy.chunk_bytes, "chunk_fixed": state.policy.fixed,
         "snapshots": snapshots, "entries": state.head.number + 1, "head": state.head.hash.to_string(), "epoch": state.epoch });
     print(global, object, || {
         format!(
-            "tenant     {}\nid         {id}\nthis key   {}\ncipher     {suite}\nchunks     {chunk}\nsnapshots  {snapshots}\nledger     {} entries, head {}",
+            "tenant     {}\nid         {id}\nthis key   {}\ncustody    {}\ncipher     {suite}\nchunks     {chunk}\nsnapshots  {snapshots}\nledger     {} entries, head {}",
             tenant.name,
             tenant.keys.circle.name(),
+            custody(state.is_managed()),
             state.head.number + 1,
             state.head.hash
         )
     });
     Ok(())
+}
+
+/// How a tenant's keys are held.
+pub(super) fn custody(managed: bool) -> &'static str {
+    if managed { "managed" } else { "customer-held" }
 }
 
 fn chunks(bytes: u32, fixed: bool) -> String {
@@ -273,81 +221,5 @@ pub(super) fn policy_default(global: &Global, keep: &KeepArgs) -> Result<()> {
         }
         text
     });
-    Ok(())
-}
-
-pub(super) fn role(global: &Global, command: RoleCommand) -> Result<()> {
-    let repository = ready::repository(global)?;
-    let mut tenant = ready::tenant(global)?;
-    match command {
-        RoleCommand::Grant { role, to, name, circle } => {
-            let circle = circle.map(|circle| match circle {
-                CircleArg::Steward => Circle::Steward,
-                CircleArg::Indexer => Circle::Indexer,
-                CircleArg::Tenant => Circle::Tenant,
-            });
-            let role = Role::parse(&role, circle)?;
-            let public = read_public(&to)?;
-            if tenant.state.grants.contains_key(&public.actor) {
-                return Err(Error::new(
-                    Kind::Usage,
-                    format!("{} has a grant already: revoke it first; nothing was granted", public.actor),
-                ));
-            }
-            repository.add_identity(&mut tenant, role.circle, &role.kinds, &public, &name)?;
-            let kinds: Vec<_> = role.kinds.iter().map(|kind| kind.name()).collect();
-            let object = json!({ "tenant": tenant.name, "name": name, "actor": public.actor.to_string(), "role": role.name, "circle": role.circle.name(), "kinds": kinds });
-            print(global, object, || {
-                format!(
-                    "{name} is {} of {}, with the keys of the circle {}",
-                    role.name,
-                    tenant.name,
-                    role.circle.name()
-                )
-            });
-        }
-        RoleCommand::Revoke { who, reason } => {
-            let named =
-                tenant.state.grants.values().filter(|grant| grant.name == who || grant.actor.to_string() == who);
-            let [actor] = named.map(|grant| grant.actor).collect::<Vec<_>>()[..] else {
-                return Err(Error::new(
-                    Kind::Usage,
-                    format!(
-                        "`{who}` names no grant, or several; `strongroom role list` shows them with their actors; nothing was revoked"
-                    ),
-                ));
-            };
-            let slots = repository.revoke(&mut tenant, actor, &reason)?;
-            print(global, json!({ "tenant": tenant.name, "actor": actor.to_string(), "deleted_slots": slots }), || {
-                format!(
-                    "{who} may write nothing any more, and its wrapped keys are gone. Whatever copied the keys while it had them, or a copy of the bucket, still opens what they open."
-                )
-            });
-        }
-        RoleCommand::List => {
-            let rows: Vec<_> = tenant
-                .state
-                .grants
-                .values()
-                .map(|grant| {
-                    let kinds: Vec<_> = grant
-                        .kinds
-                        .iter()
-                        .filter_map(|kind| EntryKind::from_number(*kind))
-                        .map(EntryKind::name)
-                        .collect();
-                    (grant, Role::names_of(&grant.kinds), kinds)
-                })
-                .collect();
-            let list: Vec<_> = rows.iter().map(|(grant, roles, kinds)| json!({ "name": grant.name, "actor": grant.actor.to_string(), "recipient": grant.recipient, "roles": roles, "kinds": kinds })).collect();
-            print(global, json!({ "tenant": tenant.name, "grants": list }), || {
-                let line = |(grant, roles, kinds): &(&crate::format::entry::Grant, Vec<&str>, Vec<&str>)| {
-                    let what = if roles.is_empty() { kinds.join(",") } else { roles.join(" or ") };
-                    format!("{:.12}  {:20}  {what}\n", grant.actor.to_string(), grant.name)
-                };
-                rows.iter().map(line).collect()
-            });
-        }
-    }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::{print, screen};
 use crate::{
     cli::{
         args::*,
-        output::{parse_size, size, time},
+        output::{duration_ns, parse_size, size, time},
         ready,
     },
     error::{Error, Kind, Result},
@@ -157,17 +157,11 @@ fn prune_options(args: &PruneArgs) -> Result<prune::Options> {
         Some(text) => parse_size(text).ok_or_else(|| bad("a size", text))?,
         None => u64::MAX,
     };
-    let grace_ns = args
-        .grace
-        .parse::<jiff::Span>()
-        .ok()
-        .and_then(|span| span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())).ok())
-        .filter(|seconds| (0.0..1e9).contains(seconds))
-        .ok_or_else(|| bad("a duration", &args.grace))?;
+    let grace_ns = duration_ns(&args.grace).ok_or_else(|| bad("a duration", &args.grace))?;
     Ok(prune::Options {
         max_unused,
         max_repack_bytes,
-        grace_ns: (grace_ns * 1e9) as i64,
+        grace_ns,
         dry_run: args.dry_run,
         forgotten: Vec::new(),
     })

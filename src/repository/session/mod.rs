@@ -140,6 +140,8 @@ pub struct Session<'a> {
     reach: SegmentSet,
     published_at_ns: i64,
     unpublished_bytes: u64,
+    /// Bytes of packs that no entry names yet.
+    pending_bytes: u64,
     verify: bool,
     /// Read buffers of streams that ended: small files must not each clear a large one.
     pub(super) spare_buffers: Vec<Vec<u8>>,
@@ -165,20 +167,8 @@ pub enum Found {
 impl<'a> Session<'a> {
     /// Writes SESSION: from then on its names are taken.
     pub fn begin(tenant: &'a mut Tenant, why: &str, chunk_size: ChunkSize, verify: bool) -> Result<Self> {
-        let missing = |tenant: &Tenant| tenant.keys.missing("backing up");
-        let epoch = tenant.state.epoch;
-        let key = |tenant: &Tenant, scope| tenant.keys.key(scope, epoch).ok_or_else(|| missing(tenant));
-        let suite = tenant.suite()?;
-        let owner = tenant.keys.owner;
-        let sealer = Arc::new(Sealer { suite, owner, epoch, key: key(tenant, KeyScope::Content)? });
-        let tables = TableSealer {
-            suite,
-            owner,
-            epoch,
-            segment_table: key(tenant, KeyScope::SegmentTable)?,
-            chunk_table: Some(key(tenant, KeyScope::ChunkTable)?),
-        };
-        let gear = tenant.keys.gear.clone().ok_or_else(|| missing(tenant))?;
+        let (sealer, tables) = sealers(tenant)?;
+        let gear = tenant.keys.gear.clone().ok_or_else(|| tenant.keys.missing("backing up"))?;
         let hasher = tenant.hasher()?;
         tenant.read_chunk_tables()?;
         let (number, nonce) = open_session(tenant, why)?;
@@ -214,6 +204,7 @@ impl<'a> Session<'a> {
             reach: SegmentSet::default(),
             published_at_ns,
             unpublished_bytes: 0,
+            pending_bytes: 0,
             verify,
             spare_buffers: Vec::new(),
             new_bytes: 0,
@@ -413,6 +404,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let builder = std::mem::replace(&mut state.pack, PackBuilder::new(state.kind));
+        self.refuse_beyond_quota(builder.length())?;
         let id = PackId { session: self.number, nonce: self.nonce, ordinal: self.next_pack };
         self.next_pack += 1;
         let environment = self.tenant.environment.clone();
@@ -428,6 +420,27 @@ impl<'a> Session<'a> {
         environment.spawn("upload", Box::new(work));
         self.uploads.push_back(receiver);
         Ok(())
+    }
+
+    /// Ends the session before a pack that the quota has no room for.
+    fn refuse_beyond_quota(&mut self, bytes: u64) -> Result<()> {
+        self.pending_bytes += bytes;
+        let Some(exceeded) = self.tenant.state.exceeded(self.pending_bytes, 0) else { return Ok(()) };
+        if !exceeded.is_hard {
+            let warning = format!("more than wanted: {exceeded}");
+            if self.warnings.last() != Some(&warning) {
+                self.warnings.retain(|earlier| !earlier.starts_with("more than wanted"));
+                self.warnings.push(warning);
+            }
+            return Ok(());
+        }
+        end_session(self.tenant, "backup", self.number, "quota")?;
+        Err(Error::new(
+            Kind::Refused,
+            format!(
+                "this backup would exceed the quota ({exceeded}): no snapshot was made, earlier ones are unharmed; `prune` what was forgotten, or have the quota raised (`strongroom quota`)"
+            ),
+        ))
     }
 
     fn uploaded(&mut self) -> Result<()> {
@@ -465,7 +478,7 @@ impl<'a> Session<'a> {
             self.tenant.index.put_chunks(*pack, rows)?;
         }
         self.fresh.clear();
-        self.unpublished_bytes = 0;
+        (self.unpublished_bytes, self.pending_bytes) = (0, 0);
         self.published_at_ns = self.tenant.environment.now_ns();
         Ok(())
     }
@@ -481,6 +494,9 @@ impl<'a> Session<'a> {
             encode(&Publish { session: self.number, packs: published.packs.clone(), unknown: Default::default() });
         let annex = Annex { rows: published.rows.clone(), ..Annex::empty() };
         self.tenant.append("backup", |_, _| Ok((EntryKind::Publish, body.clone(), annex.clone())))?;
+        if self.tenant.state.epoch != self.sealer.epoch {
+            (self.sealer, self.tables) = sealers(self.tenant)?;
+        }
         self.remember_published(published)
     }
 
@@ -561,6 +577,15 @@ impl<'a> Session<'a> {
     pub fn new_snapshot_id(&self) -> SnapshotId {
         SnapshotId(random(self.tenant.environment.as_ref()))
     }
+}
+
+/// Returns what seals segments and tables with the keys in use.
+fn sealers(tenant: &Tenant) -> Result<(Arc<Sealer>, TableSealer)> {
+    let (suite, owner, epoch) = (tenant.suite()?, tenant.keys.owner, tenant.state.epoch);
+    let key = |scope| tenant.keys.key(scope, epoch).ok_or_else(|| tenant.keys.missing("backing up"));
+    let (segment_table, chunk_table) = (key(KeyScope::SegmentTable)?, Some(key(KeyScope::ChunkTable)?));
+    let sealer = Arc::new(Sealer { suite, owner, epoch, key: key(KeyScope::Content)? });
+    Ok((sealer, TableSealer { suite, owner, epoch, segment_table, chunk_table }))
 }
 
 /// Writes SESSION: from then on names that begin with its number and nonce are the caller's.

@@ -1,0 +1,315 @@
+//! Who opens an owner's keys: slots and rings, added, taken away, and made anew.
+
+use super::{
+    identity::{Identity, PublicIdentity, Wrapper, keep_wrapped, tag_of, wrap_to},
+    keyring::Keys,
+    open::Repository,
+    role::Role,
+    tenant::Tenant,
+};
+use crate::{
+    error::{Error, Kind, Result, damaged, failed},
+    format::{
+        decode, encode,
+        entry::{Annex, EntryKind, Epoch, Grant, Revoke},
+        key::{Circle, Slot},
+        names,
+    },
+    id::{ActorId, ScopeId},
+    ledger::State,
+    store::{Objects, Put, SharedObjects},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Reads an owner's keys again.
+pub(super) type Reload = Box<dyn Fn() -> Result<Keys> + Send + Sync>;
+
+/// Opens the slots of an identity.
+pub(super) fn slots(
+    objects: &dyn Objects,
+    identity: &Identity,
+    repository: ScopeId,
+    only: Option<ScopeId>,
+) -> Result<Vec<Slot>> {
+    let mut slots = Vec::new();
+    for listed in objects.list(&names::slots_of(&identity.tag(repository)?))? {
+        let owner = names::scope_of_slot(&listed.name);
+        if owner.is_none() || only.is_some_and(|only| owner != Some(only)) {
+            continue;
+        }
+        // Whoever rotates keys deletes old slots.
+        let Some(wrapped) = crate::store::get_if_present(objects, &listed.name)? else { continue };
+        let slot: Option<Slot> = identity.open(&wrapped).and_then(|plain| decode(&plain).ok());
+        slots.extend(slot.filter(|slot| Some(slot.owner) == owner));
+    }
+    Ok(slots)
+}
+
+/// Returns what an identity's slots and the rings give together.
+pub(super) fn keys(objects: &SharedObjects, identity: &Identity, repository: ScopeId, owner: ScopeId) -> Result<Keys> {
+    // Between the two listings somebody may have rotated.
+    keys_once(objects, identity, repository, owner).or_else(|_| keys_once(objects, identity, repository, owner))
+}
+
+fn keys_once(objects: &SharedObjects, identity: &Identity, repository: ScopeId, owner: ScopeId) -> Result<Keys> {
+    let slots = slots(objects.as_ref(), identity, repository, Some(owner))?;
+    if slots.is_empty() {
+        let message = "this key has no slot there any more: it was removed, and needs a new one";
+        return Err(Error::new(Kind::WrongKey, message));
+    }
+    let mut keys = Keys::none(owner);
+    let mut problem = None;
+    for listed in objects.list(&names::rings(owner))? {
+        let Some(bytes) = crate::store::get_if_present(objects.as_ref(), &listed.name)? else { continue };
+        for slot in &slots {
+            match keys.add(slot, &listed.name, &bytes) {
+                Ok(_) => {}
+                Err(error) => problem = Some(error),
+            }
+        }
+    }
+    match problem {
+        _ if !keys.is_empty() => Ok(keys),
+        Some(error) => Err(error),
+        None => Err(damaged(format!(
+            "the wrapped keys below `{}` that this key's slot opens are missing: without them nothing of {} can be read; restore them from a copy of the bucket",
+            names::rings(owner),
+            slots[0].name
+        ))),
+    }
+}
+
+/// What came of a rotation.
+#[derive(Debug)]
+pub struct Rotated {
+    pub epoch: u32,
+    /// Slots that were made anew, for a new root.
+    pub slots: usize,
+    /// Old rings and slots that are gone.
+    pub deleted: usize,
+}
+
+/// What is known of an identity that a tenant's keys are wrapped for.
+#[derive(Debug)]
+pub struct Holder {
+    pub actor: ActorId,
+    pub name: String,
+    pub circle: Circle,
+    pub recipient: Option<String>,
+    pub operator: bool,
+    /// `key`, `ssh`, or what wraps its key file.
+    pub kind: String,
+    /// How many of its slots are there, for the root in use.
+    pub slots: usize,
+}
+
+impl Repository {
+    /// Wraps the keys of a role's circle to another identity, and grants it what the role writes.
+    pub fn add_identity(&self, tenant: &mut Tenant, role: &Role, public: &PublicIdentity, name: &str) -> Result<()> {
+        tenant.sync()?;
+        loop {
+            let keys = tenant.keys.clone();
+            let slot = self.put_slot(&keys, role.circle, &tenant.name, &public.recipient)?;
+            let operator = self.is_operator(public.actor);
+            let body = encode(&grant(public, role, name, operator));
+            let root = keys.commitments().root;
+            let granted = tenant.append_if("key add", |state, _| {
+                // Somebody may have made a new root meanwhile, for which this slot is worth nothing.
+                let same = state.commitments.get(&state.epoch).is_some_and(|now| now.root == root);
+                Ok(same.then(|| (EntryKind::Grant, body.clone(), Annex::empty())))
+            })?;
+            if granted.is_some() {
+                return Ok(());
+            }
+            self.objects.delete(&slot)?;
+        }
+    }
+
+    /// Makes a key file that `wrapper` opens.
+    pub fn keep_wrapped(&self, wrapper: &dyn Wrapper) -> Result<PublicIdentity> {
+        keep_wrapped(self.objects.as_ref(), wrapper, self.environment.as_ref())?.public()
+    }
+
+    /// Says whether a key is an operator's of this repository, as far as the caller may know.
+    fn is_operator(&self, actor: ActorId) -> bool {
+        let own = self.signer().is_some_and(|own| own.actor() == actor);
+        own && self.own_ledger().is_ok()
+    }
+
+    pub(super) fn put_slot(&self, keys: &Keys, circle: Circle, name: &str, recipient: &str) -> Result<String> {
+        let slot = keys.slot(circle, name, self.environment.as_ref())?;
+        let tag = tag_of(recipient, self.config.repository);
+        let object = names::slot(&tag, keys.owner, &keys.commitments(), slot.id);
+        self.put_new(&object, wrap_to(recipient, &zeroize::Zeroizing::new(encode(&slot)))?)?;
+        Ok(object)
+    }
+
+    pub(super) fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+        match self.objects.put_if_absent(name, vec![bytes.into()])? {
+            Put::Created => Ok(()),
+            Put::Exists => Err(failed(format!("{name} exists already"))),
+        }
+    }
+
+    /// Deletes what was wrapped for an identity, and what it may write. What it copied before still opens
+    /// what it opened, until the keys are rotated. Returns how many slots went. Repeating it completes it.
+    pub fn revoke(&self, tenant: &mut Tenant, actor: ActorId, reason: &str) -> Result<usize> {
+        tenant.sync()?;
+        let unknown = || Error::new(Kind::Usage, format!("{actor} has no grant; `strongroom role list` shows them"));
+        let grant = tenant.state.grants.get(&actor).ok_or_else(unknown)?.clone();
+        let others = |circle: Option<Circle>| {
+            tenant.state.grants.values().any(|other| {
+                let counts = circle.is_none_or(|circle| other.circle == circle as u8);
+                other.actor != actor && counts && (circle.is_some() || other.kinds.contains(&(EntryKind::Grant as u8)))
+            })
+        };
+        if !others(Some(Circle::Tenant)) || !others(None) {
+            return Err(Error::new(
+                Kind::Refused,
+                "nobody else could open the content, or let others in: the last such key cannot be removed; add another first (`strongroom key add`)",
+            ));
+        }
+        let slots = self.slots_for(tenant.keys.owner, &grant)?;
+        for name in &slots {
+            self.objects.delete(name)?;
+        }
+        let body = encode(&Revoke { actor, reason: reason.into(), unknown: Default::default() });
+        tenant.append("key remove", |_, _| Ok((EntryKind::Revoke, body.clone(), Annex::empty())))?;
+        Ok(slots.len())
+    }
+
+    fn slots_for(&self, owner: ScopeId, grant: &Grant) -> Result<Vec<String>> {
+        let Some(recipient) = &grant.recipient else { return Ok(Vec::new()) };
+        let folder = names::slots_of(&tag_of(recipient, self.config.repository));
+        let listed = self.objects.list(&folder)?.into_iter().map(|listed| listed.name);
+        Ok(listed.filter(|name| names::scope_of_slot(name) == Some(owner)).collect())
+    }
+
+    /// Lists whose identities a tenant's keys are wrapped for.
+    pub fn holders(&self, tenant: &Tenant) -> Result<Vec<Holder>> {
+        let mut wrapped = BTreeMap::new();
+        for listed in self.objects.list("keys/identity")? {
+            let mut parts = listed.name.rsplit('/');
+            if let (Some(actor), Some(kind)) = (parts.next(), parts.next()) {
+                wrapped.insert(actor.to_owned(), kind.to_owned());
+            }
+        }
+        let root = current_root(&tenant.state)?;
+        let holder = |grant: &Grant| {
+            let slots = self.slots_for(tenant.keys.owner, grant)?;
+            let is_ssh = grant.recipient.as_ref().is_some_and(|recipient| recipient.starts_with("ssh-"));
+            let kind = wrapped.get(&grant.actor.to_string()).cloned();
+            Ok(Holder {
+                actor: grant.actor,
+                name: grant.name.clone(),
+                circle: Circle::from_number(grant.circle).unwrap_or(Circle::Steward),
+                recipient: grant.recipient.clone(),
+                operator: grant.operator,
+                kind: kind.unwrap_or_else(|| if is_ssh { "ssh" } else { "key" }.into()),
+                slots: slots.iter().filter(|name| names::root_of_slot(name) == Some(&root)).count(),
+            })
+        };
+        tenant.state.grants.values().map(holder).collect()
+    }
+
+    /// Makes new keys for all that is written from now on; with `new_root`, also what wraps them, so that
+    /// slots of identities without a grant open nothing of it. Costs as many writes as there are slots,
+    /// whatever is stored, and runs beside backups. Repeating it after a crash completes it.
+    pub fn rotate(&self, tenant: &mut Tenant, new_root: bool, why: &str) -> Result<Rotated> {
+        for _ in 0..100 {
+            tenant.sync()?;
+            let next = tenant.keys.next(new_root, self.environment.as_ref())?;
+            let (ring, bytes) = next.ring(tenant.suite()?, self.environment.as_ref())?;
+            // Nothing refers to these before EPOCH does.
+            let mut made = vec![ring.clone()];
+            self.put_new(&ring, bytes)?;
+            let before = tenant.state.grants.clone();
+            if new_root {
+                for grant in before.values() {
+                    let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
+                    if let Some(recipient) = &grant.recipient {
+                        made.push(self.put_slot(&next, circle, &tenant.name, recipient)?);
+                    }
+                }
+            }
+            let epoch = tenant.state.epoch.checked_add(1).ok_or_else(|| failed("there are no more epochs"))?;
+            let body = encode(&Epoch { epoch, commitments: next.commitments(), unknown: Default::default() });
+            let written = tenant.append_if(why, |state, _| {
+                let same = state.epoch + 1 == epoch && (!new_root || state.grants == before);
+                Ok(same.then(|| (EntryKind::Epoch, body.clone(), Annex::empty())))
+            })?;
+            if written.is_some() {
+                let deleted = self.delete_old_keys(tenant)?;
+                return Ok(Rotated { epoch, slots: made.len() - 1, deleted });
+            }
+            // Somebody else changed who holds what: these never came into use.
+            for name in made {
+                self.objects.delete(&name)?;
+            }
+        }
+        Err(failed("others change keys again and again; nothing was changed"))
+    }
+
+    /// Deletes rings that are not in use any more, and slots that open none. A ring of a later epoch, and
+    /// its slots, may be about to come into use.
+    pub fn delete_old_keys(&self, tenant: &Tenant) -> Result<usize> {
+        let (owner, epoch) = (tenant.keys.owner, tenant.state.epoch);
+        let current = tenant.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;
+        let in_use = names::ring(owner, epoch, current);
+        let mut roots = vec![names::root_of(current)];
+        let (mut deleted, mut old) = (0, Vec::new());
+        for listed in self.objects.list(&names::rings(owner))? {
+            if names::epoch_of_ring(&listed.name).is_some_and(|found| found > epoch) {
+                if let Some(bytes) = crate::store::get_if_present(self.objects.as_ref(), &listed.name)? {
+                    roots.extend(root_of_ring(&bytes));
+                }
+            } else if listed.name != in_use {
+                old.push(listed.name);
+            }
+        }
+        let is_old = |name: &String| {
+            names::scope_of_slot(name) == Some(owner)
+                && names::root_of_slot(name).is_some_and(|root| !roots.iter().any(|known| known == root))
+        };
+        old.extend(self.objects.list(names::SLOTS)?.into_iter().map(|listed| listed.name).filter(is_old));
+        for name in old {
+            self.objects.delete(&name)?;
+            deleted += 1;
+        }
+        Ok(deleted)
+    }
+
+    /// Reads the keys of an owner again when the ledger names new ones.
+    pub(super) fn reload(&self, owner: ScopeId) -> Reload {
+        let (objects, identity, repository) = (self.objects.clone(), self.identity.clone(), self.config.repository);
+        Box::new(move || keys(&objects, &identity, repository, owner))
+    }
+
+    pub(super) fn signer(&self) -> Option<Arc<crate::pipeline::sign::Signer>> {
+        self.identity.signer().map(Arc::new)
+    }
+}
+
+/// Says what a role is granted as.
+pub(super) fn grant(public: &PublicIdentity, role: &Role, name: &str, operator: bool) -> Grant {
+    Grant {
+        actor: public.actor,
+        name: name.into(),
+        kinds: role.kinds.iter().map(|kind| *kind as u8).collect(),
+        recipient: Some(public.recipient.clone()),
+        circle: role.circle as u8,
+        operator,
+        unknown: Default::default(),
+    }
+}
+
+fn current_root(state: &State) -> Result<String> {
+    let current = state.commitments.get(&state.epoch).ok_or_else(|| failed("the ledger names no keys"))?;
+    Ok(names::root_of(current))
+}
+
+fn root_of_ring(bytes: &[u8]) -> Option<String> {
+    let body = crate::format::sealed::strip_magic("ring", b'k', bytes).ok()?;
+    let ring: crate::format::key::Ring = decode(body).ok()?;
+    Some(names::root_of(&ring.commitments))
+}
