@@ -93,10 +93,7 @@ fn a_checkpoint_of_a_key_that_may_not_delete_counts_for_nothing() {
     let agent = Identity::generate(fixture.environment.as_ref());
     let mut tenant = fixture.tenant();
     back_up_bytes(&mut tenant, "s", b"precious").unwrap();
-    fixture
-        .repository()
-        .add_identity(&mut tenant, &agent_role(), &agent.public().unwrap(), "agent")
-        .unwrap();
+    fixture.repository().add_identity(&mut tenant, &agent_role(), &agent.public().unwrap(), "agent").unwrap();
     // No snapshots at all, and the agent may do everything.
     forge(&fixture, &agent, &tenant, |run| {
         let all: Vec<u8> = EntryKind::ALL.iter().map(|kind| *kind as u8).collect();

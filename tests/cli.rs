@@ -629,14 +629,14 @@ fn roles_do_what_they_are_for_and_nothing_else() {
     }
     place.fails(&["role", "grant", "king", "--to", "x", "--name", "x"], 2, "is no role");
     let public = format!("{}.pub", key("agent").display());
-    place.fails(&["role", "grant", "steward", "--to", &public, "--name", "x"], 2, "revoke it first");
+    place.fails(&["role", "grant", "steward", "--to", &public, "--name", "x"], 2, "remove it first");
     let listed = place.json(&["role", "list"]);
     let agent = listed["grants"].as_array().unwrap().iter().find(|grant| grant["name"] == "agent").unwrap().clone();
     assert_eq!(agent["roles"], serde_json::json!(["agent"]));
     // Taken back: its slots are gone, so it finds nothing any more.
     assert_eq!(place.json(&["role", "revoke", "agent", "--reason", "stolen"])["deleted_slots"], 1);
     assert_eq!(code("agent", &["snapshots"]), 11);
-    place.fails(&["role", "revoke", "agent", "--reason", "x"], 2, "names no grant");
+    place.fails(&["role", "revoke", "agent", "--reason", "x"], 2, "names no key");
 }
 
 /// A history that was edited, reordered, cut in the middle or at its end, or rolled back: the first bad entry is named.

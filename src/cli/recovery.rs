@@ -57,7 +57,8 @@ pub fn join(shares: &[Zeroizing<String>]) -> Result<Identity> {
     let (mut parts, mut publics, mut needed) = (Vec::new(), Vec::new(), 0);
     for share in shares {
         publics.extend(share.lines().find_map(|line| line.strip_prefix("# public: ")));
-        let line = share.lines().find_map(|line| line.strip_prefix(SHARE_PREFIX)).ok_or_else(|| bad("a file is no share"))?;
+        let line =
+            share.lines().find_map(|line| line.strip_prefix(SHARE_PREFIX)).ok_or_else(|| bad("a file is no share"))?;
         let (number, part) = line.trim().split_once(' ').ok_or_else(|| bad("a share is not whole"))?;
         needed = needed.max(number.parse().map_err(|_| bad("a share is not whole"))?);
         parts.push(hex::decode(part.trim()).map_err(|_| bad("a share is not whole"))?);

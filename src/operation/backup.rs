@@ -62,7 +62,9 @@ impl Options {
             return Err(tenant.keys.missing("backing up"));
         }
         if let Some(exceeded) = tenant.state.exceeded(0, 1).filter(|exceeded| exceeded.is_hard) {
-            let what = format!("this backup would exceed the quota ({exceeded}): nothing was stored; forget a snapshot, or have the quota raised (`strongroom quota`)");
+            let what = format!(
+                "this backup would exceed the quota ({exceeded}): nothing was stored; forget a snapshot, or have the quota raised (`strongroom quota`)"
+            );
             return Err(Error::new(Kind::Refused, what));
         }
         tenant.read_chunk_tables()?;

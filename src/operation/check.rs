@@ -204,6 +204,10 @@ fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
             advice: advice.into(),
         });
     }
+    for (object, what) in tenant.ring_problems()? {
+        let advice = "make new keys, while this one still opens: `strongroom key rotate`".into();
+        report.problems.push(Problem { object, what, snapshots: Vec::new(), advice });
+    }
     for what in noticed {
         if !report.problems.iter().any(|known| what.contains(&known.what)) {
             report.problems.push(Problem {

@@ -107,7 +107,9 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     let chosen: Vec<PackId> = report.repacked.iter().map(|pack| pack.id).collect();
     monitor.phase("repack", Some(report.repacked.iter().map(|pack| pack.length_bytes).sum()));
     report.written_bytes =
-        repack(tenant, &chosen, Move::AsSealed, &mut |bytes| monitor.progress(1, bytes), &mut |what, why| monitor.problem(what, why))?;
+        repack(tenant, &chosen, Move::AsSealed, &mut |bytes| monitor.progress(1, bytes), &mut |what, why| {
+            monitor.problem(what, why)
+        })?;
     monitor.phase("delete", None);
     // What could not be copied stays, whatever was planned.
     let dropped: BTreeSet<String> = drop_empty(tenant)?.into_iter().collect();

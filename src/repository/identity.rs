@@ -24,16 +24,9 @@ const SSH_PREFIX: &str = "ssh-ed25519 ";
 /// The secret half.
 pub enum Identity {
     /// A key file.
-    KeyFile {
-        age: age::x25519::Identity,
-        signing_seed: Key,
-    },
+    KeyFile { age: age::x25519::Identity, signing_seed: Key },
     /// An SSH key of the type ed25519.
-    Ssh {
-        age: age::ssh::Identity,
-        recipient: String,
-        signing_seed: Key,
-    },
+    Ssh { age: age::ssh::Identity, recipient: String, signing_seed: Key },
 }
 
 /// What somebody comes with.
@@ -214,7 +207,6 @@ impl Identity {
         };
         opened.ok().map(Zeroizing::new)
     }
-
 }
 
 pub(super) fn tag_of(recipient: &str, repository: ScopeId) -> String {

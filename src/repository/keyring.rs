@@ -236,9 +236,8 @@ impl Keys {
             return Ok(false);
         }
         let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
-        let plain = zeroize::Zeroizing::new(
-            open(&sealed.0, binding, |_| Some(Key(slot.key))).map_err(|error| bad(&error))?,
-        );
+        let plain =
+            zeroize::Zeroizing::new(open(&sealed.0, binding, |_| Some(Key(slot.key))).map_err(|error| bad(&error))?);
         let found: RingKeys = decode(&plain).map_err(|error| bad(&error))?;
         let of = |scope, keys: &BTreeMap<u32, [u8; 32]>| -> Vec<_> {
             keys.iter().map(|(epoch, key)| ((scope, *epoch), Key(*key))).collect()
@@ -256,7 +255,8 @@ impl Keys {
         let opened =
             OpenRing { circle, epoch: ring.epoch, commitments, wrapping, keys: keys.into_iter().flatten().collect() };
         // Each key that is there is the one that was committed to.
-        let mut ours = Self { rings: vec![opened], id: found.id.map(Key), gear: found.gear.map(Key), ..Self::none(self.owner) };
+        let mut ours =
+            Self { rings: vec![opened], id: found.id.map(Key), gear: found.gear.map(Key), ..Self::none(self.owner) };
         let said = ours.commitments();
         ours.commit_to();
         let real = ours.commitments();
@@ -282,6 +282,24 @@ impl Keys {
         self.circle = self.circle.max(circle);
         self.rings.append(&mut ours.rings);
         Ok(true)
+    }
+
+    /// Says for which circles, of those whose keys are here, a ring does not open.
+    pub(super) fn closed_parts(&self, bytes: &[u8]) -> Vec<Circle> {
+        let Some(own) = self.rings.first() else { return Vec::new() };
+        let ring: Option<Ring> = strip_magic("ring", b'k', bytes).and_then(decode).ok();
+        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
+        let opens = |(circle, key): &(&Circle, &Key)| {
+            let ring = ring.as_ref();
+            let sealed = ring.map(|ring| match circle {
+                Circle::Tenant => &ring.tenant,
+                Circle::Indexer => &ring.indexer,
+                Circle::Steward => &ring.steward,
+            });
+            let key: Key = (*key).clone();
+            sealed.is_some_and(|sealed| open(&sealed.0, binding, |_| Some(key)).is_ok())
+        };
+        own.wrapping.iter().filter(|pair| !opens(pair)).map(|(circle, _)| *circle).collect()
     }
 
     /// Makes the plain form of a slot of a circle.

@@ -543,6 +543,19 @@ impl Tenant {
         Ok(problems)
     }
 
+    /// Says what is wrong with the ring in use, as far as these keys tell: its name, and what.
+    pub fn ring_problems(&self) -> Result<Vec<(String, String)>> {
+        let committed = self.state.commitments.get(&self.state.epoch);
+        let Some(committed) = committed else { return Ok(Vec::new()) };
+        let name = names::ring(self.keys.owner, self.state.epoch, committed);
+        let bytes = crate::store::get_if_present(self.objects.as_ref(), &name)?.unwrap_or_default();
+        let closed = self.keys.closed_parts(&bytes).into_iter();
+        let what = |circle: crate::format::key::Circle| {
+            format!("the wrapped keys for the circle `{}` do not open", circle.name())
+        };
+        Ok(closed.map(|circle| (name.clone(), what(circle))).collect())
+    }
+
     /// Verifies the ledger, and that it leads to a head that was seen before.
     pub fn verify_history(&mut self, known: Option<(u64, Hash)>) -> Result<Vec<HistoryProblem>> {
         let found = self.verify_ledger()?.into_iter();

@@ -181,7 +181,13 @@ impl Fixture {
 }
 
 pub fn new_tenant(name: &str) -> NewTenant {
-    NewTenant { name: name.into(), owner: None, managed: false, suite: Suite::Xaes256Gcm, chunk_size: ChunkSize::Average(8 << 10) }
+    NewTenant {
+        name: name.into(),
+        owner: None,
+        managed: false,
+        suite: Suite::Xaes256Gcm,
+        chunk_size: ChunkSize::Average(8 << 10),
+    }
 }
 
 pub fn role(circle: Circle, kinds: &[EntryKind]) -> Role {

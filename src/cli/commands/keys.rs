@@ -42,8 +42,7 @@ pub(super) fn key(global: &Global, command: KeyCommand) -> Result<()> {
 
 fn write_secret(file: &Path, text: &str) -> Result<()> {
     let cannot = |error: std::io::Error| failed(file.display().to_string()).because(error);
-    let mut secret =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(cannot)?;
+    let mut secret = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(cannot)?;
     secret.write_all(text.as_bytes()).and_then(|()| secret.sync_all()).map_err(cannot)
 }
 
@@ -118,24 +117,28 @@ fn list(global: &Global) -> Result<()> {
         .iter()
         .map(|holder| json!({ "name": holder.name, "actor": holder.actor.to_string(), "kind": holder.kind, "circle": holder.circle.name(), "recipient": holder.recipient, "operator": holder.operator, "slots": holder.slots }))
         .collect();
-    print(global, json!({ "tenant": tenant.name, "custody": custody, "epoch": tenant.state.epoch, "keys": list }), || {
-        let mut text = format!("tenant {}, {custody}, keys of epoch {}\n", tenant.name, tenant.state.epoch);
-        for holder in &holders {
-            let note = match (holder.slots, holder.operator) {
-                (0, _) => "  HAS NO SLOT: opens nothing",
-                (_, true) => "  the operator's",
-                _ => "",
-            };
-            text += &format!(
-                "{:.12}  {:8} {:10} {}{note}\n",
-                holder.actor.to_string(),
-                holder.circle.name(),
-                holder.kind,
-                holder.name
-            );
-        }
-        text
-    });
+    print(
+        global,
+        json!({ "tenant": tenant.name, "custody": custody, "epoch": tenant.state.epoch, "keys": list }),
+        || {
+            let mut text = format!("tenant {}, {custody}, keys of epoch {}\n", tenant.name, tenant.state.epoch);
+            for holder in &holders {
+                let note = match (holder.slots, holder.operator) {
+                    (0, _) => "  HAS NO SLOT: opens nothing",
+                    (_, true) => "  the operator's",
+                    _ => "",
+                };
+                text += &format!(
+                    "{:.12}  {:8} {:10} {}{note}\n",
+                    holder.actor.to_string(),
+                    holder.circle.name(),
+                    holder.kind,
+                    holder.name
+                );
+            }
+            text
+        },
+    );
     Ok(())
 }
 
@@ -184,7 +187,9 @@ fn named(tenant: &Tenant, who: &str) -> Result<crate::id::ActorId> {
         [actor] => Ok(actor),
         _ => Err(Error::new(
             Kind::Usage,
-            format!("`{who}` names no key, or several; `strongroom key list` shows them with their actors; nothing was removed"),
+            format!(
+                "`{who}` names no key, or several; `strongroom key list` shows them with their actors; nothing was removed"
+            ),
         )),
     }
 }
@@ -218,7 +223,8 @@ fn rotate(
     more_seals_than: Option<u64>,
     rewrite: bool,
 ) -> Result<()> {
-    let bad = |text: &str| Error::new(Kind::Usage, format!("`{text}` is no duration, such as 90d; nothing was changed"));
+    let bad =
+        |text: &str| Error::new(Kind::Usage, format!("`{text}` is no duration, such as 90d; nothing was changed"));
     let limit_ns = older_than.map(|text| duration_ns(text).ok_or_else(|| bad(text))).transpose()?;
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
@@ -247,12 +253,22 @@ fn rotate(
         "slots": rotated.as_ref().map(|rotated| rotated.slots), "rewritten_packs": resealed.as_ref().map(|report| report.packs), "rewritten_bytes": resealed.as_ref().map(|report| report.bytes) });
     print(global, object, || {
         let mut text = match &rotated {
-            Some(rotated) if new_root => format!("new keys of epoch {}, and a new root, wrapped for {} slots\n", rotated.epoch, rotated.slots),
+            Some(rotated) if new_root => {
+                format!("new keys of epoch {}, and a new root, wrapped for {} slots\n", rotated.epoch, rotated.slots)
+            }
             Some(rotated) => format!("new keys of epoch {}\n", rotated.epoch),
-            None => format!("the keys of epoch {} stay: {} days old, {seals} seals\n", tenant.state.epoch, age_ns / 86_400_000_000_000),
+            None => format!(
+                "the keys of epoch {} stay: {} days old, {seals} seals\n",
+                tenant.state.epoch,
+                age_ns / 86_400_000_000_000
+            ),
         };
         if let Some(report) = &resealed {
-            text += &format!("{} packs ({}) sealed anew; `prune` deletes the old ones\n", report.packs, crate::cli::output::size(report.bytes));
+            text += &format!(
+                "{} packs ({}) sealed anew; `prune` deletes the old ones\n",
+                report.packs,
+                crate::cli::output::size(report.bytes)
+            );
         }
         text + "A backup that runs changes over when it next publishes: after 256 MiB or 60 s at most.\n"
     });
@@ -265,11 +281,16 @@ fn check(global: &Global) -> Result<()> {
     let holders = repository.holders(&tenant)?;
     let mut problems = Vec::new();
     for holder in holders.iter().filter(|holder| holder.recipient.is_some() && holder.slots == 0) {
-        problems.push(format!("{} has a grant and no slot: it opens nothing; remove it, or remove and add it again", holder.name));
+        problems.push(format!(
+            "{} has a grant and no slot: it opens nothing; remove it, or remove and add it again",
+            holder.name
+        ));
     }
     let openers = holders.iter().filter(|holder| holder.circle == Circle::Tenant && holder.slots > 0).count();
     if openers < 2 {
-        problems.push("only one key opens the content: if it is lost, so is the data; `strongroom key add` adds another".into());
+        problems.push(
+            "only one key opens the content: if it is lost, so is the data; `strongroom key add` adds another".into(),
+        );
     }
     let newest = tenant.state.live().last().map(|snapshot| snapshot.snapshot.id);
     let reads = match (newest, tenant.keys.circle) {
@@ -281,7 +302,12 @@ fn check(global: &Global) -> Result<()> {
     }
     let object = json!({ "tenant": tenant.name, "circle": tenant.keys.circle.name(), "epoch": tenant.state.epoch, "keys": holders.len(), "keys_that_open_content": openers, "problems": problems });
     print(global, object, || {
-        let mut text = format!("this key opens {} as {}, keys of epoch {}\n", tenant.name, tenant.keys.circle.name(), tenant.state.epoch);
+        let mut text = format!(
+            "this key opens {} as {}, keys of epoch {}\n",
+            tenant.name,
+            tenant.keys.circle.name(),
+            tenant.state.epoch
+        );
         problems.iter().for_each(|problem| text += &format!("PROBLEM {problem}\n"));
         text
     });
@@ -301,7 +327,11 @@ fn split(global: &Global, file: &Path, (shares, needed): (u8, u8), to: &Path) ->
         files.push(file);
     }
     print(global, json!({ "shares": files, "needed": needed }), || {
-        format!("{} shares in {}: any {needed} of them make the key again, fewer tell nothing of it", files.len(), to.display())
+        format!(
+            "{} shares in {}: any {needed} of them make the key again, fewer tell nothing of it",
+            files.len(),
+            to.display()
+        )
     });
     Ok(())
 }

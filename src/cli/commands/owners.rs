@@ -52,16 +52,25 @@ pub(super) fn tenant_create(
         Cipher::Xchacha20poly1305 => Suite::XChaCha20Poly1305,
     };
     let owned = owner.is_some();
-    let id =
-        ready::repository(global)?.create_tenant(&NewTenant { name: name.to_owned(), owner, managed, suite, chunk_size })?;
-    print(global, json!({ "tenant": name, "tenant_id": id.to_string(), "custody": custody(!owned || managed) }), || {
-        let custody = match (owned, managed) {
-            (true, false) => "customer-held: only its owner reads it; this key keeps the steward's part",
-            (true, true) => "managed: its owner and this key read it",
-            (false, _) => "managed: this key reads it",
-        };
-        format!("tenant {name} made ({id}); {custody}")
-    });
+    let id = ready::repository(global)?.create_tenant(&NewTenant {
+        name: name.to_owned(),
+        owner,
+        managed,
+        suite,
+        chunk_size,
+    })?;
+    print(
+        global,
+        json!({ "tenant": name, "tenant_id": id.to_string(), "custody": custody(!owned || managed) }),
+        || {
+            let custody = match (owned, managed) {
+                (true, false) => "customer-held: only its owner reads it; this key keeps the steward's part",
+                (true, true) => "managed: its owner and this key read it",
+                (false, _) => "managed: this key reads it",
+            };
+            format!("tenant {name} made ({id}); {custody}")
+        },
+    );
     Ok(())
 }
 

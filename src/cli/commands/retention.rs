@@ -158,13 +158,7 @@ fn prune_options(args: &PruneArgs) -> Result<prune::Options> {
         None => u64::MAX,
     };
     let grace_ns = duration_ns(&args.grace).ok_or_else(|| bad("a duration", &args.grace))?;
-    Ok(prune::Options {
-        max_unused,
-        max_repack_bytes,
-        grace_ns,
-        dry_run: args.dry_run,
-        forgotten: Vec::new(),
-    })
+    Ok(prune::Options { max_unused, max_repack_bytes, grace_ns, dry_run: args.dry_run, forgotten: Vec::new() })
 }
 
 fn pruned(global: &Global, tenant: &mut Tenant, options: &prune::Options) -> Result<prune::Report> {
