@@ -106,6 +106,9 @@ pub enum Command {
     Cat {
         #[arg(value_name = "SNAP:PATH")]
         snapshot: String,
+        /// For the record
+        #[arg(long, default_value = "")]
+        reason: String,
     },
     /// Restore files
     Restore(Box<RestoreArgs>),
@@ -168,6 +171,21 @@ pub enum Command {
     },
     /// Logical, deduplicated and stored bytes
     Stats,
+    /// What tenants stored, month by month: for billing
+    Usage {
+        /// Only this month
+        #[arg(long, value_name = "YYYY-MM")]
+        month: Option<String>,
+        /// As comma-separated values
+        #[arg(long)]
+        csv: bool,
+    },
+    /// How much a tenant may store
+    #[command(subcommand)]
+    Quota(QuotaCommand),
+    /// Certificates of destruction
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// The ledger, readable
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -330,6 +348,90 @@ pub enum TenantCommand {
     List,
     /// Show one
     Show { name: String },
+    /// Destroy all keys and data of one, for ever, and certify it
+    #[command(subcommand)]
+    Destroy(DestroyCommand),
+    /// Write everything of a tenant to a file, as it is sealed: needs no key of content
+    Export { name: String, file: PathBuf },
+    /// Make a tenant of another repository's export (operators)
+    Import { file: PathBuf },
+}
+
+#[derive(Subcommand)]
+pub enum DestroyCommand {
+    /// Ask for it: nothing is destroyed yet
+    Request {
+        name: String,
+        /// For the record and the certificate
+        #[arg(long)]
+        reason: String,
+        /// How long it can still be withdrawn
+        #[arg(long, value_name = "DURATION", default_value = "72h")]
+        after: String,
+        /// How many others must approve
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        approvals: u32,
+    },
+    /// Agree to what somebody else asked for
+    Approve {
+        name: String,
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Take it back
+    Withdraw {
+        name: String,
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Show what was asked for, and what is missing
+    Status { name: String },
+    /// Do it, once the time has passed and all have approved; may be repeated after an interruption
+    Execute {
+        /// The tenant's name, or its id
+        name: String,
+        /// Where the certificate goes: FILE.json and FILE.html
+        #[arg(long, value_name = "FILE")]
+        certificate: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum CertificateCommand {
+    /// Check a certificate's signature, and that it proves what it says
+    Verify {
+        file: PathBuf,
+        /// The key that must have signed it
+        #[arg(long)]
+        actor: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum QuotaCommand {
+    /// Show it, and what is used of it
+    Show,
+    /// Set it (operators); what is not named has no limit
+    Set(QuotaArgs),
+}
+
+#[derive(ClapArgs)]
+pub struct QuotaArgs {
+    /// Stored bytes; a backup that would exceed them fails
+    #[arg(long, value_name = "SIZE")]
+    pub stored: Option<String>,
+    /// Warns
+    #[arg(long, value_name = "SIZE")]
+    pub stored_soft: Option<String>,
+    #[arg(long, value_name = "N")]
+    pub snapshots: Option<u64>,
+    #[arg(long, value_name = "N")]
+    pub snapshots_soft: Option<u64>,
+    /// Bytes stored in a day (UTC)
+    #[arg(long, value_name = "SIZE")]
+    pub day: Option<String>,
+    #[arg(long, value_name = "SIZE")]
+    pub day_soft: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -337,6 +439,12 @@ pub enum DeltaArg {
     Auto,
     Never,
     Always,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLogArg {
+    Required,
+    BestEffort,
 }
 
 #[derive(Subcommand)]
@@ -357,6 +465,15 @@ pub enum PolicyCommand {
         /// What new data is compared with, as in `backup --delta`
         #[arg(long, value_enum)]
         delta: Option<DeltaArg>,
+        /// Whether data may be read where that cannot be put on record, as on a read-only mirror
+        #[arg(long, value_enum, conflicts_with_all = ["source", "default"])]
+        access_log: Option<AccessLogArg>,
+        /// How long `tenant destroy` must wait at least; it can be made longer, never shorter
+        #[arg(long, value_name = "DURATION", conflicts_with_all = ["source", "default"])]
+        destroy_after: Option<String>,
+        /// How many others must approve `tenant destroy`; can be raised, never lowered
+        #[arg(long, value_name = "N", conflicts_with_all = ["source", "default"])]
+        destroy_approvals: Option<u32>,
         #[command(flatten)]
         keep: KeepArgs,
     },
@@ -479,7 +596,8 @@ pub enum Cipher {
 
 #[derive(Subcommand)]
 pub enum AuditCommand {
-    /// Print the entries
+    /// Print the entries: who did what, when, why and from where
+    #[command(visible_alias = "export")]
     Show {
         /// As comma-separated values
         #[arg(long)]
@@ -490,6 +608,33 @@ pub enum AuditCommand {
         /// A head that was written down before, as this command prints it: the history must still lead there
         #[arg(long, value_name = "ENTRY:HASH")]
         head: Option<String>,
+        /// A signed head that was kept elsewhere, as `audit head` prints it
+        #[arg(long, value_name = "FILE")]
+        signed_head: Option<PathBuf>,
+    },
+    /// Sign the head, to be kept where nobody who writes here can change it (C2SP tlog checkpoint)
+    Head,
+    /// Prove with a few hashes that an entry is in the history, or that the history only grew
+    Prove {
+        /// The entry
+        #[arg(long, required_unless_present = "since", conflicts_with = "since")]
+        entry: Option<u64>,
+        /// How many entries there were
+        #[arg(long, value_name = "ENTRIES")]
+        since: Option<u64>,
+    },
+    /// Check a proof against signed heads; needs no repository and no key
+    CheckProof {
+        /// What `audit prove --json` printed
+        proof: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        head: PathBuf,
+        /// The earlier head, where the proof says that the history only grew
+        #[arg(long, value_name = "FILE")]
+        old: Option<PathBuf>,
+        /// The key that must have signed them, as the ledger's grants show it
+        #[arg(long)]
+        actor: String,
     },
 }
 
@@ -571,6 +716,9 @@ pub struct RestoreArgs {
     /// Read what was restored again and compare
     #[arg(long)]
     pub verify: bool,
+    /// For the record
+    #[arg(long, default_value = "")]
+    pub reason: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -16,6 +16,7 @@ use clap::{CommandFactory, Parser};
 
 /// Runs the program and returns its exit code.
 pub fn main() -> u8 {
+    system::hide_memory();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

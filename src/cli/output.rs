@@ -129,6 +129,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
         "k" | "kib" => 1 << 10,
         "m" | "mib" => 1 << 20,
         "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "p" | "pib" => 1 << 50,
         _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_mul(factor)

@@ -40,6 +40,12 @@ impl Environment for System {
     }
 }
 
+/// Keeps keys out of core dumps, and out of other processes' sight.
+pub fn hide_memory() {
+    // Where the kernel cannot, backups are made all the same.
+    let _best_effort = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
 /// Becomes true at the first Ctrl-C; the second ends the process at once.
 pub fn interrupt_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));

@@ -81,7 +81,7 @@ impl EntryKind {
         Self::ALL.iter().copied().find(|kind| *kind as u8 == number)
     }
     /// What a backup agent's key may write: it can add, and nothing else.
-    pub const BACKUP_ROLE: &[Self] = &[Self::Session, Self::Publish, Self::Commit, Self::Abort];
+    pub const BACKUP_ROLE: &[Self] = &[Self::Session, Self::Publish, Self::Commit, Self::Abort, Self::Access];
     /// What the key of a tenant's owner may write: all but how much may be stored.
     pub const OWNER_ROLE: &[Self] = &[
         Self::Create,

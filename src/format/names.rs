@@ -44,6 +44,10 @@ pub fn entry(scope: ScopeId, number: u64) -> String {
 pub fn annex(scope: ScopeId, hash: Hash) -> String {
     format!("t/{scope}/annex/{hash}")
 }
+/// The prefix of a ledger's annexes.
+pub fn annexes(scope: ScopeId) -> String {
+    format!("t/{scope}/annex")
+}
 /// A pack.
 pub fn pack(scope: ScopeId, kind: PackKind, pack: PackId) -> String {
     format!("t/{scope}/{}/{pack}", kind.folder())

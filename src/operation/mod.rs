@@ -5,12 +5,15 @@ pub mod backup;
 pub mod browse;
 mod catalogue;
 pub mod check;
+pub mod destroy;
 pub mod forget;
 mod previous;
 pub mod prune;
 pub mod reseal;
 pub mod restore;
 pub mod rewrite;
+pub mod transfer;
+pub mod usage;
 
 /// Watches an operation, and can stop it.
 pub trait Monitor: Send + Sync {

@@ -64,6 +64,14 @@ pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Sl
 const FORM: Form =
     Form { what: "entry", letter: b'e', kind: Kind::Entry, context: SIGNATURE_CONTEXT, bytes_max: ENTRY_BYTES_MAX };
 
+/// Returns what is inside an entry's seal.
+pub(super) fn signed_record(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Vec<u8>> {
+    let bad = |error: &dyn std::fmt::Display| damaged(format!("ledger entry {number} does not open: {error}"));
+    let bytes = objects.get(&names::entry(keys.owner, number), None)?;
+    let sealed = strip_magic(FORM.what, FORM.letter, &bytes).map_err(|error| bad(&error))?;
+    keys.open(FORM.kind, sealed).map_err(|error| bad(&error))
+}
+
 fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<Entry, String> {
     let entry = FORM.open(keys, bytes, |entry: &Entry| entry.actor)?;
     match entry.number == number {

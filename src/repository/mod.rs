@@ -3,6 +3,7 @@
 //! Introduces the store to the index. Knows no use case.
 
 mod checkpoint;
+mod head;
 mod identity;
 mod keyring;
 mod ledger;
@@ -17,6 +18,7 @@ mod slots;
 mod stream;
 mod tenant;
 
+pub use head::SignedHead;
 pub use identity::{Credential, Identity, Passphrase, PublicIdentity, Wrapper};
 pub use keyring::Keys;
 pub use open::{NewTenant, Repository};

@@ -221,20 +221,28 @@ impl Repository {
         }
         let tenant = ScopeId(random(self.environment.as_ref()));
         let genesis = self.create_ledger(tenant, "tenant", new, own.state.policy.retention.clone())?;
+        let recipient = new.owner.as_ref().map(|owner| owner.recipient.clone());
+        self.register(&mut own, tenant, &new.name, genesis, recipient)?;
+        Ok(tenant)
+    }
+
+    /// Enters a tenant into the repository's ledger.
+    pub fn register(
+        &self,
+        own: &mut Tenant,
+        tenant: ScopeId,
+        name: &str,
+        genesis: Hash,
+        owner: Option<String>,
+    ) -> Result<()> {
+        let body = TenantBody { tenant, name: name.to_owned(), genesis, owner, unknown: Default::default() };
         own.append("tenant create", |state, _| {
-            if taken(state) {
-                return Err(failed(format!("tenant `{}` was made by somebody else just now", new.name)));
+            if state.tenants.contains_key(name) {
+                return Err(failed(format!("tenant `{name}` was made by somebody else just now")));
             }
-            let body = TenantBody {
-                tenant,
-                name: new.name.clone(),
-                genesis,
-                owner: new.owner.as_ref().map(|owner| owner.recipient.clone()),
-                unknown: Default::default(),
-            };
             Ok((EntryKind::Tenant, encode(&body), Annex::empty()))
         })?;
-        Ok(tenant)
+        Ok(())
     }
 
     /// Draws keys, wraps them, and writes entry 0.

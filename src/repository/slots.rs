@@ -285,6 +285,60 @@ impl Repository {
         Box::new(move || keys(&objects, &identity, repository, owner))
     }
 
+    /// Signs something that is not in a ledger; `message` must begin with what it is.
+    pub fn sign(&self, message: &[u8]) -> Result<(ActorId, [u8; 64])> {
+        let signer = self.signer().ok_or_else(|| failed("this key has nothing to sign with"))?;
+        Ok((signer.actor(), signer.sign(message)))
+    }
+
+    /// Lists the ring in use, the slots that open it, each with its recipient, and the key files that are
+    /// wrapped for whoever has a slot.
+    pub fn key_objects(&self, tenant: &Tenant) -> Result<Vec<(String, Option<String>)>> {
+        let (owner, epoch) = (tenant.keys.owner, tenant.state.epoch);
+        let current = tenant.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;
+        let root = names::root_of(current);
+        let mut objects = vec![(names::ring(owner, epoch, current), None)];
+        let wrapped = self.objects.list("keys/identity")?;
+        for grant in tenant.state.grants.values() {
+            let slots = self.slots_for(owner, grant)?.into_iter();
+            let slots = slots.filter(|name| names::root_of_slot(name) == Some(&root));
+            objects.extend(slots.map(|name| (name, grant.recipient.clone())));
+            let actor = grant.actor.to_string();
+            let kept = wrapped.iter().filter(|listed| listed.name.rsplit('/').next() == Some(&actor));
+            objects.extend(kept.map(|listed| (listed.name.clone(), None)));
+        }
+        Ok(objects)
+    }
+
+    /// Returns what an object of an owner from another repository is called here; none if it is not the owner's.
+    pub fn name_here(&self, owner: ScopeId, name: &str, recipient: Option<&str>) -> Option<String> {
+        if let Some(recipient) = recipient {
+            let file = name.rsplit('/').next().filter(|_| names::scope_of_slot(name) == Some(owner))?;
+            return Some(format!("{}/{file}", names::slots_of(&tag_of(recipient, self.config.repository))));
+        }
+        let prefixes = [names::scope(owner), names::rings(owner), "keys/identity".to_owned()];
+        let is_below = |prefix: &String| name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let is_plain = !name.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+        (is_plain && prefixes.iter().any(is_below)).then(|| name.to_owned())
+    }
+
+    /// Says whether this identity gets any key of an owner.
+    pub fn opens(&self, owner: ScopeId) -> bool {
+        keys(&self.objects, &self.identity, self.config.repository, owner).is_ok()
+    }
+
+    /// Deletes what this machine remembers of an owner.
+    pub fn forget_locally(&self, owner: ScopeId) -> Result<()> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        let folder = cache.join(self.config.repository.to_string()).join(owner.to_string());
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed(format!("{} cannot be deleted", folder.display())).because(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn signer(&self) -> Option<Arc<crate::pipeline::sign::Signer>> {
         self.identity.signer().map(Arc::new)
     }

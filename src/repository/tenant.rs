@@ -3,7 +3,7 @@
 use super::{
     checkpoint,
     keyring::Keys,
-    ledger::{Attempt, Draft, Pen, Slot, read},
+    ledger::{self, Attempt, Draft, Pen, Slot, read},
     segments::Segments,
     slots::Reload,
 };
@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         decode, encode,
-        entry::{Annex, Claims, EntryKind, Observed},
+        entry::{Access, Annex, Claims, EntryKind, Observed},
         names::{self, PackKind},
         pack::{ChunkTable, PackFact},
         sealed::{KeyScope, Suite},
@@ -395,6 +395,28 @@ impl Tenant {
         Ok(())
     }
 
+    /// Puts a read on record (ACCESS). Where that cannot be done, says why, unless the policy wants every read
+    /// on record: then the read must not happen.
+    pub fn record_access(
+        &mut self,
+        action: &str,
+        snapshot: Option<SnapshotId>,
+        detail: &str,
+        reason: &str,
+    ) -> Result<Option<String>> {
+        let (action, detail) = (action.to_owned(), detail.to_owned());
+        let body = encode(&Access { action: action.clone(), snapshot, detail, unknown: Default::default() });
+        let why = if reason.is_empty() { &action } else { reason };
+        match self.append(why, |_, _| Ok((EntryKind::Access, body.clone(), Annex::empty()))) {
+            Ok(_) => Ok(None),
+            Err(error) if self.state.policy.log_required => Err(error.while_doing(format!(
+                "this {action} cannot be put on record, and the policy of {} wants that, so nothing was read",
+                self.name
+            ))),
+            Err(error) => Ok(Some(format!("this {action} is not on record: {error}"))),
+        }
+    }
+
     /// Returns when the store says that an entry was written, in nanoseconds since 1970.
     pub fn written_ns(&self, entry: u64) -> Result<i64> {
         Ok(self.objects.modified_ns(&names::entry(self.keys.owner, entry))?)
@@ -425,6 +447,11 @@ impl Tenant {
             Slot::Entry(found) => Ok(Some(found.entry)),
             _ => Ok(None),
         }
+    }
+
+    /// Returns an entry's encoding and its actor's signature, as they stand inside the seal.
+    pub fn signed_record(&self, number: u64) -> Result<Vec<u8>> {
+        ledger::signed_record(self.objects.as_ref(), &self.keys, number)
     }
 
     /// Writes a checkpoint if the ledger passed a multiple of `TAIL_ENTRIES` since an entry, and this

@@ -1,9 +1,12 @@
 //! The commands: each asks an operation, and prints what came of it.
 
+mod audit;
 mod backup;
 mod browse;
+mod destruction;
 mod keys;
 mod owners;
+mod quota;
 mod report;
 mod restore;
 mod retention;
@@ -28,10 +31,23 @@ pub fn run(args: Args) -> Result<()> {
         }
         Command::Tenant(TenantCommand::List) => owners::tenant_list(&global),
         Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),
+        Command::Tenant(TenantCommand::Destroy(command)) => destruction::destroy(&global, command),
+        Command::Tenant(TenantCommand::Export { name, file }) => owners::tenant_export(&global, name, &file),
+        Command::Tenant(TenantCommand::Import { file }) => owners::tenant_import(&global, &file),
         Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
         Command::Policy(PolicyCommand::Set { default: true, keep, .. }) => owners::policy_default(&global, &keep),
-        Command::Policy(PolicyCommand::Set { source, chunk_size, delta, keep, .. }) => {
-            owners::policy_set(&global, source, chunk_size.as_deref(), delta, &keep)
+        Command::Policy(PolicyCommand::Set {
+            source,
+            chunk_size,
+            delta,
+            keep,
+            access_log,
+            destroy_after,
+            destroy_approvals,
+            ..
+        }) => {
+            let care = owners::Care { access_log, destroy_after, destroy_approvals };
+            owners::policy_set(&global, source, (chunk_size.as_deref(), delta), &keep, &care)
         }
         Command::Policy(PolicyCommand::Simulate { source, years, every_hours, keep }) => {
             retention::simulate(&global, source, years, every_hours, &keep)
@@ -52,12 +68,16 @@ pub fn run(args: Args) -> Result<()> {
         Command::Ls { snapshot, shallow } => browse::ls(&global, &snapshot, shallow),
         Command::Find { pattern } => browse::find(&global, &pattern),
         Command::Diff { old, new } => browse::diff(&global, &old, &new),
-        Command::Cat { snapshot } => restore::cat(&global, &snapshot),
+        Command::Cat { snapshot, reason } => restore::cat(&global, &snapshot, &reason),
         Command::Restore(args) => restore::restore_files(&global, &args),
         Command::Check { read_data } => report::check_all(&global, read_data),
         Command::Stats => report::stats(&global),
-        Command::Audit(AuditCommand::Show { csv }) => report::audit_show(&global, csv),
-        Command::Audit(AuditCommand::Verify { head }) => report::audit_verify(&global, head.as_deref()),
+        Command::Usage { month, csv } => quota::usage(&global, month.as_deref(), csv),
+        Command::Quota(command) => quota::quota(&global, command),
+        Command::Certificate(CertificateCommand::Verify { file, actor }) => {
+            destruction::verify(&global, &file, actor.as_deref())
+        }
+        Command::Audit(command) => audit::audit(&global, command),
         Command::Tour => tour::run(&global),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut super::command(), "strongroom", &mut std::io::stdout());

@@ -4,16 +4,21 @@ use super::{
     keys::read_public,
     print,
     retention::{rules_from, rules_json, rules_text},
+    screen,
 };
 use crate::{
-    cli::{args::*, output::size, ready},
+    cli::{
+        args::*,
+        output::{duration_ns, size},
+        ready,
+    },
     error::{Error, Kind, Result},
     format::{
         encode,
         entry::{Annex, EntryKind, Policy, Retention},
         sealed::Suite,
     },
-    operation::forget::rules_of,
+    operation::{forget::rules_of, transfer},
     pipeline::chunk::ChunkSize,
     repository::{NewTenant, Tenant},
 };
@@ -133,6 +138,9 @@ pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
         .collect();
     let mut object = of(policy.chunk_bytes, policy.fixed, &all);
     object["tenant"] = json!(tenant.name);
+    object["access_log"] = json!(if policy.log_required { "required" } else { "best-effort" });
+    object["destroy_wait_seconds"] = json!(policy.destroy_wait_ns.map(|wait_ns| wait_ns / 1_000_000_000));
+    object["destroy_approvals"] = json!(policy.destroy_approvals);
     object["delta"] = json!(["auto", "never", "always"].get(usize::from(policy.compare.unwrap_or(0))));
     object["sources"] =
         sources.iter().map(|(name, (bytes, fixed, rules))| ((*name).clone(), of(*bytes, *fixed, rules))).collect();
@@ -154,23 +162,35 @@ pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
     Ok(())
 }
 
+/// What a tenant's policy says besides how backups are made and kept.
+pub(super) struct Care {
+    pub access_log: Option<AccessLogArg>,
+    pub destroy_after: Option<String>,
+    pub destroy_approvals: Option<u32>,
+}
+
 pub(super) fn policy_set(
     global: &Global,
     source: Option<String>,
-    chunk_size: Option<&str>,
-    delta: Option<DeltaArg>,
+    (chunk_size, delta): (Option<&str>, Option<DeltaArg>),
     keep: &KeepArgs,
+    care: &Care,
 ) -> Result<()> {
+    let bad =
+        |text: &str| Error::new(Kind::Usage, format!("`{text}` is no duration, such as 72h; nothing was changed"));
+    let destroy_wait_ns =
+        care.destroy_after.as_deref().map(|text| duration_ns(text).ok_or_else(|| bad(text))).transpose()?;
+    let is_careful = care.access_log.is_some() || destroy_wait_ns.is_some() || care.destroy_approvals.is_some();
     let size = match chunk_size.map(ready::chunk_size).transpose()? {
         Some(ChunkSize::Average(bytes)) => Some((bytes, false)),
         Some(ChunkSize::Fixed(bytes)) => Some((bytes, true)),
         None => None,
     };
     let rules = rules_from(keep)?;
-    if size.is_none() && rules.is_none() && delta.is_none() {
+    if size.is_none() && rules.is_none() && delta.is_none() && !is_careful {
         return Err(Error::new(
             Kind::Usage,
-            "what is to be set? --chunk-size, --delta or --keep-...; nothing was changed",
+            "what is to be set? --chunk-size, --delta, --keep-..., --access-log or --destroy-...; nothing was changed",
         ));
     }
     let mut tenant = ready::tenant(global)?;
@@ -181,6 +201,9 @@ pub(super) fn policy_set(
     });
     tenant.append("policy set", |state, _| {
         let mut policy = state.policy.clone();
+        policy.log_required = care.access_log.map_or(policy.log_required, |log| log == AccessLogArg::Required);
+        policy.destroy_wait_ns = destroy_wait_ns.or(policy.destroy_wait_ns);
+        policy.destroy_approvals = care.destroy_approvals.or(policy.destroy_approvals);
         match &source {
             Some(source) => {
                 let own = policy.sources.entry(source.clone()).or_default();
@@ -231,4 +254,45 @@ pub(super) fn policy_default(global: &Global, keep: &KeepArgs) -> Result<()> {
         text
     });
     Ok(())
+}
+
+pub(super) fn tenant_export(global: &Global, name: String, file: &Path) -> Result<()> {
+    let repository = ready::repository(global)?;
+    let mut tenant = ready::tenant(&Global { tenant: Some(name), ..global.clone() })?;
+    let warning = tenant.record_access("export", None, &file.display().to_string(), "")?;
+    if let Some(warning) = warning.filter(|_| !global.quiet) {
+        eprintln!("strongroom: warning: {warning}");
+    }
+    let watch = screen(global);
+    let report = transfer::export(&repository, &mut tenant, file, &watch);
+    watch.end();
+    moved(global, &report?, "exported", "it stays here as well: whatever is backed up from now on is not in the file");
+    Ok(())
+}
+
+pub(super) fn tenant_import(global: &Global, file: &Path) -> Result<()> {
+    let repository = ready::repository(global)?;
+    let watch = screen(global);
+    let report = transfer::import(&repository, file, &watch);
+    watch.end();
+    moved(
+        global,
+        &report?,
+        "imported",
+        "`strongroom check --read-data` with one of its keys reads all of it; write to it in one place only from now on",
+    );
+    Ok(())
+}
+
+fn moved(global: &Global, report: &transfer::Report, what: &str, then: &str) {
+    let object = json!({ "tenant": report.tenant, "tenant_id": report.tenant_id.to_string(), "entries": report.entries, "objects": report.objects, "bytes": report.bytes });
+    print(global, object, || {
+        format!(
+            "{what} {}: {} objects ({}), {} ledger entries; {then}",
+            report.tenant,
+            report.objects,
+            size(report.bytes),
+            report.entries
+        )
+    });
 }

@@ -3,19 +3,44 @@
 use super::{backup::patterns, browse::split_path, print, screen};
 use crate::{
     cli::{args::*, output::size, ready},
-    error::Result,
+    error::{Result, failed},
+    id::SnapshotId,
+    ledger::SnapshotState,
     operation::{browse, restore},
+    repository::Tenant,
     source::{Overwrite, Owner},
 };
 use serde_json::json;
 use std::path::Path;
 
-pub(super) fn cat(global: &Global, name: &str) -> Result<()> {
-    let tenant = ready::tenant(global)?;
-    let (snapshot, below) = split_path(name);
+/// Puts a read on record; where that is not possible and need not be, says so.
+pub(super) fn on_record(
+    global: &Global,
+    tenant: &mut Tenant,
+    (action, name): (&str, &str),
+    reason: &str,
+) -> Result<SnapshotId> {
+    let snapshot = browse::find(tenant, split_path(name).0)?.snapshot.id;
+    if let Some(warning) = tenant.record_access(action, Some(snapshot), name, reason)?
+        && !global.quiet
+    {
+        eprintln!("strongroom: warning: {warning}");
+    }
+    Ok(snapshot)
+}
+
+fn state_of(tenant: &Tenant, id: SnapshotId) -> Result<&SnapshotState> {
+    let forgotten = || failed(format!("snapshot {id} was forgotten just now; nothing was read"));
+    tenant.state.snapshots.get(&id).filter(|state| state.is_live()).ok_or_else(forgotten)
+}
+
+pub(super) fn cat(global: &Global, name: &str, reason: &str) -> Result<()> {
+    let mut tenant = ready::tenant(global)?;
+    let id = on_record(global, &mut tenant, ("cat", name), reason)?;
+    let (_, below) = split_path(name);
     restore::cat(
         &tenant,
-        browse::find(&tenant, snapshot)?,
+        state_of(&tenant, id)?,
         &below,
         &mut std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock()),
     )
@@ -23,10 +48,14 @@ pub(super) fn cat(global: &Global, name: &str) -> Result<()> {
 
 pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
     if args.target == Path::new("-") {
-        return cat(global, &args.snapshot);
+        return cat(global, &args.snapshot, &args.reason);
     }
-    let tenant = ready::tenant(global)?;
+    let mut tenant = ready::tenant(global)?;
     let (snapshot, below) = split_path(&args.snapshot);
+    let id = match args.dry_run {
+        true => browse::find(&tenant, snapshot)?.snapshot.id,
+        false => on_record(global, &mut tenant, ("restore", &args.snapshot), &args.reason)?,
+    };
     let options = restore::Options {
         target: args.target.clone(),
         include: patterns(&args.include, &[])?,
@@ -45,7 +74,7 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
         dry_run: args.dry_run,
         verify: args.verify,
     };
-    let state = browse::find(&tenant, snapshot)?;
+    let state = state_of(&tenant, id)?;
     let watch = screen(global);
     let report = restore::restore(&tenant, state, &below, &options, &watch);
     watch.end();

@@ -1,0 +1,425 @@
+//! The end of a tenant: its keys are destroyed, then everything that they opened, and what was done is
+//! verified and certified. Every step can be repeated: whatever was interrupted goes on.
+
+use super::Monitor;
+use crate::{
+    error::{Error, Kind, Result, damaged, failed},
+    format::{
+        decode, encode,
+        entry::{Annex, Destroy, Destroyed, Entry, EntryKind, Request, SIGNATURE_CONTEXT},
+        names::{self, PackKind},
+    },
+    id::{ActorId, Hash, ScopeId},
+    ledger::{Tables, tree},
+    pipeline::{
+        digest::hash,
+        sign::{SIGNATURE, verify},
+    },
+    repository::{Repository, Tenant},
+    store::{Put, get_if_present},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+/// What a certificate's signature is over: this, then its statement.
+const CONTEXT: &[u8] = b"strongroom certificate v1";
+
+/// Asks for it. Returns the entry's number.
+pub fn request(tenant: &mut Tenant, wait_ns: i64, approvals: u32, reason: &str) -> Result<u64> {
+    tenant.sync()?;
+    if tenant.state.has_protected() {
+        return Err(Error::new(
+            Kind::Refused,
+            "something is held or locked: `hold list`, `snapshots` show what; nothing was asked for",
+        ));
+    }
+    let body = encode(&Destroy { wait_ns, approvals, reason: reason.into(), unknown: Default::default() });
+    let number = tenant.append(reason, |_, _| Ok((EntryKind::Destroy, body.clone(), Annex::empty())))?;
+    tenant.observe(false)?;
+    Ok(number)
+}
+
+/// Returns the newest request that stands.
+pub fn asked(tenant: &Tenant) -> Result<u64> {
+    let none = || {
+        Error::new(Kind::Usage, format!("nobody asked that {} be destroyed (`tenant destroy request`)", tenant.name))
+    };
+    tenant.state.destructions.keys().next_back().copied().ok_or_else(none)
+}
+
+/// Approves or withdraws the newest request.
+pub fn answer(tenant: &mut Tenant, kind: EntryKind, reason: &str) -> Result<u64> {
+    tenant.sync()?;
+    let destroy = asked(tenant)?;
+    let body = encode(&Request { destroy, reason: reason.into(), unknown: Default::default() });
+    tenant.append(reason, |_, _| Ok((kind, body.clone(), Annex::empty())))?;
+    Ok(destroy)
+}
+
+fn folder(owner: ScopeId) -> String {
+    format!("destroyed/{owner}")
+}
+
+/// Destroys a tenant for which that was asked, and returns the certificate.
+pub fn execute(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<String> {
+    let owner = match unfinished(repository, name)? {
+        Some((owner, Some(certificate))) => {
+            forget_name(repository, owner, &certificate)?;
+            return Ok(certificate);
+        }
+        Some((owner, None)) => owner,
+        None => begin(repository, name, monitor)?,
+    };
+    finish(repository, owner, monitor)
+}
+
+/// Finds a destruction that was begun: its owner, and the certificate if it ended.
+fn unfinished(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Option<String>)>> {
+    let objects = repository.objects.as_ref();
+    for listed in objects.list("destroyed")? {
+        let Some(owner) = listed.name.strip_suffix("/order").and_then(|folder| folder.rsplit('/').next()) else {
+            continue;
+        };
+        let Ok(owner) = owner.parse::<ScopeId>() else { continue };
+        let order = statement_of(&text(&objects.get(&listed.name, None)?)?)?;
+        let is_named = owner.to_string() == name || order["tenant"] == name;
+        let certificate = get_if_present(objects, &format!("{}/certificate", folder(owner)))?;
+        // A name can be used again.
+        if is_named && (certificate.is_none() || owner.to_string() == name) {
+            return Ok(Some((owner, certificate.map(|bytes| text(&bytes)).transpose()?)));
+        }
+    }
+    Ok(None)
+}
+
+fn text(bytes: &[u8]) -> Result<String> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| damaged("a record of a destruction is not a text"))
+}
+
+/// Writes SHRED, and what is to be destroyed, where no key of the tenant is needed to read it.
+fn begin(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<ScopeId> {
+    let mut tenant = repository.tenant(name)?;
+    let owner = tenant.keys.owner;
+    if tenant.state.shredded.is_none() {
+        // An entry of now, and then its time.
+        tenant.observe(true)?;
+        tenant.observe(true)?;
+        let destroy = asked(&tenant)?;
+        if let Some(why) = tenant.state.not_yet(destroy) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("{name} may not be destroyed yet: {why}; nothing was destroyed"),
+            ));
+        }
+        let body = encode(&Request { destroy, reason: String::new(), unknown: Default::default() });
+        tenant.append("tenant destroy", |_, _| Ok((EntryKind::Shred, body.clone(), Annex::empty())))?;
+    }
+    monitor.phase("inventory", None);
+    let (inventory, count, bytes, root) = inventory(repository, &tenant, monitor)?;
+    let statement = order(
+        repository,
+        &tenant,
+        json!({ "count": count, "bytes": bytes, "merkle_root": root.to_string(), "inventory": format!("{}/inventory", folder(owner)), "inventory_hash": hash(inventory.as_bytes()).to_string() }),
+    )?;
+    put(repository, &format!("{}/inventory", folder(owner)), inventory)?;
+    put(repository, &format!("{}/order", folder(owner)), signed(repository, &statement)?)?;
+    Ok(owner)
+}
+
+fn put(repository: &Repository, name: &str, text: String) -> Result<()> {
+    match repository.objects.put_if_absent(name, vec![text.clone().into_bytes().into()])? {
+        Put::Created => Ok(()),
+        // Of an attempt that was interrupted: made anew, since more may have come since.
+        Put::Exists => {
+            repository.objects.delete(name)?;
+            match repository.objects.put_if_absent(name, vec![text.into_bytes().into()])? {
+                Put::Created => Ok(()),
+                Put::Exists => Err(failed(format!("{name}: somebody else destroys this tenant at this moment"))),
+            }
+        }
+    }
+}
+
+/// Everything that is the tenant's.
+fn names_of(repository: &Repository, owner: ScopeId) -> Result<Vec<(String, u64)>> {
+    let mut all = Vec::new();
+    for prefix in [names::scope(owner), names::rings(owner)] {
+        all.extend(repository.objects.list(&prefix)?.into_iter().map(|listed| (listed.name, listed.size_bytes)));
+    }
+    let slots = repository.objects.list(names::SLOTS)?.into_iter();
+    all.extend(
+        slots.filter(|slot| names::scope_of_slot(&slot.name) == Some(owner)).map(|slot| (slot.name, slot.size_bytes)),
+    );
+    all.sort();
+    Ok(all)
+}
+
+/// Lists all objects with their hashes, one a line, and the root of the tree over the lines.
+fn inventory(repository: &Repository, tenant: &Tenant, monitor: &dyn Monitor) -> Result<(String, u64, u64, Hash)> {
+    let (mut lines, mut parts, mut count, mut total) = (String::new(), Vec::new(), 0, 0);
+    for (name, size) in names_of(repository, tenant.keys.owner)? {
+        let known = match names::id_of_pack(&name) {
+            Some(id) => tenant
+                .index
+                .pack(id)?
+                .filter(|pack| names::pack(tenant.keys.owner, PackKind::from_number(pack.kind), id) == name)
+                .map(|pack| pack.hash),
+            None => None,
+        };
+        let content = match known {
+            Some(known) => known,
+            None => hash(&repository.objects.get(&name, None)?),
+        };
+        let line = format!("{content} {size} {name}\n");
+        tree::push(&mut parts, count, hash(line.as_bytes()));
+        lines += &line;
+        count += 1;
+        total += size;
+        monitor.progress(1, size);
+    }
+    Ok((lines, count, total, tree::root(&parts)))
+}
+
+/// What is to be destroyed, and the signed entries that allow it.
+fn order(repository: &Repository, tenant: &Tenant, objects: Value) -> Result<Value> {
+    let shred = tenant.state.shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;
+    let (mut destroy, mut proofs) = (None, Vec::new());
+    let mut wanted = Vec::new();
+    let mut failure = None;
+    tenant.each_entry(&mut |entry, _| {
+        let kind = EntryKind::from_number(entry.kind);
+        if matches!(kind, Some(EntryKind::Destroy | EntryKind::Approve | EntryKind::Withdraw | EntryKind::Shred)) {
+            wanted.push(entry.number);
+        }
+        if entry.number == shred {
+            match decode::<Request>(&entry.body.0) {
+                Ok(request) => destroy = Some(request.destroy),
+                Err(error) => failure = Some(failed(error.to_string())),
+            }
+        }
+    })?;
+    failure.map_or(Ok(()), Err)?;
+    for number in wanted {
+        proofs.push(json!({ "entry": number, "record": BASE64_STANDARD.encode(tenant.signed_record(number)?) }));
+    }
+    let suite = tenant.suite()?;
+    let asked = destroy.and_then(|number| tenant.state.destructions.get(&number));
+    let asked = asked.ok_or_else(|| failed("a program error: nobody asked for this"))?;
+    Ok(json!({
+        "certificate": "strongroom certificate of destruction, version 1",
+        "tenant": tenant.name, "tenant_id": tenant.keys.owner.to_string(), "repository_id": repository.config.repository.to_string(),
+        "scope": "all keys of the tenant in every location that this repository knows, and all its objects",
+        "reason": asked.destroy.reason, "waited_at_least_seconds": asked.destroy.wait_ns / 1_000_000_000,
+        "approvals_needed": asked.destroy.approvals, "destroy_entry": destroy, "shred_entry": shred, "entries": proofs,
+        "ledger": { "entries": tenant.state.head.number + 1, "root": tenant.tree_root().to_string() },
+        "objects": objects, "snapshots": tenant.state.live().len(),
+        "sanitization": {
+            "standard": "NIST SP 800-88", "method": "Purge: cryptographic erase, then deletion of the ciphertext",
+            "media": "object storage", "keys": format!("random 256-bit keys ({suite:?}), wrapped by a random root; every wrapped copy is deleted"),
+            "tool": concat!("strongroom ", env!("CARGO_PKG_VERSION")), "performed_by": repository.who, "performed_at": repository.from,
+        },
+    }))
+}
+
+fn signed(repository: &Repository, statement: &Value) -> Result<String> {
+    let statement = statement.to_string();
+    let (actor, signature) = repository.sign(&[CONTEXT, statement.as_bytes()].concat())?;
+    Ok(serde_json::to_string_pretty(
+        &json!({ "statement": statement, "actor": actor.to_string(), "signature": hex::encode(signature) }),
+    )
+    .unwrap_or_default())
+}
+
+/// Deletes keys first, then all else; verifies; certifies.
+fn finish(repository: &Repository, owner: ScopeId, monitor: &dyn Monitor) -> Result<String> {
+    let objects = repository.objects.as_ref();
+    let mut statement = statement_of(&text(&objects.get(&format!("{}/order", folder(owner)), None)?)?)?;
+    monitor.phase("destroy", statement["objects"]["bytes"].as_u64());
+    let mut deleted = 0u64;
+    // Twice: a backup that did not know yet may have stored something meanwhile. Names of keys come first.
+    for _ in 0..2 {
+        for (name, size) in names_of(repository, owner)? {
+            objects.delete(&name)?;
+            deleted += 1;
+            monitor.progress(1, size);
+        }
+    }
+    repository.forget_locally(owner)?;
+    monitor.phase("verify", None);
+    let left = names_of(repository, owner)?;
+    if let Some((name, _)) = left.first() {
+        return Err(Error::new(
+            Kind::Unknown,
+            format!(
+                "{} objects are still there, such as {name}: no certificate was made; repeat the command",
+                left.len()
+            ),
+        ));
+    }
+    if repository.opens(owner) {
+        return Err(failed("the keys still open: no certificate was made; repeat the command"));
+    }
+    let end_ns = repository.environment.now_ns();
+    statement["verification"] = json!({ "listings_empty": true, "keys_open": false, "objects_deleted_in_last_attempt": deleted,
+        "how": "the store's listings of the tenant's objects, rings and slots are empty; no key of the tenant can be had with the identity that performed this" });
+    statement["completed_ns"] = json!(end_ns);
+    statement["completed"] =
+        json!(jiff::Timestamp::from_nanosecond(i128::from(end_ns)).map(|time| time.to_string()).unwrap_or_default());
+    statement["residuals"] = json!([
+        { "what": "versions, replicas and locked copies of objects that the store keeps beyond deletion: ciphertext without keys, unless it also keeps versions of what lay below keys/", "until": Value::Null },
+        { "what": "copies of the bucket or of unwrapped keys that somebody made before", "until": Value::Null },
+    ]);
+    let certificate = signed(repository, &statement)?;
+    let name = format!("{}/certificate", folder(owner));
+    let certificate = match objects.put_if_absent(&name, vec![certificate.clone().into_bytes().into()])? {
+        Put::Created => certificate,
+        Put::Exists => text(&objects.get(&name, None)?)?,
+    };
+    forget_name(repository, owner, &certificate)?;
+    Ok(certificate)
+}
+
+/// Tells the repository's ledger of tenants that were destroyed by people who may not write to it, so that
+/// their names are free.
+pub fn forget_names(repository: &Repository) -> Result<()> {
+    for listed in repository.objects.list("destroyed")? {
+        let Some(folder) = listed.name.strip_suffix("/certificate") else { continue };
+        let owner = folder.rsplit('/').next().and_then(|owner| owner.parse::<ScopeId>().ok());
+        let certificate = text(&repository.objects.get(&listed.name, None)?)?;
+        let proved = verify_certificate(&certificate);
+        if let (Some(owner), Ok(proved)) = (owner, proved)
+            && proved.statement["tenant_id"] == owner.to_string()
+        {
+            forget_name(repository, owner, &certificate)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells the repository's ledger, if this key may.
+fn forget_name(repository: &Repository, owner: ScopeId, certificate: &str) -> Result<()> {
+    let Ok(mut own) = repository.own_ledger() else { return Ok(()) };
+    let body =
+        encode(&Destroyed { tenant: owner, certificate: hash(certificate.as_bytes()), unknown: Default::default() });
+    own.append_if("tenant destroy", |state, _| {
+        let known = state.tenants.values().any(|tenant| tenant.tenant == owner && tenant.destroyed.is_none());
+        Ok(known.then(|| (EntryKind::Destroyed, body.clone(), Annex::empty())))
+    })?;
+    Ok(())
+}
+
+/// Reads what a certificate states; its signature must be its actor's.
+fn checked(certificate: &str) -> Result<(Value, ActorId)> {
+    let bad = |why: &str| damaged(format!("this certificate proves nothing: {why}"));
+    let outer: Value = serde_json::from_str(certificate).map_err(|_| bad("it is no JSON"))?;
+    let field = |name: &str| outer[name].as_str().ok_or_else(|| bad("it is not one of strongroom's"));
+    let statement = field("statement")?;
+    let actor: ActorId = field("actor")?.parse().map_err(|_| bad("its signer is none"))?;
+    let signature = hex::decode(field("signature")?).map_err(|_| bad("its signature is none"))?;
+    if !verify(actor, &[CONTEXT, statement.as_bytes()].concat(), &signature) {
+        return Err(bad("the signature is not its signer's over what it states"));
+    }
+    Ok((serde_json::from_str(statement).map_err(|_| bad("it states nothing"))?, actor))
+}
+
+fn statement_of(certificate: &str) -> Result<Value> {
+    checked(certificate).map(|(statement, _)| statement)
+}
+
+/// What a certificate proves.
+#[derive(Debug)]
+pub struct Proved {
+    pub statement: Value,
+    pub signed_by: ActorId,
+    pub requested_by: ActorId,
+    pub approved_by: Vec<ActorId>,
+}
+
+/// Checks a certificate: signed, complete, and with entries that were signed by those who asked for it,
+/// approved it and did it.
+pub fn verify_certificate(certificate: &str) -> Result<Proved> {
+    let bad = |why: &str| damaged(format!("this certificate proves nothing: {why}"));
+    let (statement, signed_by) = checked(certificate)?;
+    let is_whole = statement["verification"]["listings_empty"] == true
+        && statement["verification"]["keys_open"] == false
+        && statement["completed_ns"].is_i64();
+    if !is_whole {
+        return Err(bad("it does not say that the destruction was verified"));
+    }
+    let owner: ScopeId =
+        statement["tenant_id"].as_str().and_then(|id| id.parse().ok()).ok_or_else(|| bad("it names no tenant"))?;
+    let (mut requested, mut approved_by, mut shredded) = (None, Vec::new(), false);
+    let destroy = statement["destroy_entry"].as_u64().ok_or_else(|| bad("it names no request"))?;
+    for proof in statement["entries"].as_array().into_iter().flatten() {
+        let record = proof["record"].as_str().and_then(|record| BASE64_STANDARD.decode(record).ok());
+        let record = record.ok_or_else(|| bad("an entry is not whole"))?;
+        let (encoded, signature) = record
+            .split_at_checked(record.len().saturating_sub(SIGNATURE))
+            .ok_or_else(|| bad("an entry is not whole"))?;
+        let entry: Entry = decode(encoded).map_err(|_| bad("an entry is not whole"))?;
+        if !verify(entry.actor, &[SIGNATURE_CONTEXT, &owner.0, encoded].concat(), signature) {
+            return Err(bad("an entry is not signed by its actor, for this tenant"));
+        }
+        let about = || decode::<Request>(&entry.body.0).is_ok_and(|request| request.destroy == destroy);
+        match EntryKind::from_number(entry.kind) {
+            Some(EntryKind::Destroy) if entry.number == destroy => {
+                let body: Destroy = decode(&entry.body.0).map_err(|_| bad("an entry is not whole"))?;
+                requested = Some((entry.actor, body.approvals));
+            }
+            Some(EntryKind::Approve) if about() && !approved_by.contains(&entry.actor) => approved_by.push(entry.actor),
+            Some(EntryKind::Withdraw) if about() => return Err(bad("the request was withdrawn")),
+            Some(EntryKind::Shred) if about() => shredded |= Some(entry.number) == statement["shred_entry"].as_u64(),
+            _ => {}
+        }
+    }
+    let (requested_by, needed) = requested.ok_or_else(|| bad("the request is missing"))?;
+    approved_by.retain(|actor| *actor != requested_by);
+    if (approved_by.len() as u64) < u64::from(needed) || !shredded {
+        return Err(bad("approvals or the order to shred are missing"));
+    }
+    Ok(Proved { statement, signed_by, requested_by, approved_by })
+}
+
+/// Writes a certificate for people.
+pub fn html(certificate: &str) -> Result<String> {
+    let escape =
+        |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    let proved = verify_certificate(certificate)?;
+    let statement = &proved.statement;
+    let plain = |value: &Value| match value {
+        Value::String(text) => escape(text),
+        Value::Null => "unknown".into(),
+        other => escape(&other.to_string()),
+    };
+    let actors = |actors: &[ActorId]| actors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let rows = [
+        ("Tenant", plain(&statement["tenant"])),
+        ("Tenant id", plain(&statement["tenant_id"])),
+        ("Repository", plain(&statement["repository_id"])),
+        ("Reason", plain(&statement["reason"])),
+        ("Scope", plain(&statement["scope"])),
+        ("Standard", plain(&statement["sanitization"]["standard"])),
+        ("Method", plain(&statement["sanitization"]["method"])),
+        ("Keys", plain(&statement["sanitization"]["keys"])),
+        ("Media", plain(&statement["sanitization"]["media"])),
+        ("Tool", plain(&statement["sanitization"]["tool"])),
+        ("Performed by", plain(&statement["sanitization"]["performed_by"])),
+        ("Completed", plain(&statement["completed"])),
+        ("Objects", plain(&statement["objects"]["count"])),
+        ("Bytes", plain(&statement["objects"]["bytes"])),
+        ("Merkle root of the objects", plain(&statement["objects"]["merkle_root"])),
+        ("Ledger entries", plain(&statement["ledger"]["entries"])),
+        ("Merkle root of the ledger", plain(&statement["ledger"]["root"])),
+        ("Requested by", proved.requested_by.to_string()),
+        ("Approved by", actors(&proved.approved_by)),
+        ("Verification", plain(&statement["verification"]["how"])),
+        ("Signed by", proved.signed_by.to_string()),
+    ];
+    let rows: String = rows.iter().map(|(name, value)| format!("<tr><th>{name}</th><td>{value}</td></tr>\n")).collect();
+    let residual =
+        |residual: &Value| format!("<li>{} (until: {})</li>\n", plain(&residual["what"]), plain(&residual["until"]));
+    let residuals: String = statement["residuals"].as_array().into_iter().flatten().map(residual).collect();
+    Ok(format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Certificate of destruction</title>\n<style>body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto}}th{{text-align:left;vertical-align:top;padding-right:1em;white-space:nowrap}}td{{word-break:break-word}}</style>\n<h1>Certificate of destruction</h1>\n<table>\n{rows}</table>\n<h2>What may remain</h2>\n<ul>\n{residuals}</ul>\n<p>This page is for reading. The proof is the signed JSON beside it: <code>strongroom certificate verify FILE</code>.</p>\n</html>\n"
+    ))
+}
