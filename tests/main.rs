@@ -19,6 +19,7 @@ mod durability;
 mod fixtures;
 mod fold;
 mod format;
+mod keys;
 mod long;
 mod model;
 mod pipeline;

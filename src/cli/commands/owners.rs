@@ -18,7 +18,7 @@ use crate::{
         entry::{Annex, EntryKind, Policy, Retention},
         sealed::Suite,
     },
-    operation::{forget::rules_of, transfer},
+    operation::{destroy, forget::rules_of, transfer},
     pipeline::chunk::ChunkSize,
     repository::{NewTenant, Tenant},
 };
@@ -57,13 +57,9 @@ pub(super) fn tenant_create(
         Cipher::Xchacha20poly1305 => Suite::XChaCha20Poly1305,
     };
     let owned = owner.is_some();
-    let id = ready::repository(global)?.create_tenant(&NewTenant {
-        name: name.to_owned(),
-        owner,
-        managed,
-        suite,
-        chunk_size,
-    })?;
+    let repository = ready::repository(global)?;
+    destroy::forget_names(&repository)?;
+    let id = repository.create_tenant(&NewTenant { name: name.to_owned(), owner, managed, suite, chunk_size })?;
     print(
         global,
         json!({ "tenant": name, "tenant_id": id.to_string(), "custody": custody(!owned || managed) }),

@@ -1,0 +1,417 @@
+//! Guards who opens what: slots, epochs, roots, and what is left of keys that are gone.
+
+use crate::{cli::Place, support::*};
+use std::{collections::BTreeMap, io::Read, process::Command, sync::Arc};
+use strongroom::{
+    error::Kind,
+    format::{
+        entry::EntryKind,
+        key::Circle,
+        names,
+        sealed::{KeyScope, Kind as SealedKind, Suite},
+    },
+    id::{ScopeId, SnapshotId},
+    operation::{Unwatched, backup, check, prune, reseal},
+    pipeline::seal::{Binding, Key, open as unseal, seal},
+    repository::{Identity, Keys, Repository, Role},
+    store::{Fault, Faulty, Objects, Recorded, SharedObjects},
+};
+
+fn open_with(fixture: &Fixture, objects: SharedObjects, key_text: &str) -> strongroom::error::Result<Repository> {
+    let identity = Identity::from_key_file(key_text).unwrap();
+    Repository::open(objects, fixture.environment.clone(), identity, None, "x".into())
+}
+
+fn tidy() -> prune::Options {
+    prune::Options {
+        max_unused: prune::Unused::Bytes(0),
+        max_repack_bytes: u64::MAX,
+        grace_ns: 0,
+        dry_run: false,
+        forgotten: Vec::new(),
+    }
+}
+
+/// Somebody who has, or had, a slot.
+struct Person {
+    key: String,
+    circle: Circle,
+    is_in: bool,
+    /// What a thief who has this person's key file kept of the bucket: its slots.
+    kept_slots: BTreeMap<String, bytes::Bytes>,
+    /// Whether a new root came after it was removed.
+    shut_out: bool,
+    /// Keys that were in its memory, and the entries that they may open: those before this number.
+    kept_keys: Option<(Arc<Keys>, u64)>,
+}
+
+#[test]
+fn whoever_may_open_does_and_nobody_else() {
+    let seed: u64 = std::env::var("STRONGROOM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let mut happened = BTreeMap::<&str, u32>::new();
+    for seed in seed..seed + 12 {
+        println!("seed {seed}: STRONGROOM_TEST_SEED={seed}");
+        let mut random = Random(seed);
+        let clay = Arc::new(Clay::default());
+        let fixture = Fixture::on(clay.clone() as SharedObjects, seed);
+        let repository = fixture.repository();
+        let mut owner = fixture.tenant();
+        let mut people: Vec<Person> = Vec::new();
+        let mut known: BTreeMap<SnapshotId, Vec<u8>> = BTreeMap::new();
+        for step in 0..25 {
+            let what = format!("seed {seed} step {step}");
+            match random.below(7) {
+                0 | 1 => {
+                    let circle = Circle::ALL[random.below(3) as usize];
+                    let identity = Identity::generate(fixture.environment.as_ref());
+                    let role = Role { name: "custom".into(), circle, kinds: vec![EntryKind::Access] };
+                    let name = format!("p{}", people.len());
+                    repository.add_identity(&mut owner, &role, &identity.public().unwrap(), &name).unwrap();
+                    let key = identity.to_key_file().unwrap().to_string();
+                    people.push(Person {
+                        key,
+                        circle,
+                        is_in: true,
+                        kept_slots: BTreeMap::new(),
+                        shut_out: false,
+                        kept_keys: None,
+                    });
+                    *happened.entry("added").or_default() += 1;
+                }
+                2 => {
+                    let Some(person) = people.iter_mut().filter(|person| person.is_in).nth(random.below(3) as usize)
+                    else {
+                        continue;
+                    };
+                    let actor = Identity::from_key_file(&person.key).unwrap().public().unwrap().actor;
+                    let opened = open_with(&fixture, clay.clone(), &person.key).unwrap().tenant("t").unwrap();
+                    person.kept_keys = Some((opened.keys.clone(), u64::MAX));
+                    person.kept_slots = clay.0.lock().unwrap().clone();
+                    person.kept_slots.retain(|name, _| name.starts_with(names::SLOTS));
+                    repository.revoke(&mut owner, actor, "gone").unwrap();
+                    person.is_in = false;
+                    *happened.entry("removed").or_default() += 1;
+                }
+                3 | 4 => {
+                    let new_root = random.below(2) == 0;
+                    let epoch = repository.rotate(&mut owner, new_root, "rotate").unwrap().epoch;
+                    assert_eq!(epoch, owner.state.epoch, "{what}");
+                    for person in people.iter_mut().filter(|person| !person.is_in) {
+                        person.shut_out |= new_root;
+                        if let Some((_, until)) = &mut person.kept_keys {
+                            // EPOCH itself is sealed with the keys before it.
+                            *until = (*until).min(owner.state.head.number);
+                        }
+                    }
+                    *happened.entry(if new_root { "new root" } else { "new epoch" }).or_default() += 1;
+                }
+                5 => {
+                    let bytes = random.text(20_000);
+                    let report = back_up_bytes(&mut owner, "s", &bytes).unwrap();
+                    known.insert(report.snapshot.unwrap().id, bytes);
+                }
+                _ => {
+                    reseal::reseal(&mut owner, &Unwatched).unwrap();
+                    prune::prune(&mut owner, &tidy(), &Unwatched).unwrap();
+                    assert!(!reseal::is_begun(&owner).unwrap(), "{what}");
+                }
+            }
+            for person in &people {
+                let opened = open_with(&fixture, clay.clone(), &person.key).unwrap().tenant("t");
+                assert_eq!(opened.is_ok(), person.is_in, "{what}: {:?}", opened.as_ref().err());
+                if let Ok(tenant) = &opened {
+                    assert_eq!(tenant.keys.circle, person.circle, "{what}");
+                    for (id, bytes) in &known {
+                        match read_bytes(tenant, &id.to_string()) {
+                            Ok(found) => assert!(person.circle == Circle::Tenant && found == *bytes, "{what}"),
+                            Err(error) => {
+                                assert!(
+                                    person.circle < Circle::Tenant && error.kind == Kind::Refused,
+                                    "{what}: {error}"
+                                )
+                            }
+                        }
+                    }
+                    continue;
+                }
+                // With the slots that it kept: until there is a new root, and not after.
+                let stolen = clay.copy();
+                stolen.0.lock().unwrap().extend(person.kept_slots.clone());
+                let opened = open_with(&fixture, stolen, &person.key).unwrap().tenant("t");
+                assert_eq!(opened.is_err(), person.shut_out, "{what}: kept slots");
+                // With the keys that it had in memory: what was written before the next epoch, and nothing after.
+                let Some((keys, until)) = &person.kept_keys else { continue };
+                for number in 0..=owner.state.head.number {
+                    let entry = clay.get(&names::entry(owner.keys.owner, number), None).unwrap();
+                    let opens = keys.open(SealedKind::Entry, &entry[4..]).is_ok();
+                    assert_eq!(opens, number <= *until, "{what}: entry {number} of {until}");
+                }
+            }
+        }
+        // Only what is in use is left below `keys/`.
+        repository.rotate(&mut owner, true, "end").unwrap();
+        let left: Vec<_> = clay.0.lock().unwrap().keys().filter(|name| name.starts_with("keys/")).cloned().collect();
+        let mine = |name: &&String| name.contains(&owner.keys.owner.to_string());
+        let rings = left.iter().filter(mine).filter(|name| name.starts_with("keys/ring")).count();
+        let slots = left.iter().filter(mine).filter(|name| name.starts_with(names::SLOTS)).count();
+        assert_eq!((rings, slots), (1, 1 + people.iter().filter(|person| person.is_in).count()), "seed {seed}");
+        assert!(check::check(&mut fixture.tenant(), Some(100), &Unwatched).unwrap().problems.is_empty());
+    }
+    for what in ["added", "removed", "new root", "new epoch"] {
+        assert!(happened.get(what).is_some_and(|count| *count > 10), "{happened:?}");
+    }
+}
+
+#[test]
+fn a_rotation_that_breaks_off_anywhere_is_completed_by_the_next() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 3);
+    let agent = Identity::generate(fixture.environment.as_ref());
+    let mut tenant = fixture.tenant();
+    fixture.repository().add_identity(&mut tenant, &agent_role(), &agent.public().unwrap(), "agent").unwrap();
+    back_up_bytes(&mut tenant, "s", b"before").unwrap();
+    let agent = agent.to_key_file().unwrap().to_string();
+    let before = clay.copy();
+    let run = |objects: SharedObjects| -> strongroom::error::Result<u32> {
+        let repository = fixture.repository_on(objects)?;
+        let mut tenant = repository.tenant("t")?;
+        repository.rotate(&mut tenant, true, "rotate").map(|rotated| rotated.epoch)
+    };
+    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
+    run(recorded.clone()).unwrap();
+    let calls = recorded.calls.lock().unwrap().len() as u64;
+    let mut broke = 0;
+    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full] {
+        for at in 0..calls {
+            let what = format!("{fault:?} at call {at} of {calls}");
+            let clay = before.copy();
+            let faulty: SharedObjects =
+                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
+            broke += u64::from(run(faulty).is_err());
+            // Whatever is left behind: everybody reads and writes on.
+            let tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+            assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"before", "{what}");
+            let mut theirs = open_with(&fixture, clay.clone(), &agent).unwrap().tenant("t").unwrap();
+            back_up_bytes(&mut theirs, "s", b"by the agent").unwrap();
+            run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let mut tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+            assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"by the agent", "{what}");
+            assert_eq!(read_bytes(&tenant, "latest~1").unwrap(), b"before", "{what}");
+            assert!(open_with(&fixture, clay.clone(), &agent).unwrap().tenant("t").is_ok(), "{what}");
+            assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, [], "{what}");
+            let owner = tenant.keys.owner.to_string();
+            let keys: Vec<_> = clay
+                .0
+                .lock()
+                .unwrap()
+                .keys()
+                .filter(|name| name.starts_with("keys/") && name.contains(&owner))
+                .cloned()
+                .collect();
+            assert_eq!(keys.len(), 3, "{what}: one ring and two slots, and not {keys:?}");
+        }
+    }
+    assert!(broke > calls, "{broke} of {}", calls * 5);
+}
+
+/// Reads a stream during which somebody makes new keys.
+struct Rotates<'a> {
+    fixture: &'a Fixture,
+    left: usize,
+    random: Random,
+    rotated: bool,
+}
+
+impl Read for Rotates<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = buffer.len().min(self.left).min(100_000);
+        buffer[..count].copy_from_slice(&self.random.bytes(count));
+        self.left -= count;
+        if self.left < 30_000_000 && !self.rotated {
+            self.rotated = true;
+            let mut tenant = self.fixture.tenant();
+            self.fixture.repository().rotate(&mut tenant, true, "meanwhile").unwrap();
+            // The next publication is due.
+            self.fixture.environment.sleep(std::time::Duration::from_secs(61));
+        }
+        Ok(count)
+    }
+}
+
+#[test]
+fn a_backup_that_runs_changes_over_to_new_keys() {
+    let fixture = Fixture::in_memory(4);
+    let mut tenant = fixture.tenant();
+    let old_keys = tenant.keys.clone();
+    let mut from = Rotates { fixture: &fixture, left: 40_000_000, random: Random(9), rotated: false };
+    let input = backup::Input { name: "stream", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
+    backup::stream(&mut tenant, input, labels("s"), &OPTIONS, &Unwatched).unwrap();
+    let fresh = fixture.tenant();
+    assert_eq!((fresh.state.epoch, tenant.state.epoch), (1, 1));
+    assert_eq!(read_bytes(&fresh, "latest").unwrap().len(), 40_000_000);
+    let mut epochs = BTreeMap::<u32, u64>::new();
+    fresh
+        .index
+        .each_pack(&mut |_, pack| {
+            *epochs.entry(pack.epoch).or_default() += pack.length;
+            Ok(true)
+        })
+        .unwrap();
+    assert!(epochs[&0] > 9_000_000 && epochs[&1] > 9_000_000, "{epochs:?}");
+    assert!(old_keys.key(KeyScope::Content, 1).is_none());
+}
+
+#[test]
+fn a_million_seals_have_a_million_nonces_and_keys_are_separate() {
+    let mut nonces = std::collections::HashSet::new();
+    let fixture = Fixture::in_memory(5);
+    let keys = fixture.tenant().keys.clone();
+    let environment = RealRandomness;
+    for _ in 0..1_000_000 {
+        let sealed = keys.seal(SealedKind::Entry, Suite::Xaes256Gcm, 0, b"", &environment).unwrap();
+        assert!(nonces.insert(<[u8; 24]>::try_from(&sealed[5..29]).unwrap()));
+    }
+    let mut tenant = fixture.tenant();
+    fixture.repository().rotate(&mut tenant, true, "x").unwrap();
+    let scopes = [KeyScope::Ledger, KeyScope::SegmentTable, KeyScope::ChunkTable, KeyScope::Content];
+    let mut all: Vec<[u8; 32]> =
+        scopes.iter().flat_map(|scope| [0, 1].map(|epoch| tenant.keys.key(*scope, epoch).unwrap().0)).collect();
+    all.extend([tenant.keys.id.as_ref().unwrap().0, tenant.keys.gear.as_ref().unwrap().0]);
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}
+
+/// The machine's own randomness.
+struct RealRandomness;
+impl strongroom::environment::Environment for RealRandomness {
+    fn now_ns(&self) -> i64 {
+        0
+    }
+    fn fill_random(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).unwrap();
+    }
+    fn sleep(&self, _: std::time::Duration) {}
+    fn spawn(&self, _: &str, _: Box<dyn FnOnce() + Send>) {}
+}
+
+#[test]
+fn whatever_is_swapped_does_not_open() {
+    let mut random = Random(6);
+    let key = |random: &mut Random| Key(random.bytes(32).try_into().unwrap());
+    for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
+        let (own, other) = (key(&mut random), key(&mut random));
+        let (mine, theirs) = (ScopeId([1; 16]), ScopeId([2; 16]));
+        let kinds = [SealedKind::Entry, SealedKind::Annex, SealedKind::Ring, SealedKind::ChunkTable];
+        for kind in kinds {
+            let binding = Binding { kind, owner: mine, segment: None };
+            let sealed = seal(suite, &own, 7, random.bytes(24).try_into().unwrap(), binding, b"secret");
+            assert_eq!(unseal(&sealed, binding, |_| Some(own.clone())).unwrap(), b"secret");
+            assert!(unseal(&sealed, binding, |_| Some(other.clone())).is_err(), "another key");
+            let foreign = Binding { owner: theirs, ..binding };
+            assert!(unseal(&sealed, foreign, |_| Some(own.clone())).is_err(), "another tenant");
+            for wrong in kinds.into_iter().filter(|wrong| *wrong != kind) {
+                assert!(unseal(&sealed, Binding { kind: wrong, ..binding }, |_| Some(own.clone())).is_err());
+            }
+            let mut epoch = sealed.clone();
+            epoch[1] ^= 1;
+            assert!(unseal(&epoch, binding, |_| Some(own.clone())).is_err(), "another epoch");
+        }
+    }
+    // A tenant's rings in the place of another's: the commitment is compared before anything is opened.
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 7);
+    fixture.repository().create_tenant(&new_tenant("u")).unwrap();
+    let ids = ["t", "u"].map(|name| fixture.repository().tenant(name).unwrap().keys.owner.to_string());
+    let rings: Vec<String> = ids
+        .iter()
+        .map(|id| {
+            clay.0
+                .lock()
+                .unwrap()
+                .keys()
+                .find(|name| name.starts_with("keys/ring/") && name.contains(id))
+                .unwrap()
+                .clone()
+        })
+        .collect();
+    let bytes = clay.0.lock().unwrap()[&rings[1]].clone();
+    clay.0.lock().unwrap().insert(rings[0].clone(), bytes);
+    let refused = fixture.repository().tenant("t").err().unwrap();
+    assert!(refused.kind == Kind::Damaged && refused.message.contains(&rings[0]), "{refused}");
+}
+
+/// What is never to be seen: the lines of key files, and the passphrase.
+#[test]
+fn no_secret_is_ever_shown() {
+    let place = Place::new();
+    let data = place.path("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("file"), "content").unwrap();
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    std::fs::write(file("passphrase"), "a-very-long-passphrase\n").unwrap();
+    place.ok(&["key", "generate", &file("other")]);
+    let mut secrets = vec!["a-very-long-passphrase".to_owned()];
+    for key in [file("key"), file("other")] {
+        let text = std::fs::read_to_string(key).unwrap();
+        secrets.extend(text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned));
+    }
+    let seeds: Vec<String> = secrets
+        .iter()
+        .filter_map(|line| line.strip_prefix("STRONGROOM-SIGNING-KEY-1"))
+        .map(str::to_lowercase)
+        .collect();
+    secrets.extend(seeds);
+    assert_eq!(secrets.len(), 7);
+    std::fs::write(file("broken"), secrets[1].replace("AGE-SECRET-KEY-1", "AGE-SECRET-KEY-1Q")).unwrap();
+    let echo = "cat >/dev/null; echo '{\"data\": \"%%%\"}'";
+    let broken = file("broken");
+    let commands: &[&[&str]] = &[
+        &["backup", "--source", "s", data.to_str().unwrap()],
+        &["key", "list"],
+        &["key", "check"],
+        &["key", "add", "--name", "paper", "--new-passphrase-file", &file("passphrase")],
+        &["key", "add", "--name", "other", "--to", &format!("{}.pub", file("other"))],
+        &["key", "add", "--name", "hsm", "--by-command", echo],
+        &["key", "split", &file("other"), "--shares", "3", "--needed", "2", "--to", &file("shares")],
+        &[
+            "key",
+            "join",
+            &file("joined"),
+            &format!("{}/share-1", file("shares")),
+            &format!("{}/share-3", file("shares")),
+        ],
+        &["key", "rotate", "--new-root", "--rewrite"],
+        &["key", "remove", "other", "--reason", "r", "--rotate"],
+        &["--key-command", echo, "snapshots"],
+        &["tenant", "show", "t"],
+        &["audit", "show"],
+        &["audit", "head"],
+        &["restore", "latest", "--target", &file("out")],
+        &["check", "--read-data"],
+        &["--key-file", &broken, "snapshots"],
+        &["--key-file", &file("joined"), "snapshots"],
+    ];
+    for command in commands {
+        for extra in [&["--verbose", "--progress", "json"][..], &["--json", "--verbose"]] {
+            let output = place.command(&[command, extra].concat()).output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            for secret in &secrets {
+                assert!(!said.contains(secret), "{command:?} shows a secret");
+            }
+        }
+    }
+    assert_eq!(std::fs::read(file("joined")).unwrap(), std::fs::read(file("other")).unwrap());
+}
+
+#[test]
+fn the_process_hides_its_memory() {
+    let trace = Command::new("strace")
+        .args(["-f", "-e", "trace=prctl", env!("CARGO_BIN_EXE_strongroom"), "snapshots"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&trace.stderr);
+    assert!(said.contains("prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE) = 0"), "{said}");
+}
