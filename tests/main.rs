@@ -15,6 +15,7 @@ mod cli;
 mod crash;
 mod damage;
 mod delta;
+mod destroy;
 mod durability;
 mod fixtures;
 mod fold;

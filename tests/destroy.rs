@@ -1,0 +1,327 @@
+//! Guards the end of a tenant, and its move to another repository: nothing shredded is readable, nothing
+//! else is lost, and what was interrupted is completed.
+
+use crate::support::*;
+use std::{collections::BTreeMap, sync::Arc};
+use strongroom::{
+    error::Kind,
+    format::{entry::EntryKind, key::Circle, names, sealed::Kind as SealedKind},
+    operation::{Unwatched, check, destroy, transfer},
+    repository::{Credential, Identity, Passphrase, Repository},
+    store::{Fault, Faulty, Objects, Recorded, SharedObjects},
+};
+
+fn as_other(fixture: &Fixture, objects: SharedObjects, key: &str) -> Repository {
+    let identity = Identity::from_key_file(key).unwrap();
+    Repository::open(objects, fixture.environment.clone(), identity, None, "x".into()).unwrap()
+}
+
+/// A tenant that somebody asked to destroy, and another one.
+fn condemned(clay: &Arc<Clay>) -> Fixture {
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
+    fixture.repository().create_tenant(&new_tenant("other")).unwrap();
+    back_up_bytes(&mut fixture.repository().tenant("other").unwrap(), "s", b"of another").unwrap();
+    let mut tenant = fixture.tenant();
+    back_up_bytes(&mut tenant, "s", &Random(1).text(3_000_000)).unwrap();
+    tenant.write_checkpoint().unwrap();
+    destroy::request(&mut tenant, 0, 0, "the contract ended").unwrap();
+    fixture
+}
+
+fn of(clay: &Clay, id: &str) -> Vec<String> {
+    let is_its = |name: &&String| name.contains(id) && !name.starts_with("destroyed/");
+    clay.0.lock().unwrap().keys().filter(is_its).cloned().collect()
+}
+
+#[test]
+fn destruction_waits_for_holds_time_and_approval_and_can_be_withdrawn() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
+    let second = Identity::generate(fixture.environment.as_ref());
+    let key = second.to_key_file().unwrap().to_string();
+    let mut tenant = fixture.tenant();
+    let role = role(Circle::Steward, &[EntryKind::Approve]);
+    fixture.repository().add_identity(&mut tenant, &role, &second.public().unwrap(), "second").unwrap();
+    back_up_bytes(&mut tenant, "s", b"data").unwrap();
+    let refused = |why: &str| {
+        let error = destroy::execute(&fixture.repository(), "t", &Unwatched).unwrap_err();
+        assert!(error.message.contains(why), "{error}");
+        assert_eq!(read_bytes(&fixture.tenant(), "latest").unwrap(), b"data");
+    };
+    refused("nobody asked");
+    destroy::request(&mut tenant, 0, 0, "mistake").unwrap();
+    destroy::answer(&mut tenant, EntryKind::Withdraw, "").unwrap();
+    refused("nobody asked");
+    // The store's clock goes a second with each entry.
+    destroy::request(&mut tenant, 20_000_000_000, 1, "ended").unwrap();
+    refused("1 more must approve");
+    assert!(destroy::answer(&mut tenant, EntryKind::Approve, "").unwrap_err().message.contains("nobody approves"));
+    let mut theirs = as_other(&fixture, clay.clone(), &key).tenant("t").unwrap();
+    destroy::answer(&mut theirs, EntryKind::Approve, "").unwrap();
+    refused("waiting time");
+    for _ in 0..20 {
+        tenant.record_access("wait", None, "", "").unwrap();
+    }
+    let hold = strongroom::format::entry::Hold {
+        case: "c".into(),
+        reason: "r".into(),
+        snapshots: vec![],
+        source: Some("s".into()),
+        unknown: Default::default(),
+    };
+    let body = strongroom::format::encode(&hold);
+    let empty = strongroom::format::entry::Annex::empty;
+    let number = tenant.append("hold", |_, _| Ok((EntryKind::Hold, body.clone(), empty()))).unwrap();
+    refused("held or locked");
+    let release =
+        strongroom::format::entry::Release { hold: number, reason: String::new(), unknown: Default::default() };
+    let body = strongroom::format::encode(&release);
+    tenant.append("release", |_, _| Ok((EntryKind::Release, body.clone(), empty()))).unwrap();
+    drop(tenant);
+    let certificate = destroy::execute(&fixture.repository(), "t", &Unwatched).unwrap();
+    let proved = destroy::verify_certificate(&certificate).unwrap();
+    assert_eq!(proved.approved_by, [second.public().unwrap().actor]);
+    assert_ne!(proved.requested_by, proved.approved_by[0]);
+    // Every change of a byte is noticed, wherever it is.
+    let page = destroy::html(&certificate).unwrap();
+    assert!(page.contains("Certificate of destruction") && page.contains("ended"));
+    let mut random = Random(3);
+    for _ in 0..200 {
+        let mut changed = certificate.clone().into_bytes();
+        let at = random.below(changed.len() as u64) as usize;
+        changed[at] = if changed[at] == b'7' { b'8' } else { b'7' };
+        let Ok(changed) = String::from_utf8(changed) else { continue };
+        if let Ok(proved) = destroy::verify_certificate(&changed) {
+            // White space between fields is not part of what is signed.
+            panic!("a change at {at} is not noticed: {proved:?}");
+        }
+    }
+}
+
+#[test]
+fn a_destruction_that_breaks_off_anywhere_is_completed_by_repeating_it() {
+    let clay = Arc::new(Clay::default());
+    let fixture = condemned(&clay);
+    let id = fixture.tenant().keys.owner.to_string();
+    let before = clay.copy();
+    let run = |objects: SharedObjects| destroy::execute(&fixture.repository_on(objects)?, "t", &Unwatched);
+    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
+    run(recorded.clone()).unwrap();
+    let calls = recorded.calls.lock().unwrap().len() as u64;
+    let mut broke = 0;
+    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full, Fault::SlowDelete] {
+        for at in 0..calls {
+            let what = format!("{fault:?} at call {at} of {calls}");
+            let clay = before.copy();
+            let faulty: SharedObjects =
+                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
+            let first = run(faulty);
+            broke += u64::from(first.is_err());
+            if let Ok(certificate) = &first {
+                destroy::verify_certificate(certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(of(&clay, &id), [""; 0], "{what}: a certificate, and something is left");
+            } else if clay.0.lock().unwrap().keys().all(|name| !name.starts_with("destroyed/")) {
+                // Nothing is lost before it is sure what is to be destroyed.
+                let tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+                assert_eq!(read_bytes(&tenant, "latest").unwrap(), Random(1).text(3_000_000), "{what}");
+            }
+            let again = run(clay.clone());
+            // Where the first attempt had told the repository's ledger, the name is gone.
+            let certificate = match (again, first) {
+                (Ok(certificate), _) => certificate,
+                (Err(error), Ok(certificate)) => {
+                    assert_eq!(error.kind, Kind::TenantUnknown, "{what}: {error}");
+                    certificate
+                }
+                (Err(error), Err(_)) => {
+                    let name = format!("destroyed/{id}/certificate");
+                    assert_eq!(error.kind, Kind::TenantUnknown, "{what}: {error}");
+                    String::from_utf8(clay.get(&name, None).unwrap().to_vec()).unwrap()
+                }
+            };
+            let proved = destroy::verify_certificate(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(proved.statement["tenant_id"], id.as_str());
+            assert_eq!(of(&clay, &id), [""; 0], "{what}");
+            let repository = fixture.repository_on(clay.clone()).unwrap();
+            destroy::forget_names(&repository).unwrap();
+            repository.create_tenant(&new_tenant("t")).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let other = repository.tenant("other").unwrap();
+            assert_eq!(read_bytes(&other, "latest").unwrap(), b"of another", "{what}");
+        }
+    }
+    assert!(broke > calls, "{broke} of {}", calls * 6);
+}
+
+/// The attacker has the bucket as it was left, and all that the store kept of what lay outside `keys/`; the
+/// cache of a machine; the operator's, the steward's, an owner's and a removed owner's key files; a passphrase;
+/// and the steward's keys as they were in memory.
+#[test]
+fn nothing_of_a_destroyed_tenant_is_readable() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 2);
+    let cache = tempfile::tempdir().unwrap();
+    let marker = b"A-VERY-PECULIAR-MARKER-4711 ".repeat(1000);
+    let mut repository = fixture.repository();
+    repository.cache = Some(cache.path().into());
+    let mut tenant = repository.tenant("t").unwrap();
+    let mut keys = Vec::new();
+    for (name, circle) in [("steward", Circle::Steward), ("removed", Circle::Tenant), ("owner", Circle::Tenant)] {
+        let identity = Identity::generate(fixture.environment.as_ref());
+        let role = role(circle, &[EntryKind::Access]);
+        repository.add_identity(&mut tenant, &role, &identity.public().unwrap(), name).unwrap();
+        keys.push(identity.to_key_file().unwrap().to_string());
+    }
+    let passphrase = || Passphrase("correct horse".to_owned().into());
+    let wrapped = repository.keep_wrapped(&passphrase()).unwrap();
+    repository.add_identity(&mut tenant, &role(Circle::Tenant, &[EntryKind::Access]), &wrapped, "paper").unwrap();
+    back_up_bytes(&mut tenant, "A-PECULIAR-SOURCE", &marker).unwrap();
+    let removed = Identity::from_key_file(&keys[1]).unwrap().public().unwrap().actor;
+    repository.revoke(&mut tenant, removed, "gone").unwrap();
+    repository.rotate(&mut tenant, true, "gone").unwrap();
+    back_up_bytes(&mut tenant, "A-PECULIAR-SOURCE", &marker[5..]).unwrap();
+    let steward_keys = as_other(&fixture, clay.clone(), &keys[0]).tenant("t").unwrap().keys.clone();
+    let content_keys: Vec<[u8; 32]> = [0, 1]
+        .iter()
+        .map(|epoch| tenant.keys.key(strongroom::format::sealed::KeyScope::Content, *epoch).unwrap().0)
+        .collect();
+    destroy::request(&mut tenant, 0, 0, "ended").unwrap();
+    let owner = tenant.keys.owner;
+    drop(tenant);
+    // What a bucket with versions keeps: all but what lies below `keys/`, which must have none.
+    let mut kept = clay.0.lock().unwrap().clone();
+    kept.retain(|name, _| !name.starts_with("keys/"));
+    let certificate = destroy::execute(&repository, "t", &Unwatched).unwrap();
+    assert_eq!(destroy::verify_certificate(&certificate).unwrap().statement["snapshots"], 2);
+    drop(repository);
+    let attackers = clay.copy();
+    attackers.0.lock().unwrap().extend(kept);
+    let everything = {
+        let mut bytes: Vec<u8> = attackers.0.lock().unwrap().values().flat_map(|bytes| bytes.to_vec()).collect();
+        let files = std::process::Command::new("find").arg(cache.path()).args(["-type", "f"]).output().unwrap().stdout;
+        for file in String::from_utf8(files).unwrap().lines() {
+            bytes.extend(std::fs::read(file).unwrap());
+        }
+        bytes
+    };
+    assert!(everything.len() > 10_000);
+    let mut needles: Vec<Vec<u8>> = vec![marker[..27].to_vec(), b"A-PECULIAR-SOURCE".to_vec()];
+    needles.extend(content_keys.iter().map(|key| key.to_vec()));
+    for needle in needles {
+        assert!(!everything.windows(needle.len()).any(|window| window == needle));
+    }
+    keys.push(fixture.identity().to_key_file().unwrap().to_string());
+    for (number, key) in keys.iter().enumerate() {
+        let tenant = as_other(&fixture, attackers.clone(), key).tenant(&owner.to_string());
+        assert!(tenant.is_err(), "key {number} opens it");
+    }
+    let by_passphrase = Repository::open(
+        attackers.clone() as SharedObjects,
+        fixture.environment.clone(),
+        Credential::Wrapper(Box::new(passphrase())),
+        None,
+        "x".into(),
+    );
+    assert!(by_passphrase.unwrap().tenant(&owner.to_string()).is_err());
+    // The steward that kept its keys in memory reads labels in the old ledger, and never content.
+    let entry = attackers.get(&names::entry(owner, 0), None).unwrap();
+    assert!(steward_keys.open(SealedKind::Entry, &entry[4..]).is_ok());
+    for scope in [strongroom::format::sealed::KeyScope::Content, strongroom::format::sealed::KeyScope::ChunkTable] {
+        assert!((0..3).all(|epoch| steward_keys.key(scope, epoch).is_none()));
+    }
+}
+
+#[test]
+fn a_tenant_moves_with_its_history_and_without_any_content_key() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 3);
+    let mut tenant = fixture.tenant();
+    let steward = Identity::generate(fixture.environment.as_ref());
+    let key = steward.to_key_file().unwrap().to_string();
+    let role = role(Circle::Steward, EntryKind::STEWARD_ROLE);
+    fixture.repository().add_identity(&mut tenant, &role, &steward.public().unwrap(), "steward").unwrap();
+    let mut random = Random(5);
+    let contents: Vec<Vec<u8>> = (0..3).map(|_| random.text(1_000_000)).collect();
+    for bytes in &contents {
+        back_up_bytes(&mut tenant, "s", bytes).unwrap();
+    }
+    fixture.repository().rotate(&mut tenant, true, "x").unwrap();
+    back_up_bytes(&mut tenant, "s", &contents[0]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("export.tar");
+    let by_steward = as_other(&fixture, clay.clone(), &key);
+    transfer::export(&by_steward, &mut by_steward.tenant("t").unwrap(), &file, &Unwatched).unwrap();
+    let owner = tenant.keys.owner;
+    // Another repository, of another operator.
+    let there = Arc::new(Clay::default());
+    let operator = Identity::generate(fixture.environment.as_ref());
+    let operator_key = operator.to_key_file().unwrap().to_string();
+    Repository::init(there.clone() as SharedObjects, fixture.environment.clone(), operator, None, "x".into()).unwrap();
+    let empty = there.copy();
+    let run = |objects: SharedObjects| {
+        let identity = Identity::from_key_file(&operator_key).unwrap();
+        let repository = Repository::open(objects, fixture.environment.clone(), identity, None, "x".into())?;
+        transfer::import(&repository, &file, &Unwatched)
+    };
+    let recorded = Arc::new(Recorded::new(empty.copy() as SharedObjects));
+    run(recorded.clone()).unwrap();
+    let calls = recorded.calls.lock().unwrap().len() as u64;
+    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full] {
+        for at in 0..calls {
+            let what = format!("{fault:?} at call {at} of {calls}");
+            let there = empty.copy();
+            let faulty: SharedObjects =
+                Arc::new(Faulty::new(there.clone(), move |call, _, _| (call == at).then_some(fault)));
+            let first = run(faulty);
+            match run(there.clone()) {
+                Ok(_) => {}
+                Err(error) => assert!(error.message.contains("is here already"), "{what}: {first:?}, then {error}"),
+            }
+            let mut moved = fixture.repository_on(there.clone()).unwrap().tenant("t").unwrap();
+            assert_eq!((moved.keys.owner, moved.state.live().len()), (owner, 4), "{what}");
+            if at % 5 == 0 {
+                assert_eq!(check::check(&mut moved, Some(100), &Unwatched).unwrap().problems, [], "{what}");
+                for (back, number) in [(3, 0), (2, 1), (1, 2), (0, 0)] {
+                    assert_eq!(read_bytes(&moved, &format!("latest~{back}")).unwrap(), contents[number], "{what}");
+                }
+            }
+        }
+    }
+    run(there.clone()).unwrap();
+    // Byte for byte, with its history; and it goes on there.
+    let own = |clay: &Clay| -> BTreeMap<String, bytes::Bytes> {
+        let mut map = clay.0.lock().unwrap().clone();
+        map.retain(|name, _| {
+            name.starts_with(&names::ledger(owner)) || name.starts_with(&names::packs(owner, names::PackKind::Data))
+        });
+        map
+    };
+    assert_eq!(own(&there), own(&clay));
+    let mut moved = as_other(&fixture, there.clone(), &key).tenant("t").unwrap();
+    assert_eq!(check::check(&mut moved, None, &Unwatched).unwrap().problems, []);
+    back_up_bytes(&mut fixture.repository_on(there.clone()).unwrap().tenant("t").unwrap(), "s", b"there").unwrap();
+    // Files that were cut, or changed, are refused, and make no tenant.
+    let whole = std::fs::read(&file).unwrap();
+    for _ in 0..60 {
+        let mut bytes = whole.clone();
+        match random.below(2) {
+            0 => bytes.truncate(random.below(whole.len() as u64) as usize),
+            _ => {
+                let at = random.below(whole.len() as u64) as usize;
+                bytes[at] ^= 1 << random.below(8);
+            }
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        let there = empty.copy();
+        let refused = run(there.clone());
+        let stranger = fixture.repository_on(there.clone()).unwrap();
+        if refused.is_ok() {
+            // A bit of the padding, or of a field of tar that means nothing.
+            assert_eq!(check::check(&mut stranger.tenant("t").unwrap(), Some(100), &Unwatched).unwrap().problems, []);
+        } else {
+            let identity = Identity::from_key_file(&operator_key).unwrap();
+            let repository =
+                Repository::open(there as SharedObjects, fixture.environment.clone(), identity, None, "x".into());
+            assert!(repository.unwrap().own_ledger().unwrap().state.tenants.is_empty());
+        }
+    }
+}
