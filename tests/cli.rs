@@ -396,6 +396,56 @@ fn the_independent_reader_restores_byte_for_byte() {
     }
 }
 
+/// ... after keys were made anew, wrapped by each kind of slot that it can open, and moved elsewhere.
+#[test]
+fn the_independent_reader_restores_after_rotations_and_an_import() {
+    let Some(python) = std::env::var_os("STRONGROOM_TEST_PYTHON") else {
+        println!("not checked: STRONGROOM_TEST_PYTHON names a Python with tests/reader/requirements.txt");
+        return;
+    };
+    let place = Place::new();
+    let data = data(&place);
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let back_up = || place.ok(&["backup", "--source", "s", "--rescan", data.to_str().unwrap()]);
+    back_up();
+    let generated = ["-q", "-t", "ed25519", "-N", "", "-f", &file("ssh")];
+    assert!(Command::new("ssh-keygen").args(generated).status().unwrap().success());
+    std::fs::write(file("passphrase"), "correct horse").unwrap();
+    place.ok(&["key", "generate", &file("other")]);
+    place.ok(&["key", "add", "--name", "paper", "--new-passphrase-file", &file("passphrase")]);
+    place.ok(&["key", "add", "--name", "ssh", "--to", &format!("{}.pub", file("ssh"))]);
+    place.ok(&["key", "add", "--name", "other", "--to", &format!("{}.pub", file("other"))]);
+    place.ok(&["key", "rotate"]);
+    std::fs::write(data.join("second"), Random(2).text(300_000)).unwrap();
+    back_up();
+    place.ok(&["key", "remove", "other", "--reason", "gone", "--rotate"]);
+    place.ok(&["key", "rotate", "--rewrite"]);
+    std::fs::write(data.join("third"), Random(3).text(300_000)).unwrap();
+    back_up();
+    place.ok(&["prune", "--max-unused", "0"]);
+    place.ok(&["tenant", "export", "t", &file("export.tar")]);
+    place.ok(&["--repo", &file("moved"), "init"]);
+    place.ok(&["--repo", &file("moved"), "tenant", "import", &file("export.tar")]);
+    place.ok(&["--repo", &file("moved"), "check", "--read-data"]);
+    place.fails(&["--repo", &file("moved"), "tenant", "import", &file("export.tar")], 1, "is here already");
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/reader.py");
+    for repo in ["repo", "moved"] {
+        for key in [file("key"), file("ssh"), format!("passphrase:{}", file("passphrase"))] {
+            let out = tempfile::tempdir().unwrap();
+            let read =
+                Command::new(&python).arg(&reader).args([&file(repo), &key, "t", "latest"]).arg(out.path()).output();
+            let read = read.unwrap();
+            assert!(read.status.success(), "{repo} {key}: {}", String::from_utf8_lossy(&read.stderr));
+            for name in ["one", "sub/two", "second", "third"] {
+                let restored = out.path().join(data.strip_prefix("/").unwrap()).join(name);
+                assert_eq!(std::fs::read(restored).unwrap(), std::fs::read(data.join(name)).unwrap(), "{repo} {key}");
+            }
+        }
+        let removed = Command::new(&python).arg(&reader).args([&file(repo), &file("other"), "t", "list"]).output();
+        assert!(!removed.unwrap().status.success());
+    }
+}
+
 #[test]
 fn an_ssh_key_owns_a_tenant_opens_it_and_signs() {
     let place = Place::new();

@@ -10,6 +10,7 @@
 mod support;
 
 mod architecture;
+mod audit;
 mod checkpoint;
 mod cli;
 mod crash;

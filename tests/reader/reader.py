@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An independent reader of Strongroom repositories, written from format-spec/ alone.
 
-    reader.py REPOSITORY KEYFILE TENANT list
+    reader.py REPOSITORY KEYFILE TENANT list          (or passphrase:FILE instead of KEYFILE)
     reader.py REPOSITORY KEYFILE TENANT SNAPSHOT|latest TARGET
 
 Reads a local repository; needs blake3, zstandard, cryptography, pycryptodome and pyrage from PyPI.
@@ -126,7 +126,10 @@ class Tenant:
         config = record(strip_magic(b"c", (self.repository / "config").read_bytes()))
         if config[0] != 1 or config.get(2):
             fail(f"format {config[0]} with features {config.get(2)} is newer than this reader")
-        key = Path(keyfile).read_text()
+        if str(keyfile).startswith("passphrase:"):
+            key = self.unwrapped(Path(str(keyfile)[11:]).read_text().rstrip("\r\n"))
+        else:
+            key = Path(keyfile).read_text()
         if key.startswith("-----BEGIN OPENSSH"):
             identity = pyrage.ssh.Identity.from_buffer(key.encode())
             recipient = " ".join(Path(f"{keyfile}.pub").read_text().split()[:2])
@@ -145,6 +148,16 @@ class Tenant:
         for _, _, keys in opened:
             self.keys = keys | self.keys
         self.fold()
+
+    def unwrapped(self, passphrase):
+        """Returns the text of the key file that a passphrase opens."""
+        for path in (self.repository / "keys/identity/passphrase").glob("*"):
+            wrapped = record(strip_magic(b"i", path.read_bytes()))
+            try:
+                return pyrage.passphrase.decrypt(wrapped[2], passphrase).decode()
+            except pyrage.DecryptError:
+                continue
+        fail("this passphrase opens nothing here")
 
     def ring(self, path, root):
         """Returns the epoch, the id key and {(scope, epoch): key} of a ring that this root opens."""

@@ -167,13 +167,14 @@ fn verify(global: &Global, known: Option<&str>, signed: Option<&Path>) -> Result
     let mut tenant = ready::tenant(&Global { quiet: true, ..global.clone() })?;
     tenant.sync()?;
     let mut problems = tenant.verify_history(known)?;
-    let mut signer = None;
+    let (mut signer, mut head_differs) = (None, false);
     if let Some(file) = signed {
         let signed = read_head(file)?;
         signer = tenant.who_signed(&signed)?;
         let nobody = || "nobody who was ever granted anything here signed that head".to_owned();
         let what = if signer.is_none() { Some(nobody()) } else { tenant.compare_with(&signed)? };
         let object = crate::format::names::ledger(tenant.keys.owner);
+        head_differs = what.is_some();
         problems.extend(what.map(|what| HistoryProblem { object, entry: None, what }));
     }
     let head = tenant.state.head.clone();
@@ -204,6 +205,10 @@ fn verify(global: &Global, known: Option<&str>, signed: Option<&Path>) -> Result
                 "the history of {} is not what was written; the first bad entry is {first}: restore it from a copy of the bucket",
                 tenant.name
             ),
+        )),
+        (false, None) if head_differs => Err(Error::new(
+            Kind::Damaged,
+            "the history is not the one whose head was signed: find out who changed the bucket, and compare with a copy",
         )),
         (false, None) => {
             Err(Error::new(Kind::Damaged, "what is remembered of the ledger is not what it says; the ledger is whole"))

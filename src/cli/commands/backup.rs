@@ -142,7 +142,7 @@ pub(super) fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     let report = report?;
     print(global, backup_json(&report, &tenant), || backup_text(&report));
     for warning in report.warnings.iter().filter(|_| !global.quiet) {
-        eprintln!("strongroom: warning: what changed was stored whole, since an old segment cannot be read: {warning}");
+        eprintln!("strongroom: warning: {warning}");
     }
     match report.stats.unreadable {
         0 => Ok(()),

@@ -384,7 +384,8 @@ impl<'a> Session<'a> {
     fn pack_next(&mut self, lane: Lane) -> Result<()> {
         let Some(receiver) = self.lanes[lane as usize].sealing.pop_front() else { return Ok(()) };
         let done = receiver.recv().map_err(|_| failed("a program error while a segment was sealed"))??;
-        self.warnings.extend(done.problem.clone());
+        let whole = "what changed was stored whole, since an old segment cannot be read";
+        self.warnings.extend(done.problem.iter().map(|problem| format!("{whole}: {problem}")));
         if lane == Lane::Data {
             self.saved_bytes = self.saved_bytes.saturating_add(done.sealed.saved_bytes);
         }
@@ -427,9 +428,9 @@ impl<'a> Session<'a> {
         self.pending_bytes += bytes;
         let Some(exceeded) = self.tenant.state.exceeded(self.pending_bytes, 0) else { return Ok(()) };
         if !exceeded.is_hard {
-            let warning = format!("more than wanted: {exceeded}");
+            let warning = format!("more is stored than the quota wants: {exceeded}");
             if self.warnings.last() != Some(&warning) {
-                self.warnings.retain(|earlier| !earlier.starts_with("more than wanted"));
+                self.warnings.retain(|earlier| !earlier.starts_with("more is stored"));
                 self.warnings.push(warning);
             }
             return Ok(());

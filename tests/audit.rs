@@ -1,0 +1,295 @@
+//! Guards the audit trail: who read what is on record, a signed head pins the whole history, proofs hold.
+
+use crate::{cli::Place, support::*};
+use proptest::prelude::*;
+use strongroom::{
+    error::Kind,
+    format::entry::{Access, EntryKind},
+    id::Hash,
+    ledger::tree,
+    operation::usage::usage,
+    repository::{Identity, Repository, SignedHead},
+    store::{Fault, Faulty, SharedObjects, Verb},
+};
+
+fn leaves(count: usize) -> Vec<Hash> {
+    (0..count).map(|number| tree::leaf(Hash([number as u8; 32]))).collect()
+}
+
+#[test]
+fn the_tree_is_that_of_rfc_6962() {
+    // The published test vectors have other leaves; these are computed by the definition, by hand.
+    let sha = |parts: &[&[u8]]| -> [u8; 32] {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &parts.concat());
+        digest.as_ref().try_into().unwrap()
+    };
+    let leaf = |byte: u8| sha(&[&[0], &[byte; 32]]);
+    let node = |left: [u8; 32], right: [u8; 32]| sha(&[&[1], &left, &right]);
+    assert_eq!(tree::root_of(&[]).0, sha(&[]));
+    let all = leaves(5);
+    let left = node(node(leaf(0), leaf(1)), node(leaf(2), leaf(3)));
+    assert_eq!(tree::root_of(&all).0, node(left, leaf(4)));
+}
+
+#[test]
+fn every_proof_holds_and_no_other_does() {
+    for size in 1..40u64 {
+        let all = leaves(size as usize);
+        let root = tree::root_of(&all);
+        let mut parts = Vec::new();
+        (0..size).for_each(|number| tree::push(&mut parts, number, Hash([number as u8; 32])));
+        assert_eq!(tree::root(&parts), root, "the fold's tree is the same, {size}");
+        for at in 0..size {
+            let proof = tree::inclusion(&all, at as usize);
+            assert!(tree::is_included(all[at as usize], at, size, &proof, root));
+            for wrong in (0..size).filter(|wrong| *wrong != at) {
+                assert!(!tree::is_included(all[wrong as usize], at, size, &proof, root), "{wrong} for {at} of {size}");
+                assert!(!tree::is_included(all[at as usize], wrong, size, &proof, root) || size == 1);
+            }
+        }
+        for old in 1..=size {
+            let before = tree::root_of(&all[..old as usize]);
+            let proof = tree::consistency(&all, old as usize);
+            assert!(tree::is_consistent((old, before), (size, root), &proof), "{old} of {size}");
+            let mut other = all.clone();
+            other[old as usize - 1] = tree::leaf(Hash([200; 32]));
+            assert!(!tree::is_consistent((old, tree::root_of(&other[..old as usize])), (size, root), &proof));
+            if old < size {
+                let proof = tree::consistency(&other, old as usize);
+                assert!(!tree::is_consistent((old, before), (size, tree::root_of(&other)), &proof), "{old} of {size}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_proofs_and_notes_are_refused(size in 0u64..100, at in 0u64..100, proof in prop::collection::vec(any::<[u8; 32]>(), 0..12), note in ".{0,200}") {
+        let proof: Vec<Hash> = proof.into_iter().map(Hash).collect();
+        let root = Hash([7; 32]);
+        prop_assert!(!tree::is_included(Hash([1; 32]), at, size, &proof, root));
+        prop_assert!(at == size || !tree::is_consistent((at, Hash([2; 32])), (size, root), &proof));
+        drop(note.parse::<SignedHead>());
+    }
+}
+
+/// Somebody with all keys, who may write to the bucket, makes another history of the same length: signed,
+/// chained, and noticed only by who kept a signed head.
+#[test]
+fn a_signed_head_tells_a_history_that_was_made_anew() {
+    let clay = std::sync::Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
+    let mut tenant = fixture.tenant();
+    back_up_bytes(&mut tenant, "s", b"one").unwrap();
+    let early = clay.copy();
+    back_up_bytes(&mut tenant, "s", b"two").unwrap();
+    let note = tenant.signed_head().unwrap();
+    let head: SignedHead = note.parse().unwrap();
+    assert_eq!(head.size, tenant.state.head.number + 1);
+    assert_eq!(tenant.who_signed(&head).unwrap().unwrap().1, "owner");
+    assert_eq!(tenant.compare_with(&head).unwrap(), None);
+    // It goes on: still the same history.
+    back_up_bytes(&mut tenant, "s", b"three").unwrap();
+    assert_eq!(tenant.compare_with(&head).unwrap(), None);
+    // Rolled back: too short. Rolled back and gone on: as long, and another.
+    let mut rolled_back = fixture.repository_on(early.clone()).unwrap().tenant("t").unwrap();
+    assert!(rolled_back.verify_history(None).unwrap().is_empty());
+    assert!(rolled_back.compare_with(&head).unwrap().unwrap().contains("cut"));
+    back_up_bytes(&mut rolled_back, "s", b"instead").unwrap();
+    back_up_bytes(&mut rolled_back, "s", b"and more").unwrap();
+    assert!(rolled_back.verify_history(None).unwrap().is_empty(), "by itself it is sound");
+    assert!(rolled_back.compare_with(&head).unwrap().unwrap().contains("not those"));
+    // Another tenant's head, an edited note, a stranger's signature.
+    let own = fixture.repository().own_ledger().unwrap();
+    assert!(tenant.compare_with(&own.signed_head().unwrap().parse().unwrap()).unwrap().unwrap().contains("another"));
+    let edited: SignedHead = note.replace(&format!("\n{}\n", head.size), "\n2\n").parse().unwrap();
+    assert!(tenant.who_signed(&edited).unwrap().is_none());
+    let stranger = Identity::generate(fixture.environment.as_ref());
+    let Identity::KeyFile { signing_seed, .. } = &stranger else { panic!() };
+    let signer = strongroom::pipeline::sign::Signer::new(signing_seed).unwrap();
+    let forged: SignedHead = SignedHead::sign(tenant.keys.owner, head.size, head.root, &signer).parse().unwrap();
+    assert!(tenant.who_signed(&forged).unwrap().is_none());
+}
+
+#[test]
+fn proofs_are_checked_without_a_repository() {
+    let place = Place::new();
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    std::fs::write(file("data"), "x").unwrap();
+    let head = |name: &str| std::fs::write(file(name), place.ok(&["audit", "head"])).unwrap();
+    place.ok(&["backup", "--source", "s", &file("data")]);
+    head("old");
+    place.ok(&["backup", "--source", "s", &file("data")]);
+    head("new");
+    let actor = place.json(&["key", "list"])["keys"][0]["actor"].as_str().unwrap().to_owned();
+    std::fs::write(file("grew"), place.json(&["audit", "prove", "--since", "3"]).to_string()).unwrap();
+    std::fs::write(file("in"), place.json(&["audit", "prove", "--entry", "2"]).to_string()).unwrap();
+    let offline = |args: &[&str]| {
+        let mut command = place.command(&[&["audit", "check-proof"], args].concat());
+        command.env_remove("STRONGROOM_REPO").env_remove("STRONGROOM_KEY_FILE").output().unwrap().status.code().unwrap()
+    };
+    let (new, old) = (file("new"), file("old"));
+    assert_eq!(offline(&[&file("grew"), "--head", &new, "--old", &old, "--actor", &actor]), 0);
+    assert_eq!(offline(&[&file("grew"), "--head", &old, "--old", &new, "--actor", &actor]), 13);
+    assert_eq!(offline(&[&file("grew"), "--head", &new, "--actor", &actor]), 2);
+    assert_eq!(offline(&[&file("in"), "--head", &new, "--actor", &actor]), 0);
+    assert_eq!(offline(&[&file("in"), "--head", &old, "--actor", &actor]), 13);
+    assert_eq!(offline(&[&file("in"), "--head", &new, "--actor", &"00".repeat(32)]), 13);
+    place.ok(&["audit", "verify", "--signed-head", &old]);
+    place.fails(&["audit", "prove", "--entry", "77"], 2, "none of them");
+    // Another history: noticed, whoever made it.
+    std::fs::write(file("other"), std::fs::read_to_string(&old).unwrap().replacen("\n3\n", "\n4\n", 1)).unwrap();
+    place.fails(&["audit", "verify", "--signed-head", &file("other")], 13, "whose head was signed");
+}
+
+#[test]
+fn every_read_is_on_record_and_may_be_refused_where_it_cannot_be() {
+    let clay = std::sync::Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 2);
+    let mut tenant = fixture.tenant();
+    back_up_bytes(&mut tenant, "s", b"one").unwrap();
+    let id = tenant.state.live()[0].snapshot.id;
+    assert_eq!(tenant.record_access("restore", Some(id), "latest", "drill").unwrap(), None);
+    let entry = tenant.entry(tenant.state.head.number).unwrap().unwrap();
+    let access: Access = strongroom::format::decode(&entry.body.0).unwrap();
+    assert_eq!((access.action.as_str(), access.snapshot, entry.claims.why.as_str()), ("restore", Some(id), "drill"));
+    // A mirror that takes no writes.
+    let mirror = || -> Repository {
+        let faulty = Faulty::new(clay.clone(), |_, verb, _| (verb == Verb::Put).then_some(Fault::Full));
+        fixture.repository_on(std::sync::Arc::new(faulty)).unwrap()
+    };
+    let warning = mirror().tenant("t").unwrap().record_access("restore", Some(id), "latest", "").unwrap();
+    assert!(warning.unwrap().contains("not on record"));
+    let policy = strongroom::format::entry::Policy { log_required: true, ..tenant.state.policy.clone() };
+    let body = strongroom::format::encode(&policy);
+    let empty = strongroom::format::entry::Annex::empty;
+    tenant.append("policy", |_, _| Ok((EntryKind::Policy, body.clone(), empty()))).unwrap();
+    let refused = mirror().tenant("t").unwrap().record_access("restore", Some(id), "latest", "").unwrap_err();
+    assert!(refused.kind == Kind::NotWritable && refused.message.contains("policy"), "{refused}");
+}
+
+#[test]
+fn commands_that_read_are_on_record() {
+    let place = Place::new();
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    std::fs::write(file("data"), "x").unwrap();
+    place.ok(&["backup", "--source", "s", &file("data")]);
+    place.ok(&["restore", "latest", "--target", &file("out"), "--reason", "drill"]);
+    place.ok(&["restore", "latest", "--target", &file("out"), "--dry-run"]);
+    place.ok(&["cat", &format!("latest:{}", file("data"))]);
+    place.ok(&["tenant", "export", "t", &file("export.tar")]);
+    let shown = place.json(&["audit", "show"]);
+    let reads: Vec<_> = shown["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["kind"] == "ACCESS")
+        .map(|entry| (entry["what"]["action"].as_str().unwrap(), entry["why"].as_str().unwrap(), entry["from"] != ""))
+        .collect();
+    assert_eq!(reads, [("restore", "drill", true), ("cat", "cat", true), ("export", "export", true)]);
+    place.ok(&["policy", "set", "--access-log", "required"]);
+    assert_eq!(place.json(&["policy", "show"])["access_log"], "required");
+    place.ok(&["policy", "set", "--destroy-after", "2h"]);
+    place.fails(&["policy", "set", "--destroy-after", "1h"], 1, "only grows");
+    place.fails(&["tenant", "destroy", "request", "t", "--reason", "r", "--after", "1h"], 1, "7200 s");
+}
+
+#[test]
+fn usage_is_what_the_ledger_and_the_store_say() {
+    let clay = std::sync::Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 3);
+    let mut tenant = fixture.tenant();
+    let mut random = Random(1);
+    for _ in 0..3 {
+        back_up_bytes(&mut tenant, "s", &random.bytes(1_000_000)).unwrap();
+    }
+    let newest = tenant.written_ns(tenant.state.head.number).unwrap();
+    let packs = || -> u64 {
+        let is_pack = |name: &&String| name.contains("/data/") || name.contains("/meta/");
+        let map = clay.0.lock().unwrap();
+        map.keys().filter(is_pack).map(|name| map[name].len() as u64).sum()
+    };
+    // 14 November 2023 to 15 January 2024, and nothing more.
+    let end_ns = 1_705_276_800_000_000_000;
+    let months = usage(&tenant, end_ns).unwrap();
+    assert_eq!(months.iter().map(|month| month.month.as_str()).collect::<Vec<_>>(), ["2023-11", "2023-12", "2024-01"]);
+    assert_eq!(months.iter().map(|month| month.backups).collect::<Vec<_>>(), [3, 0, 0]);
+    assert!(months.iter().all(|month| month.stored_bytes == packs() && packs() == tenant.state.stored_bytes));
+    assert_eq!((months[0].added_bytes, months[1].added_bytes), (packs(), 0));
+    // December has 744 hours.
+    assert_eq!(months[1].byte_hours, u128::from(packs()) * 744);
+    assert_eq!((months[1].average_bytes, months[2].average_bytes), (packs(), packs()));
+    // What is forgotten and pruned is not billed any more.
+    let all: Vec<_> = tenant.state.live().iter().map(|state| state.snapshot.id).collect();
+    let retire = strongroom::format::entry::Snapshots {
+        snapshots: all[..2].to_vec(),
+        reason: String::new(),
+        unknown: Default::default(),
+    };
+    let body = strongroom::format::encode(&retire);
+    let empty = strongroom::format::entry::Annex::empty;
+    tenant.append("forget", |_, _| Ok((EntryKind::Retire, body.clone(), empty()))).unwrap();
+    let options = strongroom::operation::prune::Options {
+        max_unused: strongroom::operation::prune::Unused::Bytes(0),
+        max_repack_bytes: u64::MAX,
+        grace_ns: 0,
+        dry_run: false,
+        forgotten: Vec::new(),
+    };
+    strongroom::operation::prune::prune(&mut tenant, &options, &strongroom::operation::Unwatched).unwrap();
+    let months = usage(&tenant, newest + 3_600_000_000_000).unwrap();
+    let [month] = &months[..] else { panic!("{months:?}") };
+    assert_eq!((month.stored_bytes, tenant.state.stored_bytes), (packs(), packs()));
+    assert!(month.deleted_bytes > 1_900_000 && month.added_bytes - month.deleted_bytes == packs(), "{month:?}");
+}
+
+#[test]
+fn a_hard_quota_stops_a_backup_before_the_pack_that_would_exceed_it() {
+    let clay = std::sync::Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 4);
+    let mut tenant = fixture.tenant();
+    let mut random = Random(2);
+    let first = random.bytes(3_000_000);
+    back_up_bytes(&mut tenant, "s", &first).unwrap();
+    let set = |tenant: &mut strongroom::repository::Tenant, quota: strongroom::format::entry::Quota| {
+        let body = strongroom::format::encode(&quota);
+        let empty = strongroom::format::entry::Annex::empty;
+        tenant.append("quota", |_, _| Ok((EntryKind::Quota, body.clone(), empty()))).unwrap();
+    };
+    let none = strongroom::format::entry::Quota::default;
+    let limit = 50_000_000;
+    set(&mut tenant, strongroom::format::entry::Quota { stored_hard: Some(limit), ..none() });
+    let refused = back_up_bytes(&mut tenant, "s", &random.bytes(90_000_000)).unwrap_err();
+    assert!(refused.kind == Kind::Refused && refused.message.contains("quota"), "{refused}");
+    // In the middle: some packs were uploaded, none beyond the limit; the session is over.
+    let is_pack = |name: &&String| name.contains("/data/") || name.contains("/meta/");
+    let stored: usize = {
+        let map = clay.0.lock().unwrap();
+        map.keys().filter(is_pack).map(|name| map[name].len()).sum()
+    };
+    assert!((20_000_000..=limit as usize).contains(&stored), "{stored}");
+    let mut fresh = fixture.tenant();
+    assert!(fresh.state.sessions.is_empty());
+    assert_eq!(read_bytes(&fresh, "latest").unwrap(), first);
+    let check = |tenant: &mut strongroom::repository::Tenant| {
+        let report = strongroom::operation::check::check(tenant, Some(100), &strongroom::operation::Unwatched);
+        assert_eq!(report.unwrap().problems, []);
+    };
+    check(&mut fresh);
+    // A client that does not care is void for everyone.
+    fresh.state.quota = None;
+    assert!(back_up_bytes(&mut fresh, "s", &random.bytes(90_000_000)).is_ok());
+    let mut honest = fixture.tenant();
+    assert_eq!(honest.state.live().len(), 1);
+    assert!(honest.state.stored_bytes <= limit);
+    assert!(honest.void.iter().any(|(_, why)| why.contains("quota")), "{:?}", honest.void);
+    check(&mut honest);
+    // Snapshots, days, and warnings.
+    set(&mut honest, strongroom::format::entry::Quota { snapshots_hard: Some(1), ..none() });
+    assert!(back_up_bytes(&mut honest, "s", b"x").unwrap_err().message.contains("snapshots"));
+    set(&mut honest, strongroom::format::entry::Quota { day_hard: Some(4_000_000), ..none() });
+    assert!(back_up_bytes(&mut honest, "s", &random.bytes(3_000_000)).unwrap_err().message.contains("of a day"));
+    set(&mut honest, strongroom::format::entry::Quota { stored_soft: Some(1_000_000), ..none() });
+    let report = back_up_bytes(&mut honest, "s", &random.bytes(1_000_000)).unwrap();
+    assert!(report.warnings.iter().any(|warning| warning.contains("more is stored")), "{:?}", report.warnings);
+}
