@@ -54,7 +54,7 @@ fn stages(c: &mut Criterion) {
     });
     for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
         for segment_bytes in [512 << 10, 1 << 20, 2 << 20] {
-            let sealer = Sealer { suite, owner: ScopeId::default(), epoch: 0, key: Key([3; 32]) };
+            let sealer = Sealer { suite, owner: ScopeId::default(), epoch: 0, key: Key::from(&[3; 32]) };
             let segments: Vec<SegmentBuilder> = data
                 .chunks(segment_bytes)
                 .map(|part| {

@@ -182,7 +182,7 @@ fn nothing_of_a_destroyed_tenant_is_readable() {
     let steward_keys = as_other(&fixture, clay.clone(), &keys[0]).tenant("t").unwrap().keys.clone();
     let content_keys: Vec<[u8; 32]> = [0, 1]
         .iter()
-        .map(|epoch| tenant.keys.key(strongroom::format::sealed::KeyScope::Content, *epoch).unwrap().0)
+        .map(|epoch| tenant.keys.key(strongroom::format::sealed::KeyScope::Content, *epoch).unwrap().bytes().to_owned())
         .collect();
     destroy::request(&mut tenant, 0, 0, "ended").unwrap();
     let owner = tenant.keys.owner;

@@ -275,8 +275,8 @@ fn a_million_seals_have_a_million_nonces_and_keys_are_separate() {
     fixture.repository().rotate(&mut tenant, true, "x").unwrap();
     let scopes = [KeyScope::Ledger, KeyScope::SegmentTable, KeyScope::ChunkTable, KeyScope::Content];
     let mut all: Vec<[u8; 32]> =
-        scopes.iter().flat_map(|scope| [0, 1].map(|epoch| tenant.keys.key(*scope, epoch).unwrap().0)).collect();
-    all.extend([tenant.keys.id.as_ref().unwrap().0, tenant.keys.gear.as_ref().unwrap().0]);
+        scopes.iter().flat_map(|scope| [0, 1].map(|epoch| *tenant.keys.key(*scope, epoch).unwrap().bytes())).collect();
+    all.extend([*tenant.keys.id.as_ref().unwrap().bytes(), *tenant.keys.gear.as_ref().unwrap().bytes()]);
     let count = all.len();
     all.sort_unstable();
     all.dedup();
@@ -299,7 +299,7 @@ impl strongroom::environment::Environment for RealRandomness {
 #[test]
 fn whatever_is_swapped_does_not_open() {
     let mut random = Random(6);
-    let key = |random: &mut Random| Key(random.bytes(32).try_into().unwrap());
+    let key = |random: &mut Random| Key::filled(|key| key.copy_from_slice(&random.bytes(32)));
     for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
         let (own, other) = (key(&mut random), key(&mut random));
         let (mine, theirs) = (ScopeId([1; 16]), ScopeId([2; 16]));
@@ -414,4 +414,70 @@ fn the_process_hides_its_memory() {
         .unwrap();
     let said = String::from_utf8_lossy(&trace.stderr);
     assert!(said.contains("prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE) = 0"), "{said}");
+}
+
+/// Searches this process's memory for bytes that are kept here only with every bit turned.
+fn is_in_memory(turned: &[u8; 32]) -> u32 {
+    use std::os::unix::fs::FileExt;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let memory = std::fs::File::open("/proc/self/mem").unwrap();
+    let mut found = 0;
+    let mut buffer = vec![0u8; 1 << 20];
+    for line in maps.lines().filter(|line| line.contains(" rw-p ") && !line.contains("[vvar]")) {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let (mut at, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        while at < end {
+            let length = (end - at).min(1 << 20) as usize;
+            let Ok(count) = memory.read_at(&mut buffer[..length], at) else { break };
+            for window in buffer[..count].windows(32) {
+                if window[0] == !turned[0] && window.iter().zip(turned).all(|(byte, turned)| *byte == !*turned) {
+                    found += 1;
+                }
+            }
+            // Windows overlap.
+            at += if count as u64 == end - at { count as u64 } else { count as u64 - 31 };
+        }
+    }
+    // The copies that this search made.
+    buffer.fill(0);
+    found
+}
+
+#[test]
+fn keys_that_are_dropped_leave_no_copy_in_memory() {
+    // Alone in its process: other tests must not hold keys, nor reuse freed memory.
+    if std::env::var_os("STRONGROOM_TEST_SCAN").is_none() {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["keys::keys_that_are_dropped_leave_no_copy_in_memory", "--exact", "--nocapture"])
+            .env("STRONGROOM_TEST_SCAN", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success() && said.contains("scanned"), "{said}");
+        return;
+    }
+    let (turned, alive) = open_use_and_drop();
+    assert!(alive.iter().all(|count| *count > 0), "the search finds what is there: {alive:?}");
+    let left: Vec<u32> = turned.iter().map(is_in_memory).collect();
+    println!("scanned: {left:?}");
+    assert!(left.iter().all(|count| *count == 0), "copies are left: {left:?}");
+}
+
+/// Returns the keys with every bit turned, and how often each was in memory while they were in use.
+#[inline(never)]
+fn open_use_and_drop() -> (Vec<[u8; 32]>, Vec<u32>) {
+    let fixture = Fixture::in_memory(8);
+    let mut tenant = fixture.tenant();
+    back_up_bytes(&mut tenant, "s", &Random(1).text(3_000_000)).unwrap();
+    fixture.repository().rotate(&mut tenant, true, "x").unwrap();
+    back_up_bytes(&mut tenant, "s", &Random(2).text(3_000_000)).unwrap();
+    assert_eq!(read_bytes(&tenant, "latest").unwrap().len(), 3_000_000);
+    let scopes = [KeyScope::Ledger, KeyScope::SegmentTable, KeyScope::ChunkTable, KeyScope::Content];
+    let all = scopes.iter().flat_map(|scope| [(*scope, 0), (*scope, 1)]);
+    let turned: Vec<[u8; 32]> =
+        all.map(|(scope, epoch)| tenant.keys.key(scope, epoch).unwrap().bytes().map(|byte| !byte)).collect();
+    let alive = turned.iter().map(is_in_memory).collect();
+    drop(tenant);
+    drop(fixture);
+    (turned, alive)
 }

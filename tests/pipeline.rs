@@ -55,7 +55,7 @@ fn cuts_never_change() {
 /// The bytes of one small thing of each kind, so that a program in another language can be tested piece by piece.
 #[test]
 fn stored_bytes_never_change() {
-    let (key, nonce, owner) = (Key([7; 32]), [9; 24], ScopeId([3; 16]));
+    let (key, nonce, owner) = (Key::from(&[7; 32]), [9; 24], ScopeId([3; 16]));
     let segment = SegmentId { session: 5, ordinal: 6 };
     let hasher = ChunkHasher::new(&[1; 32]);
     let mut built = SegmentBuilder::default();
@@ -87,7 +87,7 @@ fn stored_bytes_never_change() {
     let delta = sealer.seal(SegmentId { session: 5, ordinal: 7 }, &changed, &counted[..256], nonce);
     assert!(delta.is_delta);
     let vectors = [
-        ("commitment of the key 07..", commitment(&key.0).to_vec()),
+        ("commitment of the key 07..", commitment(key.bytes()).to_vec()),
         ("id of the chunk `first chunk`, id key 01..", hasher.id(b"first chunk").0.to_vec()),
         ("digest of that chunk and 4096 zeros", digest.finish().to_vec()),
         ("recipe: 5.6 0+2 211 bytes; 4096 zeros; 5.6 2+1 70 bytes; 4.0 9+300 2457600 bytes", recipe),
@@ -133,14 +133,14 @@ fn xaes_matches_its_specification() {
         (3, &b"c2sp.org/XAES-256-GCM"[..], "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"),
     ] {
         let mut bytes = b"XAES-256-GCM".to_vec();
-        let tag = encrypt(Suite::Xaes256Gcm, &Key([key; 32]), &nonce, data, &mut bytes);
+        let tag = encrypt(Suite::Xaes256Gcm, &Key::from(&[key; 32]), &nonce, data, &mut bytes);
         assert_eq!(hex::encode([&bytes[..], &tag].concat()), expected);
     }
 }
 
 #[test]
 fn what_is_sealed_as_one_thing_never_opens_as_another() {
-    let (key, owner) = (Key([7; 32]), ScopeId([1; 16]));
+    let (key, owner) = (Key::from(&[7; 32]), ScopeId([1; 16]));
     let segment = |ordinal| Some(SegmentId { session: 1, ordinal });
     for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
         let binding = Binding { kind: Kind::Segment, owner, segment: segment(1) };
@@ -166,7 +166,7 @@ fn what_is_sealed_as_one_thing_never_opens_as_another() {
 #[test]
 fn segments_of_every_compressibility_come_back() {
     let hasher = ChunkHasher::new(&[3; 32]);
-    let sealer = Sealer { suite: Suite::Xaes256Gcm, owner: ScopeId([1; 16]), epoch: 0, key: Key([7; 32]) };
+    let sealer = Sealer { suite: Suite::Xaes256Gcm, owner: ScopeId([1; 16]), epoch: 0, key: Key::from(&[7; 32]) };
     let id = SegmentId { session: 5, ordinal: 6 };
     let mut random = Random(3);
     for bytes in [random.bytes(300_000), random.text(300_000), vec![1; 300_000], random.bytes(1)] {

@@ -111,7 +111,7 @@ fn the_store_and_the_cache_show_no_content_and_no_names() {
     assert!(!holds(repo.path(), marker.as_bytes()));
     assert!(!holds(cache.path(), marker.as_bytes()));
     assert!(!holds(repo.path(), &chunk.0), "chunk ids are sealed");
-    assert!(!holds(repo.path(), fixture.tenant().keys.id.as_ref().unwrap().0.as_slice()));
+    assert!(!holds(repo.path(), fixture.tenant().keys.id.as_ref().unwrap().bytes().as_slice()));
 }
 
 #[test]

@@ -1,8 +1,49 @@
 //! Rings and slots: how keys are wrapped. Chapter: `format-spec/keys.md`.
 
-use super::record::{Blob, record};
+use super::record::{Blob, Field, Malformed, Reader, Writer, malformed, record};
 use crate::id::{Nonce, ScopeId};
 use std::collections::BTreeMap;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// A secret key; wiped when dropped, never printed. It stays where it is when it is handed on: what moves
+/// would leave copies behind.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Key(Box<[u8; 32]>);
+
+impl Key {
+    /// Makes a key of what `fill` writes.
+    pub fn filled(fill: impl FnOnce(&mut [u8])) -> Self {
+        let mut key = Self(Box::new([0; 32]));
+        fill(key.0.as_mut_slice());
+        key
+    }
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<&[u8; 32]> for Key {
+    fn from(bytes: &[u8; 32]) -> Self {
+        Self::filled(|key| key.copy_from_slice(bytes))
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+impl Field for Key {
+    fn put(&self, out: &mut Writer) {
+        out.bytes(self.0.as_slice());
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let bytes = from.bytes()?;
+        let bytes: &[u8; 32] = bytes.try_into().map_err(|_| malformed("record", "a key has 32 bytes"))?;
+        Ok(Self::from(bytes))
+    }
+}
 
 /// Which keys a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,20 +87,20 @@ record! {
     /// Keys as a circle gets them: those of all epochs so far.
     RingKeys {
         /// Permanent: defines chunk ids and stream digests. For the circles `tenant` and `indexer`.
-        0 id: Option<[u8; 32]>,
+        0 id: Option<Key>,
         /// Permanent: defines where streams are cut. For the circle `tenant`.
-        1 gear: Option<[u8; 32]>,
+        1 gear: Option<Key>,
         /// The key that wraps the steward's part; for all.
-        2 steward: Option<[u8; 32]>,
+        2 steward: Option<Key>,
         /// The key that wraps the indexer's part; not for stewards.
-        3 indexer: Option<[u8; 32]>,
+        3 indexer: Option<Key>,
         /// Epoch to key.
-        4 ledger: BTreeMap<u32, [u8; 32]>,
-        5 segment_table: BTreeMap<u32, [u8; 32]>,
+        4 ledger: BTreeMap<u32, Key>,
+        5 segment_table: BTreeMap<u32, Key>,
         /// Not for stewards.
-        6 chunk_table: BTreeMap<u32, [u8; 32]>,
+        6 chunk_table: BTreeMap<u32, Key>,
         /// For the circle `tenant`.
-        7 content: BTreeMap<u32, [u8; 32]>,
+        7 content: BTreeMap<u32, Key>,
     }
 
     /// The commitments to the keys of one epoch: what a candidate key is compared with.
@@ -95,7 +136,7 @@ record! {
         2 name: String,
         3 id: Nonce,
         /// The root, or the key of a lesser circle.
-        4 key: [u8; 32],
+        4 key: Key,
     }
 
     /// `keys/identity/..`: a key file that is wrapped by a passphrase, a KMS or a command.

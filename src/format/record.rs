@@ -57,6 +57,10 @@ impl<'a> Reader<'a> {
     fn map(&mut self) -> Result<u64, Malformed> {
         self.0.map().map_err(bad)?.ok_or_else(|| malformed("record", "indefinite length"))
     }
+    /// Reads a byte string where it lies.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        self.0.bytes().map_err(bad)
+    }
     fn array(&mut self) -> Result<u64, Malformed> {
         self.0.array().map_err(bad)?.ok_or_else(|| malformed("record", "indefinite length"))
     }
@@ -92,6 +96,24 @@ pub fn encode<T: Field>(value: &T) -> Vec<u8> {
     let mut out = Writer(Encoder::new(Vec::new()));
     value.put(&mut out);
     out.0.into_writer()
+}
+
+/// Encodes a record that holds secrets: nothing of it stays behind in memory.
+pub fn encode_secret<T: Field>(value: &T) -> zeroize::Zeroizing<Vec<u8>> {
+    // A vector that grows leaves copies; this one has room for the keys of thousands of epochs.
+    let mut out = Writer(Encoder::new(Vec::with_capacity(1 << 20)));
+    value.put(&mut out);
+    zeroize::Zeroizing::new(out.0.into_writer())
+}
+
+/// Decodes a record that holds secrets, and fills `bytes` exactly.
+pub fn decode_secret<T: Field>(bytes: &[u8]) -> Result<T, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let value = T::take(&mut reader)?;
+    if reader.position() != bytes.len() || *encode_secret(&value) != bytes {
+        return Err(malformed("record", "bytes after its end, or not in the deterministic encoding"));
+    }
+    Ok(value)
 }
 
 /// Decodes a record that fills `bytes` exactly and is encoded as this program would encode it.

@@ -63,8 +63,8 @@ pub fn usage(tenant: &Tenant, now_ns: i64) -> Result<Vec<Month>> {
     })?;
     failure.map_or(Ok(()), Err)?;
     for number in [0, tenant.state.head.number].into_iter().chain(changes.iter().map(|change| change.entry)) {
-        if !times.contains_key(&number) {
-            times.insert(number, tenant.written_ns(number)?);
+        if let std::collections::btree_map::Entry::Vacant(unknown) = times.entry(number) {
+            unknown.insert(tenant.written_ns(number)?);
         }
     }
     let began_ns = times.get(&0).copied().unwrap_or(now_ns);

@@ -13,17 +13,9 @@ use aws_lc_rs::{
     cipher::{AES_256, EncryptingKey, UnboundCipherKey},
 };
 use chacha20poly1305::{AeadInPlace, KeyInit, XChaCha20Poly1305};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
-/// A secret key; wiped when dropped, never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Key(pub [u8; 32]);
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(..)")
-    }
-}
+pub use crate::format::key::Key;
 
 /// Why something does not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +65,21 @@ pub fn open(sealed: &[u8], binding: Binding, key_of: impl FnOnce(u32) -> Option<
 
 /// Encrypts in place and returns the tag: the bare AEAD, for test vectors.
 pub fn encrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &mut [u8]) -> [u8; 16] {
+    let tag = encrypt_with_copies(suite, key, nonce, data, in_out);
+    wipe_stack();
+    tag
+}
+
+/// Writes zeros to where the functions that were called before had their variables: ciphers copy keys there.
+#[inline(never)]
+fn wipe_stack() {
+    let mut below = [0u8; 16 << 10];
+    std::hint::black_box(below.as_mut_slice());
+    below.zeroize();
+}
+
+#[inline(never)]
+fn encrypt_with_copies(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &mut [u8]) -> [u8; 16] {
     let mut tag = [0; 16];
     match suite {
         Suite::Xaes256Gcm => {
@@ -83,7 +90,7 @@ pub fn encrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &
         }
         Suite::XChaCha20Poly1305 => {
             #[expect(clippy::expect_used, reason = "fails only for inputs beyond 256 GiB")]
-            let sealed = XChaCha20Poly1305::new(&key.0.into())
+            let sealed = XChaCha20Poly1305::new(key.bytes().into())
                 .encrypt_in_place_detached(nonce.into(), data, in_out)
                 .expect("ChaCha seals");
             tag.copy_from_slice(&sealed);
@@ -93,6 +100,19 @@ pub fn encrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &
 }
 
 fn decrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &mut Vec<u8>) -> Result<usize, OpenError> {
+    let opened = decrypt_with_copies(suite, key, nonce, data, in_out);
+    wipe_stack();
+    opened
+}
+
+#[inline(never)]
+fn decrypt_with_copies(
+    suite: Suite,
+    key: &Key,
+    nonce: &[u8; 24],
+    data: &[u8],
+    in_out: &mut Vec<u8>,
+) -> Result<usize, OpenError> {
     match suite {
         Suite::Xaes256Gcm => {
             let (key, nonce) = xaes(key, nonce);
@@ -100,7 +120,7 @@ fn decrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &mut 
             Ok(plain.len())
         }
         Suite::XChaCha20Poly1305 => {
-            XChaCha20Poly1305::new(&key.0.into())
+            XChaCha20Poly1305::new(key.bytes().into())
                 .decrypt_in_place(nonce.into(), data, in_out)
                 .map_err(|_| OpenError::NotAuthentic)?;
             Ok(in_out.len())
@@ -114,7 +134,8 @@ fn xaes(key: &Key, nonce: &[u8; 24]) -> (LessSafeKey, Nonce) {
     let block = |mut bytes: [u8; 16]| {
         #[expect(clippy::expect_used, reason = "the key has 32 bytes and the input is one block")]
         {
-            let cipher = UnboundCipherKey::new(&AES_256, &key.0).and_then(EncryptingKey::ecb).expect("an AES-256 key");
+            let cipher =
+                UnboundCipherKey::new(&AES_256, key.bytes()).and_then(EncryptingKey::ecb).expect("an AES-256 key");
             cipher.encrypt(&mut bytes).expect("one block");
         }
         bytes

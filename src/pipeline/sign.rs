@@ -16,7 +16,7 @@ pub struct Signer {
 impl Signer {
     /// Makes the signer of a seed; any 32 bytes are one.
     pub fn new(seed: &Key) -> Option<Self> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed.0).ok()?;
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.bytes()).ok()?;
         let actor = ActorId(pair.public_key().as_ref().try_into().ok()?);
         Some(Self { pair, actor })
     }

@@ -2,7 +2,7 @@
 //! does both. Passphrases, KMSs and commands wrap key files, which are kept in the repository.
 
 use crate::{
-    environment::{Environment, random},
+    environment::Environment,
     error::{Error, Kind, Result, failed},
     format::{
         Blob, decode, encode,
@@ -115,7 +115,10 @@ pub struct PublicIdentity {
 impl Identity {
     /// Makes a new key file's identity.
     pub fn generate(environment: &dyn Environment) -> Self {
-        Self::KeyFile { age: age::x25519::Identity::generate(), signing_seed: Key(random(environment)) }
+        Self::KeyFile {
+            age: age::x25519::Identity::generate(),
+            signing_seed: Key::filled(|key| environment.fill_random(key)),
+        }
     }
 
     /// Reads an SSH key in OpenSSH's format. `ask` is asked for its passphrase if it has one.
@@ -129,7 +132,7 @@ impl Identity {
         }
         // RSA is left out: no RSA code may touch secrets here (RUSTSEC-2023-0071), and it cannot sign entries.
         let pair = key.key_data().ed25519().ok_or_else(|| bad(&"only keys of the type ed25519 can be used"))?;
-        let signing_seed = Key(pair.private.to_bytes());
+        let signing_seed = Key::from(&*Zeroizing::new(pair.private.to_bytes()));
         let recipient = ssh_recipient(&ssh_key::PublicKey::from(pair.public))?;
         let opened = key.to_openssh(ssh_key::LineEnding::LF).map_err(|error| bad(&error))?;
         let age = age::ssh::Identity::from_buffer(opened.as_bytes(), None).map_err(|error| bad(&error))?;
@@ -146,9 +149,10 @@ impl Identity {
         let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let age = lines().find_map(|line| line.parse().ok());
         let seed = lines().find_map(|line| {
-            let mut seed = Key([0; 32]);
-            hex::decode_to_slice(line.strip_prefix(SIGNING_PREFIX)?.to_lowercase(), &mut seed.0).ok()?;
-            Some(seed)
+            let text = Zeroizing::new(line.strip_prefix(SIGNING_PREFIX)?.to_lowercase());
+            let mut is_hex = false;
+            let seed = Key::filled(|seed| is_hex = hex::decode_to_slice(text.as_bytes(), seed).is_ok());
+            is_hex.then_some(seed)
         });
         match (age, seed) {
             (Some(age), Some(signing_seed)) => Ok(Self::KeyFile { age, signing_seed }),
@@ -165,7 +169,7 @@ impl Identity {
             return Err(failed("only a generated key has a key file"));
         };
         let public = self.public()?;
-        let signing = Zeroizing::new(hex::encode_upper(signing_seed.0));
+        let signing = Zeroizing::new(hex::encode_upper(signing_seed.bytes()));
         Ok(Zeroizing::new(format!(
             "# strongroom key file: keep it secret, and keep a copy where the backups are not\n# public: {}\n{}\n{SIGNING_PREFIX}{}\n",
             public.to_text(),

@@ -4,7 +4,7 @@ use crate::{
     environment::{Environment, random},
     error::{Result, damaged},
     format::{
-        Blob, decode, encode,
+        Blob, decode, decode_secret, encode, encode_secret,
         key::{Circle, Commitments, Ring, RingKeys, Slot},
         names,
         sealed::{KeyScope, Kind, Suite, magic, strip_magic},
@@ -44,7 +44,7 @@ struct OpenRing {
 impl Keys {
     /// Draws all keys of a new owner.
     pub(super) fn generate(owner: ScopeId, environment: &dyn Environment) -> Self {
-        let key = || Key(random(environment));
+        let key = || Key::filled(|key| environment.fill_random(key));
         let ring = OpenRing {
             circle: Circle::Tenant,
             epoch: 0,
@@ -59,7 +59,7 @@ impl Keys {
 
     /// Draws the keys of the next epoch; `new_root`: and what wraps them for each circle.
     pub(super) fn next(&self, new_root: bool, environment: &dyn Environment) -> Result<Self> {
-        let key = || Key(random(environment));
+        let key = || Key::filled(|key| environment.fill_random(key));
         let mut next = self.clone();
         let complete = next.rings.first_mut().filter(|ring| ring.circle == Circle::Tenant);
         let ring = complete.ok_or_else(|| self.missing("making new keys"))?;
@@ -120,7 +120,7 @@ impl Keys {
 
     /// Says whether keys of an epoch are here, and are those that the ledger commits to.
     pub(super) fn knows(&self, epoch: u32, committed: &Commitments) -> bool {
-        let of = |ring: &OpenRing| ring.keys.get(&(KeyScope::Ledger, epoch)).map(|key| commitment(&key.0));
+        let of = |ring: &OpenRing| ring.keys.get(&(KeyScope::Ledger, epoch)).map(|key| commitment(key.bytes()));
         self.rings.iter().any(|ring| of(ring) == Some(committed.ledger))
     }
 
@@ -146,10 +146,10 @@ impl Keys {
 
     /// Fills in the commitments of the one ring from its keys.
     fn commit_to(&mut self) {
-        let permanent = [&self.id, &self.gear].map(|key| key.as_ref().map_or([0; 32], |key| commitment(&key.0)));
+        let permanent = [&self.id, &self.gear].map(|key| key.as_ref().map_or([0; 32], |key| commitment(key.bytes())));
         if let Some(ring) = self.rings.first_mut() {
-            let of = |scope| ring.keys.get(&(scope, ring.epoch)).map_or([0; 32], |key| commitment(&key.0));
-            let wrapping = |circle| ring.wrapping.get(&circle).map_or([0; 32], |key| commitment(&key.0));
+            let of = |scope| ring.keys.get(&(scope, ring.epoch)).map_or([0; 32], |key| commitment(key.bytes()));
+            let wrapping = |circle| ring.wrapping.get(&circle).map_or([0; 32], |key| commitment(key.bytes()));
             ring.commitments = Commitments {
                 root: wrapping(Circle::Tenant),
                 id: permanent[0],
@@ -171,14 +171,14 @@ impl Keys {
         let ring = complete.ok_or_else(|| self.missing("wrapping keys"))?;
         let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
         let wrapped = |circle: Circle| {
-            let of = |scope, least: Circle| -> BTreeMap<u32, [u8; 32]> {
+            let of = |scope, least: Circle| -> BTreeMap<u32, Key> {
                 let matching = ring.keys.iter().filter(|((found, _), _)| circle >= least && *found == scope);
-                matching.map(|((_, epoch), key)| (*epoch, key.0)).collect()
+                matching.map(|((_, epoch), key)| (*epoch, key.clone())).collect()
             };
-            let wrapping = |of: Circle| ring.wrapping.get(&of).filter(|_| circle >= of).map(|key| key.0);
+            let wrapping = |of: Circle| ring.wrapping.get(&of).filter(|_| circle >= of).cloned();
             let keys = RingKeys {
-                id: self.id.as_ref().filter(|_| circle >= Circle::Indexer).map(|key| key.0),
-                gear: self.gear.as_ref().filter(|_| circle == Circle::Tenant).map(|key| key.0),
+                id: self.id.as_ref().filter(|_| circle >= Circle::Indexer).cloned(),
+                gear: self.gear.as_ref().filter(|_| circle == Circle::Tenant).cloned(),
                 steward: wrapping(Circle::Steward),
                 indexer: wrapping(Circle::Indexer),
                 ledger: of(KeyScope::Ledger, Circle::Steward),
@@ -187,7 +187,7 @@ impl Keys {
                 content: of(KeyScope::Content, Circle::Tenant),
                 unknown: Default::default(),
             };
-            let plain = zeroize::Zeroizing::new(encode(&keys));
+            let plain = encode_secret(&keys);
             let key = ring.wrapping.get(&circle).ok_or_else(|| self.missing("wrapping keys"))?;
             Ok::<_, crate::error::Error>(Blob(seal(suite, key, ring.epoch, random(environment), binding, &plain)))
         };
@@ -232,15 +232,15 @@ impl Keys {
             Circle::Indexer => (&ring.indexer, ring.commitments.indexer),
             Circle::Steward => (&ring.steward, ring.commitments.steward),
         };
-        if commitment(&slot.key) != expected {
+        if commitment(slot.key.bytes()) != expected {
             return Ok(false);
         }
         let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
         let plain =
-            zeroize::Zeroizing::new(open(&sealed.0, binding, |_| Some(Key(slot.key))).map_err(|error| bad(&error))?);
-        let found: RingKeys = decode(&plain).map_err(|error| bad(&error))?;
-        let of = |scope, keys: &BTreeMap<u32, [u8; 32]>| -> Vec<_> {
-            keys.iter().map(|(epoch, key)| ((scope, *epoch), Key(*key))).collect()
+            zeroize::Zeroizing::new(open(&sealed.0, binding, |_| Some(slot.key.clone())).map_err(|error| bad(&error))?);
+        let found: RingKeys = decode_secret(&plain).map_err(|error| bad(&error))?;
+        let of = |scope, keys: &BTreeMap<u32, Key>| -> Vec<_> {
+            keys.iter().map(|(epoch, key)| ((scope, *epoch), key.clone())).collect()
         };
         let keys = [
             of(KeyScope::Ledger, &found.ledger),
@@ -248,15 +248,14 @@ impl Keys {
             of(KeyScope::ChunkTable, &found.chunk_table),
             of(KeyScope::Content, &found.content),
         ];
-        let mut wrapping = BTreeMap::from([(circle, Key(slot.key))]);
-        wrapping.extend(found.indexer.map(|key| (Circle::Indexer, Key(key))));
-        wrapping.extend(found.steward.map(|key| (Circle::Steward, Key(key))));
+        let mut wrapping = BTreeMap::from([(circle, slot.key.clone())]);
+        wrapping.extend(found.indexer.map(|key| (Circle::Indexer, key)));
+        wrapping.extend(found.steward.map(|key| (Circle::Steward, key)));
         let commitments = Commitments { unknown: Default::default(), ..ring.commitments };
         let opened =
             OpenRing { circle, epoch: ring.epoch, commitments, wrapping, keys: keys.into_iter().flatten().collect() };
         // Each key that is there is the one that was committed to.
-        let mut ours =
-            Self { rings: vec![opened], id: found.id.map(Key), gear: found.gear.map(Key), ..Self::none(self.owner) };
+        let mut ours = Self { rings: vec![opened], id: found.id, gear: found.gear, ..Self::none(self.owner) };
         let said = ours.commitments();
         ours.commit_to();
         let real = ours.commitments();
@@ -305,7 +304,7 @@ impl Keys {
     /// Makes the plain form of a slot of a circle.
     pub(super) fn slot(&self, circle: Circle, name: &str, environment: &dyn Environment) -> Result<Slot> {
         let key = self.rings.first().and_then(|ring| ring.wrapping.get(&circle));
-        let key = key.ok_or_else(|| self.missing("handing out keys"))?.0;
+        let key = key.ok_or_else(|| self.missing("handing out keys"))?.clone();
         Ok(Slot {
             owner: self.owner,
             circle: circle as u8,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        decode, encode,
+        decode, decode_secret, encode, encode_secret,
         entry::{Annex, EntryKind, Epoch, Grant, Revoke},
         key::{Circle, Slot},
         names,
@@ -39,7 +39,7 @@ pub(super) fn slots(
         }
         // Whoever rotates keys deletes old slots.
         let Some(wrapped) = crate::store::get_if_present(objects, &listed.name)? else { continue };
-        let slot: Option<Slot> = identity.open(&wrapped).and_then(|plain| decode(&plain).ok());
+        let slot: Option<Slot> = identity.open(&wrapped).and_then(|plain| decode_secret(&plain).ok());
         slots.extend(slot.filter(|slot| Some(slot.owner) == owner));
     }
     Ok(slots)
@@ -140,7 +140,7 @@ impl Repository {
         let slot = keys.slot(circle, name, self.environment.as_ref())?;
         let tag = tag_of(recipient, self.config.repository);
         let object = names::slot(&tag, keys.owner, &keys.commitments(), slot.id);
-        self.put_new(&object, wrap_to(recipient, &zeroize::Zeroizing::new(encode(&slot)))?)?;
+        self.put_new(&object, wrap_to(recipient, &encode_secret(&slot))?)?;
         Ok(object)
     }
 

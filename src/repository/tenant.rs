@@ -616,7 +616,7 @@ impl Tenant {
 
     /// Returns what names chunks, if this circle has the id key.
     pub fn hasher(&self) -> Result<ChunkHasher> {
-        Ok(ChunkHasher::new(&self.keys.id.as_ref().ok_or_else(|| self.keys.missing("reading content"))?.0))
+        Ok(ChunkHasher::new(self.keys.id.as_ref().ok_or_else(|| self.keys.missing("reading content"))?.bytes()))
     }
 
     /// Returns what reads segments.

@@ -182,8 +182,8 @@ impl<'a> Session<'a> {
             hasher,
             // Catalogues and recipes change in few places: small chunks keep what did not.
             chunkers: [
-                Arc::new(Chunker::new(&gear.0, chunk_size)),
-                Arc::new(Chunker::new(&gear.0, ChunkSize::Average(4 << 10))),
+                Arc::new(Chunker::new(gear.bytes(), chunk_size)),
+                Arc::new(Chunker::new(gear.bytes(), ChunkSize::Average(4 << 10))),
             ],
             lanes: [LaneState::new(PackKind::Data), LaneState::new(PackKind::Meta)],
             deltas: None,
