@@ -29,5 +29,6 @@ mod prune;
 mod retention;
 mod rewrite;
 mod roundtrip;
+mod specification;
 mod store;
 mod tenancy;
