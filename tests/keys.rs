@@ -481,3 +481,61 @@ fn open_use_and_drop() -> (Vec<[u8; 32]>, Vec<u32>) {
     drop(fixture);
     (turned, alive)
 }
+
+/// AWS KMS, as moto serves it: through the SDK, and through a command as the README describes it.
+#[cfg(feature = "aws-kms")]
+#[test]
+fn a_key_of_aws_kms_opens_what_it_wrapped() {
+    let (Some(python), Ok(endpoint)) = (std::env::var_os("STRONGROOM_TEST_PYTHON"), std::env::var("AWS_ENDPOINT_URL"))
+    else {
+        println!("not checked: AWS_ENDPOINT_URL and STRONGROOM_TEST_PYTHON name moto, as .ci/test starts it");
+        return;
+    };
+    let place = Place::new();
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let boto = |code: &str| -> String {
+        let code = format!("import boto3; kms = boto3.client('kms', 'us-east-1')\n{code}");
+        let output = Command::new(&python).args(["-c", &code]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let [key, other] = [(); 2].map(|()| boto("print(kms.create_key()['KeyMetadata']['KeyId'])"));
+    std::fs::write(place.path("data"), "data").unwrap();
+    place.ok(&["backup", "--source", "s", &file("data")]);
+    let run = |args: &[&str]| {
+        let mut command = place.command(args);
+        command.env_remove("STRONGROOM_KEY_FILE").env("AWS_ENDPOINT_URL", &endpoint);
+        command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "us-east-1");
+        command.output().unwrap()
+    };
+    let added = run(&["--key-file", &file("key"), "key", "add", "--name", "kms", "--by-kms", &key]);
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    place.ok(&["key", "rotate", "--new-root"]);
+    let read = run(&["--key-kms", &key, "cat", &format!("latest:{}", file("data"))]);
+    assert_eq!(String::from_utf8_lossy(&read.stdout), "data", "{}", String::from_utf8_lossy(&read.stderr));
+    // Another key opens nothing; nor does one that is not there.
+    let refused = run(&["--key-kms", &other, "snapshots"]);
+    assert_eq!(refused.status.code(), Some(11), "{}", String::from_utf8_lossy(&refused.stderr));
+    let nobody = run(&["--key-file", &file("key"), "key", "add", "--name", "x", "--by-kms", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(11), "{}", String::from_utf8_lossy(&nobody.stderr));
+    // The same through a command.
+    let script = "import base64, boto3, json, os, sys
+kms, q = boto3.client('kms', 'us-east-1'), json.load(sys.stdin)
+data, context = base64.b64decode(q['data']), {'strongroom': q['context']}
+text = lambda b: base64.b64encode(b).decode()
+if q['operation'] == 'wrap':
+    a = kms.encrypt(KeyId=os.environ['KEY'], Plaintext=data, EncryptionContext=context)
+    print(json.dumps({'reference': a['KeyId'], 'data': text(a['CiphertextBlob'])}))
+else:
+    a = kms.decrypt(CiphertextBlob=data, EncryptionContext=context)
+    print(json.dumps({'data': text(a['Plaintext'])}))
+";
+    std::fs::write(place.path("kms.py"), script).unwrap();
+    let command = format!("KEY={other} '{}' '{}'", python.to_string_lossy(), file("kms.py"));
+    let added = run(&["--key-file", &file("key"), "key", "add", "--name", "hsm", "--by-command", &command]);
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    assert!(run(&["--key-command", &command, "check", "--read-data"]).status.success());
+    let kinds = place.json(&["key", "list"]);
+    let kinds: Vec<_> = kinds["keys"].as_array().unwrap().iter().map(|key| key["kind"].as_str().unwrap()).collect();
+    assert!(kinds.contains(&"aws-kms") && kinds.contains(&"command"), "{kinds:?}");
+}

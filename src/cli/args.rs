@@ -28,6 +28,9 @@ pub struct Global {
     /// its standard input and output (see the README)
     #[arg(long, global = true, env = "STRONGROOM_KEY_COMMAND", value_name = "COMMAND")]
     pub key_command: Option<String>,
+    /// The AWS KMS key that unwraps a key file that is kept in the repository: its id, ARN or alias
+    #[arg(long, global = true, env = "STRONGROOM_KEY_KMS", value_name = "KEY")]
+    pub key_kms: Option<String>,
     /// Where this machine keeps its indexes; can be deleted at any time
     #[arg(long, global = true, env = "STRONGROOM_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
@@ -283,6 +286,9 @@ pub struct NewKey {
     /// A command, as in --key-command
     #[arg(long, value_name = "COMMAND")]
     pub by_command: Option<String>,
+    /// A key of AWS KMS, as in --key-kms
+    #[arg(long, value_name = "KEY")]
+    pub by_kms: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,6 +4,8 @@
 mod args;
 mod commands;
 mod key_command;
+#[cfg(feature = "aws-kms")]
+mod kms;
 mod output;
 mod ready;
 mod recovery;

@@ -10,7 +10,7 @@ use crate::{
     environment::SharedEnvironment,
     error::{Error, Kind, Result},
     pipeline::chunk::ChunkSize,
-    repository::{Credential, Identity, Passphrase, Repository, Tenant},
+    repository::{Credential, Identity, Passphrase, Repository, Tenant, Wrapper},
     store::{Limited, Place, Retried, SharedObjects, is_local, open},
 };
 use serde::Deserialize;
@@ -24,6 +24,7 @@ struct Profile {
     key_file: Option<PathBuf>,
     passphrase_file: Option<PathBuf>,
     key_command: Option<String>,
+    key_kms: Option<String>,
     cache_dir: Option<PathBuf>,
     tenant: Option<String>,
     progress: Option<String>,
@@ -44,11 +45,12 @@ pub fn with_profile(mut global: Global) -> Result<Global> {
         toml::from_str(&text).map_err(|error| usage(format!("profile {}: {}", path.display(), error.message())))?;
     global.repo = global.repo.or(profile.repo);
     // What the command line says beats another way in the profile.
-    if global.passphrase_file.is_none() && global.key_command.is_none() {
+    if global.passphrase_file.is_none() && global.key_command.is_none() && global.key_kms.is_none() {
         global.key_file = global.key_file.or(profile.key_file);
     }
     if global.key_file.is_none() && global.passphrase_file.is_none() {
         global.key_command = global.key_command.or(profile.key_command);
+        global.key_kms = global.key_kms.or(profile.key_kms);
     }
     global.passphrase_file = global.passphrase_file.or(profile.passphrase_file);
     global.cache_dir = global.cache_dir.or(profile.cache_dir);
@@ -67,10 +69,25 @@ fn read(path: &PathBuf) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| Error::new(Kind::NoKey, format!("{}", path.display())).because(error))
 }
 
+/// Makes what wraps with a key of AWS KMS.
+#[cfg(feature = "aws-kms")]
+pub fn aws_kms(key: &str) -> Result<Box<dyn Wrapper>> {
+    Ok(Box::new(super::kms::AwsKms(key.to_owned())))
+}
+#[cfg(not(feature = "aws-kms"))]
+pub fn aws_kms(_: &str) -> Result<Box<dyn Wrapper>> {
+    Err(usage(
+        "this strongroom was built without AWS KMS: `cargo build --release --features aws-kms`, or use --key-command",
+    ))
+}
+
 /// Finds who is asking.
 fn credential(global: &Global) -> Result<Credential> {
     if let Some(command) = &global.key_command {
         return Ok(Credential::Wrapper(Box::new(KeyCommand(command.clone()))));
+    }
+    if let Some(key) = &global.key_kms {
+        return Ok(Credential::Wrapper(aws_kms(key)?));
     }
     if let Some(path) = &global.key_file {
         let text = zeroize::Zeroizing::new(read(path)?);

@@ -146,10 +146,11 @@ fn add(global: &Global, name: String, role: &str, how: NewKey) -> Result<()> {
     let role = Role::parse(role, None)?;
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
-    let wrapper: Option<Box<dyn Wrapper>> = match (&how.new_passphrase_file, how.by_command) {
-        (Some(file), _) => Some(Box::new(Passphrase(ready::passphrase_in(file)?))),
-        (None, Some(command)) => Some(Box::new(key_command::KeyCommand(command))),
-        (None, None) => None,
+    let wrapper: Option<Box<dyn Wrapper>> = match (&how.new_passphrase_file, how.by_command, how.by_kms) {
+        (Some(file), ..) => Some(Box::new(Passphrase(ready::passphrase_in(file)?))),
+        (None, Some(command), _) => Some(Box::new(key_command::KeyCommand(command))),
+        (None, None, Some(key)) => Some(ready::aws_kms(&key)?),
+        (None, None, None) => None,
     };
     let public = match (wrapper, &how.to) {
         (Some(wrapper), _) => repository.keep_wrapped(wrapper.as_ref())?,
