@@ -24,7 +24,7 @@ fn condemned(clay: &Arc<Clay>) -> Fixture {
     let mut tenant = fixture.tenant();
     back_up_bytes(&mut tenant, "s", &Random(1).text(3_000_000)).unwrap();
     tenant.write_checkpoint().unwrap();
-    destroy::request(&mut tenant, 0, 0, "the contract ended").unwrap();
+    destroy::request(&mut tenant, None, (0, 0), "the contract ended").unwrap();
     fixture
 }
 
@@ -49,15 +49,17 @@ fn destruction_waits_for_holds_time_and_approval_and_can_be_withdrawn() {
         assert_eq!(read_bytes(&fixture.tenant(), "latest").unwrap(), b"data");
     };
     refused("nobody asked");
-    destroy::request(&mut tenant, 0, 0, "mistake").unwrap();
-    destroy::answer(&mut tenant, EntryKind::Withdraw, "").unwrap();
+    destroy::request(&mut tenant, None, (0, 0), "mistake").unwrap();
+    destroy::answer(&mut tenant, None, EntryKind::Withdraw, "").unwrap();
     refused("nobody asked");
     // The store's clock goes a second with each entry.
-    destroy::request(&mut tenant, 20_000_000_000, 1, "ended").unwrap();
+    destroy::request(&mut tenant, None, (20_000_000_000, 1), "ended").unwrap();
     refused("1 more must approve");
-    assert!(destroy::answer(&mut tenant, EntryKind::Approve, "").unwrap_err().message.contains("nobody approves"));
+    assert!(
+        destroy::answer(&mut tenant, None, EntryKind::Approve, "").unwrap_err().message.contains("nobody approves")
+    );
     let mut theirs = as_other(&fixture, clay.clone(), &key).tenant("t").unwrap();
-    destroy::answer(&mut theirs, EntryKind::Approve, "").unwrap();
+    destroy::answer(&mut theirs, None, EntryKind::Approve, "").unwrap();
     refused("waiting time");
     for _ in 0..20 {
         tenant.record_access("wait", None, "", "").unwrap();
@@ -184,7 +186,7 @@ fn nothing_of_a_destroyed_tenant_is_readable() {
         .iter()
         .map(|epoch| tenant.keys.key(strongroom::format::sealed::KeyScope::Content, *epoch).unwrap().bytes().to_owned())
         .collect();
-    destroy::request(&mut tenant, 0, 0, "ended").unwrap();
+    destroy::request(&mut tenant, None, (0, 0), "ended").unwrap();
     let owner = tenant.keys.owner;
     drop(tenant);
     // What a bucket with versions keeps: all but what lies below `keys/`, which must have none.
@@ -324,4 +326,192 @@ fn a_tenant_moves_with_its_history_and_without_any_content_key() {
             assert!(repository.unwrap().own_ledger().unwrap().state.tenants.is_empty());
         }
     }
+}
+
+/// A source with keys of its own beside one without.
+fn separated(clay: &Arc<Clay>) -> (Fixture, Vec<u8>) {
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 4);
+    let mut tenant = fixture.tenant();
+    fixture.repository().separate(&mut tenant, "apart").unwrap();
+    let bytes = Random(1).text(3_000_000);
+    back_up_bytes(&mut tenant, "shared", &bytes).unwrap();
+    back_up_bytes(&mut tenant, "apart", &bytes).unwrap();
+    let mut changed = bytes.clone();
+    changed[1_000_000..1_000_100].fill(b'x');
+    back_up_bytes(&mut tenant, "apart", &changed).unwrap();
+    back_up_bytes(&mut tenant, "shared", &changed).unwrap();
+    (fixture, bytes)
+}
+
+/// The numbers of the keys that segments in the bucket are sealed with, as their envelopes show.
+fn key_numbers(tenant: &strongroom::repository::Tenant, objects: &dyn Objects) -> BTreeMap<u32, usize> {
+    use strongroom::ledger::Tables;
+    let (mut found, mut places) = (BTreeMap::new(), Vec::new());
+    tenant
+        .index
+        .each_segment(&mut |_, state| {
+            places.push(state);
+            Ok(true)
+        })
+        .unwrap();
+    for state in places.iter().filter(|state| state.status != strongroom::ledger::SegmentStatus::Dead) {
+        let pack = tenant.index.pack(state.pack).unwrap().unwrap();
+        let name = names::pack(tenant.keys.owner, names::PackKind::from_number(pack.kind), state.pack);
+        let bytes = objects.get(&name, Some(state.offset..state.offset + u64::from(state.length))).unwrap();
+        *found.entry(u32::from_le_bytes(bytes[1..5].try_into().unwrap())).or_default() += 1;
+    }
+    found
+}
+
+#[test]
+fn a_source_with_keys_of_its_own_shares_nothing_and_works_like_others() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, bytes) = separated(&clay);
+    let mut tenant = fixture.tenant();
+    let stats: Vec<_> = tenant.state.live().iter().map(|state| state.snapshot.stats.clone()).collect();
+    assert_eq!((stats[0].new_bytes, stats[1].new_bytes), (3_000_000, 3_000_000), "no dedup between them");
+    assert!(stats[2].new_bytes < 100_000 && stats[3].new_bytes < 100_000 && stats[2].delta_bytes > 0, "{stats:?}");
+    let apart = strongroom::format::key::content_number(1, 1);
+    let found = key_numbers(&tenant, clay.as_ref());
+    assert!(found[&apart] > 2 && found[&1] > 2 && found.len() == 2, "{found:?}");
+    let check = |tenant: &mut strongroom::repository::Tenant| {
+        assert_eq!(check::check(tenant, Some(100), &Unwatched).unwrap().problems, []);
+        for source in ["apart", "shared"] {
+            assert_eq!(read_bytes(tenant, &format!("{source}@latest~1")).unwrap(), bytes, "{source}");
+            assert_ne!(read_bytes(tenant, &format!("{source}@latest")).unwrap(), bytes, "{source}");
+        }
+    };
+    check(&mut fixture.tenant());
+    // With new keys; sealed anew, and compacted, each stays apart.
+    fixture.repository().rotate(&mut tenant, true, "x").unwrap();
+    strongroom::operation::reseal::reseal(&mut tenant, &Unwatched).unwrap();
+    check(&mut fixture.tenant());
+    let found = key_numbers(&tenant, clay.as_ref());
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), [2, strongroom::format::key::content_number(1, 2)]);
+    strongroom::operation::rewrite::compact(&mut tenant, 100, false, &Unwatched).unwrap();
+    check(&mut fixture.tenant());
+    assert_eq!(
+        key_numbers(&tenant, clay.as_ref()).keys().copied().collect::<Vec<_>>(),
+        found.keys().copied().collect::<Vec<_>>()
+    );
+    // One that has snapshots cannot get other keys.
+    let refused = fixture.repository().separate(&mut tenant, "shared").unwrap_err();
+    assert!(refused.kind == Kind::Refused && refused.message.contains("used before"), "{refused}");
+    fixture.repository().separate(&mut tenant, "apart").unwrap();
+    assert_eq!((tenant.state.epoch, tenant.state.source_count), (2, 1), "nothing to do");
+}
+
+#[test]
+fn a_backup_that_began_before_its_source_had_keys_of_its_own_is_void() {
+    use strongroom::{pipeline::chunk::ChunkSize, repository::Session};
+    let fixture = Fixture::in_memory(5);
+    let (mut early, mut other) = (fixture.tenant(), fixture.tenant());
+    let session = Session::begin(&mut early, "backup", ChunkSize::Average(8 << 10), true).unwrap();
+    fixture.repository().separate(&mut other, "apart").unwrap();
+    drop(session);
+    let snapshot = crate::fold::snapshot(7, None);
+    let snapshot = strongroom::format::snapshot::Snapshot { source: "apart".into(), ..snapshot };
+    let session = *early.state.sessions.keys().next().unwrap();
+    let commit = strongroom::format::entry::Commit {
+        session,
+        packs: vec![],
+        snapshot,
+        close: true,
+        unknown: Default::default(),
+    };
+    let body = strongroom::format::encode(&commit);
+    let empty = strongroom::format::entry::Annex::empty;
+    let error = early.append("", |_, _| Ok((EntryKind::Commit, body.clone(), empty()))).unwrap_err();
+    assert!(error.message.contains("began before"), "{error}");
+}
+
+#[test]
+fn a_source_is_destroyed_alone_whatever_breaks_off() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, bytes) = separated(&clay);
+    let mut tenant = fixture.tenant();
+    let refused = destroy::request(&mut tenant, Some("shared"), (0, 0), "x").unwrap_err();
+    assert!(refused.message.contains("no keys of its own"), "{refused}");
+    // What is held elsewhere does not matter; what is held here does.
+    let hold = |source: &str| strongroom::format::entry::Hold {
+        case: "c".into(),
+        reason: "r".into(),
+        snapshots: vec![],
+        source: Some(source.into()),
+        unknown: Default::default(),
+    };
+    let empty = strongroom::format::entry::Annex::empty;
+    let place = |tenant: &mut strongroom::repository::Tenant, source: &str| {
+        let body = strongroom::format::encode(&hold(source));
+        tenant.append("hold", |_, _| Ok((EntryKind::Hold, body.clone(), empty()))).unwrap()
+    };
+    place(&mut tenant, "shared");
+    let number = place(&mut tenant, "apart");
+    assert!(destroy::request(&mut tenant, Some("apart"), (0, 0), "x").unwrap_err().message.contains("held"));
+    let release =
+        strongroom::format::entry::Release { hold: number, reason: String::new(), unknown: Default::default() };
+    let body = strongroom::format::encode(&release);
+    tenant.append("release", |_, _| Ok((EntryKind::Release, body.clone(), empty()))).unwrap();
+    destroy::request(&mut tenant, Some("apart"), (0, 0), "the project ended").unwrap();
+    let apart: Vec<_> = tenant
+        .state
+        .live()
+        .iter()
+        .filter(|state| state.snapshot.source == "apart")
+        .map(|state| state.snapshot.id)
+        .collect();
+    let (before, old_keys) = (clay.copy(), tenant.keys.clone());
+    let run = |objects: SharedObjects| -> strongroom::error::Result<String> {
+        let repository = fixture.repository_on(objects)?;
+        let mut tenant = repository.tenant("t")?;
+        destroy::execute_source(&repository, &mut tenant, "apart", &Unwatched)
+    };
+    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
+    run(recorded.clone()).unwrap();
+    let calls = recorded.calls.lock().unwrap().len() as u64;
+    let mut broke = 0;
+    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full] {
+        for at in 0..calls {
+            let what = format!("{fault:?} at call {at} of {calls}");
+            let clay = before.copy();
+            let faulty: SharedObjects =
+                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
+            broke += u64::from(run(faulty).is_err());
+            let certificate = run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let proved = destroy::verify_certificate(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(proved.statement["source"], "apart", "{what}");
+            let repository = fixture.repository_on(clay.clone()).unwrap();
+            let mut tenant = repository.tenant("t").unwrap();
+            assert_eq!(read_bytes(&tenant, "shared@latest~1").unwrap(), bytes, "{what}");
+            assert!(tenant.state.live().iter().all(|state| state.snapshot.source == "shared"), "{what}");
+            assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, [], "{what}");
+            let numbers = key_numbers(&tenant, clay.as_ref());
+            assert!(numbers.keys().all(|number| strongroom::format::key::source_of_content(*number) == 0), "{what}");
+        }
+    }
+    assert!(broke > calls, "{broke} of {}", calls * 5);
+    // Whoever has the tenant's keys, and the bucket as it was but for what lay below `keys/`, reads nothing of it.
+    run(clay.clone()).unwrap();
+    let mut tenant = fixture.tenant();
+    let mut kept = before.0.lock().unwrap().clone();
+    kept.retain(|name, _| !name.starts_with("keys/"));
+    let attackers = clay.copy();
+    attackers.0.lock().unwrap().extend(kept);
+    for epoch in 0..=tenant.state.epoch {
+        let number = strongroom::format::key::content_number(1, epoch);
+        assert!(tenant.keys.key(strongroom::format::sealed::KeyScope::Content, number).is_none());
+    }
+    let number = strongroom::format::key::content_number(1, 1);
+    assert!(old_keys.key(strongroom::format::sealed::KeyScope::Content, number).is_some(), "there was one");
+    // It does not come back, and its name is not used again.
+    let undelete =
+        strongroom::format::entry::Snapshots { snapshots: apart, reason: String::new(), unknown: Default::default() };
+    let body = strongroom::format::encode(&undelete);
+    assert!(tenant.append("", |_, _| Ok((EntryKind::Undelete, body.clone(), empty()))).is_err());
+    assert!(back_up_bytes(&mut tenant, "apart", b"again").unwrap_err().message.contains("destroyed"));
+    assert!(fixture.repository().separate(&mut tenant, "apart").is_err());
+    fixture.repository().separate(&mut tenant, "later").unwrap();
+    assert_eq!(tenant.state.sources["later"].number, 2, "numbers are not used again");
+    back_up_bytes(&mut tenant, "later", b"later").unwrap();
+    assert_eq!(read_bytes(&fixture.tenant(), "later@latest").unwrap(), b"later");
 }

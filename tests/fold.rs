@@ -67,6 +67,7 @@ impl Ledger {
             content: key,
             indexer: key,
             steward: key,
+            sources: key,
             unknown: Default::default(),
         };
         let grant = |actor, kinds: &[EntryKind]| Grant {
@@ -378,7 +379,8 @@ fn holds_and_locks_win_over_retirement() {
     assert_eq!(ledger.apply(OWNER, EntryKind::Hold, encode(&hold), &Annex::empty()), Verdict::Valid);
     let retire =
         encode(&Snapshots { snapshots: vec![SnapshotId([5; 16])], reason: String::new(), unknown: Default::default() });
-    let destroy = encode(&Destroy { wait_ns: 0, approvals: 0, reason: String::new(), unknown: Default::default() });
+    let destroy =
+        encode(&Destroy { wait_ns: 0, approvals: 0, reason: String::new(), source: None, unknown: Default::default() });
     assert!(matches!(ledger.apply(OWNER, EntryKind::Retire, retire.clone(), &Annex::empty()), Verdict::Void(_)));
     assert!(matches!(ledger.apply(OWNER, EntryKind::Destroy, destroy, &Annex::empty()), Verdict::Void(_)));
     let release = encode(&Release { hold: 3, reason: String::new(), unknown: Default::default() });

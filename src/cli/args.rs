@@ -80,6 +80,9 @@ pub enum Command {
     /// Tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Sources
+    #[command(subcommand)]
+    Source(SourceCommand),
     /// What a tenant's backups are made like
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -364,6 +367,13 @@ pub enum TenantCommand {
 }
 
 #[derive(Subcommand)]
+pub enum SourceCommand {
+    /// Destroy all keys and data of a source that has keys of its own, for ever, and certify it
+    #[command(subcommand)]
+    Destroy(DestroyCommand),
+}
+
+#[derive(Subcommand)]
 pub enum DestroyCommand {
     /// Ask for it: nothing is destroyed yet
     Request {
@@ -448,6 +458,11 @@ pub enum DeltaArg {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyScopeArg {
+    Source,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccessLogArg {
     Required,
     BestEffort,
@@ -471,6 +486,10 @@ pub enum PolicyCommand {
         /// What new data is compared with, as in `backup --delta`
         #[arg(long, value_enum)]
         delta: Option<DeltaArg>,
+        /// Give the source keys of its own, before its first backup: it shares no data with others, and can be
+        /// destroyed alone
+        #[arg(long, value_enum, requires = "source")]
+        key_scope: Option<KeyScopeArg>,
         /// Whether data may be read where that cannot be put on record, as on a read-only mirror
         #[arg(long, value_enum, conflicts_with_all = ["source", "default"])]
         access_log: Option<AccessLogArg>,

@@ -110,6 +110,19 @@ record! {
         21 tree: Vec<Hash>,
         /// Entry number to what was asked for.
         22 destructions: BTreeMap<u64, Destruction>,
+        /// Sources with keys of their own.
+        23 sources: BTreeMap<String, SourceState>,
+        /// The highest number that a source was given.
+        24 source_count: u32,
+        /// Sources whose keys were destroyed, and the SHRED of each.
+        25 destroyed_sources: BTreeMap<String, u64>,
+    }
+
+    /// A source with keys of its own.
+    SourceState {
+        0 number: u32,
+        /// The EPOCH that gave them to it.
+        1 since: u64,
     }
 
     /// A DESTROY that stands.

@@ -299,6 +299,8 @@ record! {
     Epoch {
         0 epoch: u32,
         1 commitments: Commitments,
+        /// Sources with keys of their own, and their numbers.
+        2 sources: BTreeMap<String, u32>,
     }
 
     /// POLICY, and the policy of CREATE.
@@ -387,6 +389,8 @@ record! {
         /// How many other keys must APPROVE.
         1 approvals: u32,
         2 reason: String,
+        /// Only the keys of this source, which has its own.
+        3 source: Option<String>,
     }
 
     /// APPROVE, WITHDRAW, SHRED: about a DESTROY.

@@ -34,6 +34,19 @@ impl std::fmt::Debug for Key {
     }
 }
 
+/// Returns the number of a content key: of a source with keys of its own, or of the tenant's (0), in an epoch.
+pub fn content_number(source: u32, epoch: u32) -> u32 {
+    source << EPOCH_BITS | epoch
+}
+/// Returns the source that a content key is of; 0 is the tenant's.
+pub fn source_of_content(number: u32) -> u32 {
+    number >> EPOCH_BITS
+}
+const EPOCH_BITS: u32 = 20;
+/// The newest epoch, and the highest number of a source, that there can be.
+pub const EPOCH_MAX: u32 = (1 << EPOCH_BITS) - 1;
+pub const SOURCE_MAX: u32 = (1 << (32 - EPOCH_BITS)) - 1;
+
 impl Field for Key {
     fn put(&self, out: &mut Writer) {
         out.bytes(self.0.as_slice());
@@ -99,8 +112,19 @@ record! {
         5 segment_table: BTreeMap<u32, Key>,
         /// Not for stewards.
         6 chunk_table: BTreeMap<u32, Key>,
-        /// For the circle `tenant`.
+        /// For the circle `tenant`. Those of a source with keys of its own have its number in the upper 12 of
+        /// their 32 bits.
         7 content: BTreeMap<u32, Key>,
+        /// Sources with keys of their own. Not for stewards.
+        8 sources: BTreeMap<String, SourceKeys>,
+    }
+
+    /// The permanent keys of a source that has its own.
+    SourceKeys {
+        /// From 1; never used again.
+        0 number: u32,
+        /// Defines its chunk ids.
+        1 id: Key,
     }
 
     /// The commitments to the keys of one epoch: what a candidate key is compared with.
@@ -114,6 +138,8 @@ record! {
         6 content: [u8; 32],
         7 indexer: [u8; 32],
         8 steward: [u8; 32],
+        /// To those of sources with keys of their own; zeros without any.
+        9 sources: [u8; 32],
     }
 
     /// `keys/ring/..`: all keys of an owner up to an epoch, wrapped for each circle.

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     format::{
-        checkpoint::Destruction,
+        checkpoint::{Destruction, SourceState},
         entry::*,
-        key::Circle,
+        key::{Circle, EPOCH_MAX, SOURCE_MAX},
         pack::PackFact,
         record::{Field, decode},
         segment::DEPTH_MAX,
@@ -102,6 +102,9 @@ impl State {
             epoch_seals: 0,
             tree: vec![tree::leaf(proven.hash)],
             destructions: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            source_count: 0,
+            destroyed_sources: BTreeMap::new(),
             unknown: Default::default(),
             create,
         })
@@ -169,7 +172,7 @@ impl State {
             EntryKind::Policy => self.new_policy(body(proven)?),
             EntryKind::Fence => self.fence(body(proven)?),
             EntryKind::Observed => self.observed(tables, entry.number, body(proven)?),
-            EntryKind::Shred => self.shred(entry.number, body(proven)?),
+            EntryKind::Shred => self.shred(tables, entry.number, body(proven)?),
             EntryKind::Generation => self.promote(body(proven)?),
             EntryKind::Access => body::<Access>(proven).map(drop),
             EntryKind::Tenant => self.tenant(body(proven)?),
@@ -370,6 +373,10 @@ impl State {
         let added = self.new_segments(tables, proven, commit.session, &commit.packs)?;
         let id = commit.snapshot.id;
         require(!self.snapshots.contains_key(&id), || format!("snapshot {id} exists"))?;
+        let source = &commit.snapshot.source;
+        require(!self.destroyed_sources.contains_key(source), || format!("source {source} was destroyed"))?;
+        let sealed_apart = self.sources.get(source).is_none_or(|own| own.since < commit.session);
+        require(sealed_apart, || format!("the session began before source {source} had keys of its own"))?;
         self.reach_is_closed(tables, &added, commit.snapshot.parent, proven.annex)?;
         let is_new = proven.entry.kind == EntryKind::Commit as u8;
         self.within_quota(&commit.packs, u64::from(is_new))?;
@@ -457,6 +464,9 @@ impl State {
         for id in &undelete.snapshots {
             let retired = self.snapshots.get(id).is_some_and(|snapshot| !snapshot.is_live());
             require(retired, || format!("snapshot {id} was not retired"))?;
+            let source = self.snapshots.get(id).map(|snapshot| &snapshot.snapshot.source);
+            let is_gone = source.is_some_and(|source| self.destroyed_sources.contains_key(source));
+            require(!is_gone, || format!("the source of snapshot {id} was destroyed"))?;
             for segment in self.reach(*id).iter() {
                 let usable = tables.segment(segment)?.is_some_and(|state| state.status != SegmentStatus::Dead);
                 require(usable, || format!("segment {segment} of snapshot {id} is dead"))?;
@@ -643,14 +653,40 @@ impl State {
         Ok(())
     }
 
-    fn new_epoch(&mut self, number: u64, epoch: Epoch) -> Rule {
+    fn new_epoch(&mut self, entry_number: u64, epoch: Epoch) -> Rule {
         require(Some(epoch.epoch) == self.epoch.checked_add(1), || {
             format!("epoch {} after {}", epoch.epoch, self.epoch)
         })?;
         let permanent = |keys: &crate::format::key::Commitments| (keys.id, keys.gear);
         let same = self.commitments.get(&self.epoch).map(permanent) == Some(permanent(&epoch.commitments));
         require(same, || "the id key and the gear key never change".into())?;
-        (self.epoch, self.epoch_began, self.epoch_seals) = (epoch.epoch, number, 0);
+        require(epoch.epoch <= EPOCH_MAX, || "there are no more epochs".into())?;
+        for source in self.sources.keys() {
+            let stays = epoch.sources.contains_key(source);
+            let destroyed = self.destroyed_sources.contains_key(source);
+            require(stays != destroyed, || format!("source {source} keeps its keys until SHRED, and then loses them"))?;
+        }
+        let (mut sources, mut count) = (BTreeMap::new(), self.source_count);
+        for (source, number) in epoch.sources {
+            let state = match self.sources.get(&source) {
+                Some(own) => {
+                    require(own.number == number, || format!("source {source} has another number"))?;
+                    own.clone()
+                }
+                None => {
+                    let is_new = number > self.source_count && number <= SOURCE_MAX;
+                    require(is_new && number == count + 1, || format!("{number} is no new number of a source"))?;
+                    let is_used = self.snapshots.values().any(|snapshot| snapshot.snapshot.source == source)
+                        || self.destroyed_sources.contains_key(&source);
+                    require(!is_used, || format!("source {source} has snapshots: it cannot get other keys"))?;
+                    count = number;
+                    SourceState { number, since: entry_number, unknown: Default::default() }
+                }
+            };
+            sources.insert(source, state);
+        }
+        (self.sources, self.source_count) = (sources, count);
+        (self.epoch, self.epoch_began, self.epoch_seals) = (epoch.epoch, entry_number, 0);
         self.commitments.insert(epoch.epoch, epoch.commitments);
         Ok(())
     }
@@ -681,7 +717,10 @@ impl State {
     }
 
     fn destroy(&mut self, entry: &Entry, destroy: Destroy) -> Rule {
-        require(!self.has_protected(), || "something is held or locked".into())?;
+        require(!self.protects(destroy.source.as_deref()), || "something is held or locked".into())?;
+        if let Some(source) = &destroy.source {
+            require(self.sources.contains_key(source), || format!("source {source} has no keys of its own"))?;
+        }
         let wait_ns = self.policy.destroy_wait_ns.unwrap_or(0);
         require(destroy.wait_ns >= wait_ns, || format!("the policy wants {} s of waiting", wait_ns / 1_000_000_000))?;
         let approvals = self.policy.destroy_approvals.unwrap_or(0);
@@ -707,7 +746,7 @@ impl State {
         let Some(asked) = self.destructions.get(&destroy) else {
             return Some(format!("entry {destroy} asks for no destruction, or was withdrawn"));
         };
-        if self.has_protected() {
+        if self.protects(asked.destroy.source.as_deref()) {
             return Some("something is held or locked".into());
         }
         let missing = (asked.destroy.approvals as usize).saturating_sub(asked.approved_by.len());
@@ -719,14 +758,23 @@ impl State {
         (!is_over).then(|| "the waiting time is not over".into())
     }
 
-    fn shred(&mut self, number: u64, shred: Request) -> Rule {
-        match self.not_yet(shred.destroy) {
-            Some(why) => Err(void(why)),
-            None => {
-                self.shredded = Some(number);
-                Ok(())
-            }
+    fn shred(&mut self, tables: &mut dyn Tables, number: u64, shred: Request) -> Rule {
+        if let Some(why) = self.not_yet(shred.destroy) {
+            return Err(void(why));
         }
+        let asked = self.destructions.get(&shred.destroy);
+        let Some(source) = asked.and_then(|asked| asked.destroy.source.clone()) else {
+            self.shredded = Some(number);
+            return Ok(());
+        };
+        require(!self.destroyed_sources.contains_key(&source), || format!("source {source} was destroyed before"))?;
+        let its = |snapshot: &&SnapshotState| snapshot.is_live() && snapshot.snapshot.source == source;
+        let live: Vec<_> = self.snapshots.values().filter(its).map(|snapshot| snapshot.snapshot.id).collect();
+        for id in live {
+            self.change_snapshot(tables, id, |snapshot| snapshot.retired_by = Some(number));
+        }
+        self.destroyed_sources.insert(source, number);
+        Ok(())
     }
 
     fn promote(&mut self, generation: Generation) -> Rule {

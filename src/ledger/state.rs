@@ -89,9 +89,12 @@ impl State {
         self.grants.values().any(|grant| grant.operator && grant.circle == Circle::Tenant as u8)
     }
 
-    /// Says whether anything at all is protected.
-    pub fn has_protected(&self) -> bool {
-        !self.holds.is_empty() || self.snapshots.values().any(|snapshot| self.is_protected(snapshot))
+    /// Says whether anything of a source is protected; without one, anything at all.
+    pub fn protects(&self, source: Option<&str>) -> bool {
+        let is_its = |found: &str| source.is_none_or(|source| source == found);
+        let by_hold = self.holds.values().any(|hold| source.is_none() || hold.source.as_deref() == source);
+        by_hold
+            || self.snapshots.values().any(|snapshot| is_its(&snapshot.snapshot.source) && self.is_protected(snapshot))
     }
 }
 

@@ -333,6 +333,7 @@ impl<'a> Begun<'a> {
         }
         let compare = options.compare(tenant, &labels.source);
         let mut session = Session::begin(tenant, "backup", size, options.verify)?;
+        session.of_source(&labels.source)?;
         let mut compared = None;
         if let Some(Plan { rebase, reach, size, saved_bytes }) = earlier.plan {
             compared = (!rebase).then(|| pool.clone());

@@ -1,5 +1,6 @@
-//! The end of a tenant: its keys are destroyed, then everything that they opened, and what was done is
-//! verified and certified. Every step can be repeated: whatever was interrupted goes on.
+//! The end of a tenant, or of a source with keys of its own: the keys are destroyed, then everything that
+//! they opened, and what was done is verified and certified. Every step can be repeated: whatever was
+//! interrupted goes on.
 
 use super::Monitor;
 use crate::{
@@ -8,9 +9,10 @@ use crate::{
         decode, encode,
         entry::{Annex, Destroy, Destroyed, Entry, EntryKind, Request, SIGNATURE_CONTEXT},
         names::{self, PackKind},
+        segment_set::SegmentSet,
     },
-    id::{ActorId, Hash, ScopeId},
-    ledger::{Tables, tree},
+    id::{ActorId, Hash, ScopeId, SegmentId},
+    ledger::{SegmentStatus, Tables, tree},
     pipeline::{
         digest::hash,
         sign::{SIGNATURE, verify},
@@ -20,37 +22,54 @@ use crate::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// What a certificate's signature is over: this, then its statement.
 const CONTEXT: &[u8] = b"strongroom certificate v1";
 
 /// Asks for it. Returns the entry's number.
-pub fn request(tenant: &mut Tenant, wait_ns: i64, approvals: u32, reason: &str) -> Result<u64> {
+pub fn request(
+    tenant: &mut Tenant,
+    source: Option<&str>,
+    (wait_ns, approvals): (i64, u32),
+    reason: &str,
+) -> Result<u64> {
     tenant.sync()?;
-    if tenant.state.has_protected() {
+    if let Some(source) = source.filter(|source| !tenant.state.sources.contains_key(*source)) {
+        return Err(Error::new(
+            Kind::Refused,
+            format!(
+                "source {source} has no keys of its own (`policy set --key-scope source`, before its first backup): its data goes with `forget` and `prune`, without a certificate; nothing was asked for"
+            ),
+        ));
+    }
+    if tenant.state.protects(source) {
         return Err(Error::new(
             Kind::Refused,
             "something is held or locked: `hold list`, `snapshots` show what; nothing was asked for",
         ));
     }
-    let body = encode(&Destroy { wait_ns, approvals, reason: reason.into(), unknown: Default::default() });
+    let (reason_told, source) = (reason.to_owned(), source.map(str::to_owned));
+    let body = encode(&Destroy { wait_ns, approvals, reason: reason_told, source, unknown: Default::default() });
     let number = tenant.append(reason, |_, _| Ok((EntryKind::Destroy, body.clone(), Annex::empty())))?;
     tenant.observe(false)?;
     Ok(number)
 }
 
-/// Returns the newest request that stands.
-pub fn asked(tenant: &Tenant) -> Result<u64> {
+/// Returns the newest request that stands, for a source or for all.
+pub fn asked(tenant: &Tenant, source: Option<&str>) -> Result<u64> {
     let none = || {
         Error::new(Kind::Usage, format!("nobody asked that {} be destroyed (`tenant destroy request`)", tenant.name))
     };
-    tenant.state.destructions.keys().next_back().copied().ok_or_else(none)
+    let mut requests = tenant.state.destructions.iter().rev();
+    let found = requests.find(|(_, asked)| asked.destroy.source.as_deref() == source);
+    found.map(|(number, _)| *number).ok_or_else(none)
 }
 
 /// Approves or withdraws the newest request.
-pub fn answer(tenant: &mut Tenant, kind: EntryKind, reason: &str) -> Result<u64> {
+pub fn answer(tenant: &mut Tenant, source: Option<&str>, kind: EntryKind, reason: &str) -> Result<u64> {
     tenant.sync()?;
-    let destroy = asked(tenant)?;
+    let destroy = asked(tenant, source)?;
     let body = encode(&Request { destroy, reason: reason.into(), unknown: Default::default() });
     tenant.append(reason, |_, _| Ok((kind, body.clone(), Annex::empty())))?;
     Ok(destroy)
@@ -96,29 +115,36 @@ fn text(bytes: &[u8]) -> Result<String> {
     String::from_utf8(bytes.to_vec()).map_err(|_| damaged("a record of a destruction is not a text"))
 }
 
+/// Writes SHRED, if what was asked for may happen now.
+fn shred(tenant: &mut Tenant, source: Option<&str>) -> Result<()> {
+    // An entry of now, and then its time.
+    tenant.observe(true)?;
+    tenant.observe(true)?;
+    let destroy = asked(tenant, source)?;
+    if let Some(why) = tenant.state.not_yet(destroy) {
+        let what = source.unwrap_or(&tenant.name);
+        return Err(Error::new(
+            Kind::Refused,
+            format!("{what} may not be destroyed yet: {why}; nothing was destroyed"),
+        ));
+    }
+    let body = encode(&Request { destroy, reason: String::new(), unknown: Default::default() });
+    tenant.append("destroy", |_, _| Ok((EntryKind::Shred, body.clone(), Annex::empty()))).map(drop)
+}
+
 /// Writes SHRED, and what is to be destroyed, where no key of the tenant is needed to read it.
 fn begin(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<ScopeId> {
     let mut tenant = repository.tenant(name)?;
     let owner = tenant.keys.owner;
     if tenant.state.shredded.is_none() {
-        // An entry of now, and then its time.
-        tenant.observe(true)?;
-        tenant.observe(true)?;
-        let destroy = asked(&tenant)?;
-        if let Some(why) = tenant.state.not_yet(destroy) {
-            return Err(Error::new(
-                Kind::Refused,
-                format!("{name} may not be destroyed yet: {why}; nothing was destroyed"),
-            ));
-        }
-        let body = encode(&Request { destroy, reason: String::new(), unknown: Default::default() });
-        tenant.append("tenant destroy", |_, _| Ok((EntryKind::Shred, body.clone(), Annex::empty())))?;
+        shred(&mut tenant, None)?;
     }
     monitor.phase("inventory", None);
     let (inventory, count, bytes, root) = inventory(repository, &tenant, monitor)?;
+    let shred = tenant.state.shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;
     let statement = order(
         repository,
-        &tenant,
+        (&tenant, shred),
         json!({ "count": count, "bytes": bytes, "merkle_root": root.to_string(), "inventory": format!("{}/inventory", folder(owner)), "inventory_hash": hash(inventory.as_bytes()).to_string() }),
     )?;
     put(repository, &format!("{}/inventory", folder(owner)), inventory)?;
@@ -181,8 +207,7 @@ fn inventory(repository: &Repository, tenant: &Tenant, monitor: &dyn Monitor) ->
 }
 
 /// What is to be destroyed, and the signed entries that allow it.
-fn order(repository: &Repository, tenant: &Tenant, objects: Value) -> Result<Value> {
-    let shred = tenant.state.shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;
+fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Value) -> Result<Value> {
     let (mut destroy, mut proofs) = (None, Vec::new());
     let mut wanted = Vec::new();
     let mut failure = None;
@@ -208,7 +233,11 @@ fn order(repository: &Repository, tenant: &Tenant, objects: Value) -> Result<Val
     Ok(json!({
         "certificate": "strongroom certificate of destruction, version 1",
         "tenant": tenant.name, "tenant_id": tenant.keys.owner.to_string(), "repository_id": repository.config.repository.to_string(),
-        "scope": "all keys of the tenant in every location that this repository knows, and all its objects",
+        "source": asked.destroy.source,
+        "scope": match &asked.destroy.source {
+            None => "all keys of the tenant in every location that this repository knows, and all its objects",
+            Some(_) => "all keys of the source in every location that this repository knows, and all its segments",
+        },
         "reason": asked.destroy.reason, "waited_at_least_seconds": asked.destroy.wait_ns / 1_000_000_000,
         "approvals_needed": asked.destroy.approvals, "destroy_entry": destroy, "shred_entry": shred, "entries": proofs,
         "ledger": { "entries": tenant.state.head.number + 1, "root": tenant.tree_root().to_string() },
@@ -259,24 +288,134 @@ fn finish(repository: &Repository, owner: ScopeId, monitor: &dyn Monitor) -> Res
     if repository.opens(owner) {
         return Err(failed("the keys still open: no certificate was made; repeat the command"));
     }
-    let end_ns = repository.environment.now_ns();
     statement["verification"] = json!({ "listings_empty": true, "keys_open": false, "objects_deleted_in_last_attempt": deleted,
         "how": "the store's listings of the tenant's objects, rings and slots are empty; no key of the tenant can be had with the identity that performed this" });
+    let certificate = certify(repository, &folder(owner), statement)?;
+    forget_name(repository, owner, &certificate)?;
+    Ok(certificate)
+}
+
+/// Signs what was verified, and keeps it.
+fn certify(repository: &Repository, folder: &str, mut statement: Value) -> Result<String> {
+    let end_ns = repository.environment.now_ns();
     statement["completed_ns"] = json!(end_ns);
-    statement["completed"] =
-        json!(jiff::Timestamp::from_nanosecond(i128::from(end_ns)).map(|time| time.to_string()).unwrap_or_default());
+    let completed = jiff::Timestamp::from_nanosecond(i128::from(end_ns));
+    statement["completed"] = json!(completed.map(|time| time.to_string()).unwrap_or_default());
     statement["residuals"] = json!([
         { "what": "versions, replicas and locked copies of objects that the store keeps beyond deletion: ciphertext without keys, unless it also keeps versions of what lay below keys/", "until": Value::Null },
         { "what": "copies of the bucket or of unwrapped keys that somebody made before", "until": Value::Null },
     ]);
     let certificate = signed(repository, &statement)?;
-    let name = format!("{}/certificate", folder(owner));
-    let certificate = match objects.put_if_absent(&name, vec![certificate.clone().into_bytes().into()])? {
-        Put::Created => certificate,
-        Put::Exists => text(&objects.get(&name, None)?)?,
+    let name = format!("{folder}/certificate");
+    match repository.objects.put_if_absent(&name, vec![certificate.clone().into_bytes().into()])? {
+        Put::Created => Ok(certificate),
+        Put::Exists => text(&repository.objects.get(&name, None)?),
+    }
+}
+
+/// Where the records of the destruction of a source lie: its name is not shown.
+fn source_folder(owner: ScopeId, source: &str) -> String {
+    let name = blake3::derive_key("strongroom v1 destroyed source", &[&owner.0, source.as_bytes()].concat());
+    format!("destroyed/{owner}-{}", hex::encode(&name[..8]))
+}
+
+/// Destroys a source with keys of its own, for which that was asked, and returns the certificate.
+pub fn execute_source(
+    repository: &Repository,
+    tenant: &mut Tenant,
+    source: &str,
+    monitor: &dyn Monitor,
+) -> Result<String> {
+    tenant.sync()?;
+    let folder = source_folder(tenant.keys.owner, source);
+    if !tenant.state.destroyed_sources.contains_key(source) {
+        shred(tenant, Some(source))?;
+    } else if let Some(done) = get_if_present(repository.objects.as_ref(), &format!("{folder}/certificate"))? {
+        return text(&done);
+    }
+    let shredded = tenant.state.destroyed_sources.get(source).copied();
+    let shredded = shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;
+    monitor.phase("inventory", None);
+    let order_name = format!("{folder}/order");
+    let statement = match get_if_present(repository.objects.as_ref(), &order_name)? {
+        Some(order) => statement_of(&text(&order)?)?,
+        None => {
+            let (inventory, count, bytes, root) = segments_of(tenant, source)?;
+            let objects = json!({ "count": count, "bytes": bytes, "merkle_root": root.to_string(), "inventory": format!("{folder}/inventory"), "inventory_hash": hash(inventory.as_bytes()).to_string() });
+            let statement = order(repository, (tenant, shredded), objects)?;
+            put(repository, &format!("{folder}/inventory"), inventory)?;
+            put(repository, &order_name, signed(repository, &statement)?)?;
+            statement
+        }
     };
-    forget_name(repository, owner, &certificate)?;
-    Ok(certificate)
+    monitor.phase("destroy", statement["objects"]["bytes"].as_u64());
+    repository.drop_source(tenant, source)?;
+    // The ciphertext goes like other garbage, with all packs in which any of it is.
+    let options = super::prune::Options {
+        max_unused: super::prune::Unused::Bytes(0),
+        max_repack_bytes: u64::MAX,
+        grace_ns: DAY_NS,
+        dry_run: false,
+        forgotten: Vec::new(),
+    };
+    super::prune::prune(tenant, &options, monitor)?;
+    verify_source(repository, tenant, source, &text(&repository.objects.get(&format!("{folder}/inventory"), None)?)?)?;
+    let mut statement = statement;
+    statement["verification"] = json!({ "listings_empty": true, "keys_open": false,
+        "how": "no segment of the source is in any pack of the ledger, no pack that held one is listed by the store, one ring is listed, and it has no key of the source" });
+    certify(repository, &folder, statement)
+}
+
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// Lists all segments that snapshots of a source ever needed, one a line, and the root of the tree over the lines.
+fn segments_of(tenant: &Tenant, source: &str) -> Result<(String, u64, u64, Hash)> {
+    let mut reach = SegmentSet::default();
+    let snapshots = tenant.state.snapshots.values().filter(|state| state.snapshot.source == source);
+    snapshots.for_each(|state| reach.0 |= &tenant.state.reach(state.snapshot.id).0);
+    let (mut lines, mut parts, mut count, mut total) = (String::new(), Vec::new(), 0, 0);
+    for id in reach.iter() {
+        let Some(state) = tenant.index.segment(id)?.filter(|state| state.status != SegmentStatus::Dead) else {
+            continue;
+        };
+        let line = format!("{id} {} {}\n", state.length, state.pack);
+        tree::push(&mut parts, count, hash(line.as_bytes()));
+        lines += &line;
+        count += 1;
+        total += u64::from(state.length);
+    }
+    Ok((lines, count, total, tree::root(&parts)))
+}
+
+/// Makes sure that nothing of a source is left, by what the ledger and the store say now.
+fn verify_source(repository: &Repository, tenant: &mut Tenant, source: &str, inventory: &str) -> Result<()> {
+    let left = |what: String| Error::new(Kind::Unknown, format!("{what}: no certificate was made; repeat the command"));
+    tenant.sync()?;
+    let owner = tenant.keys.owner;
+    let mut packs = BTreeSet::new();
+    for kind in [PackKind::Data, PackKind::Meta] {
+        packs.extend(repository.objects.list(&names::packs(owner, kind))?.into_iter().map(|listed| listed.name));
+    }
+    for line in inventory.lines() {
+        let bad = || damaged("the inventory of a destruction is not what was written");
+        let (id, rest) = line.split_once(' ').ok_or_else(bad)?;
+        let (session, ordinal) = id.split_once('.').ok_or_else(bad)?;
+        let id =
+            SegmentId { session: session.parse().map_err(|_| bad())?, ordinal: ordinal.parse().map_err(|_| bad())? };
+        if tenant.index.segment(id)?.is_some_and(|state| state.status != SegmentStatus::Dead) {
+            return Err(left(format!("segment {id} is still there, because a backup that began before goes on")));
+        }
+        let pack = rest.split_once(' ').ok_or_else(bad)?.1;
+        if let Some(name) = packs.iter().find(|name| name.ends_with(&format!("/{pack}"))) {
+            return Err(left(format!("{name} is still there")));
+        }
+    }
+    let rings = repository.objects.list(&names::rings(owner))?.len();
+    let fresh = repository.tenant(&owner.to_string())?;
+    if rings != 1 || fresh.keys.source_number(source) != 0 || fresh.state.sources.contains_key(source) {
+        return Err(left("a key of it is still there".into()));
+    }
+    Ok(())
 }
 
 /// Tells the repository's ledger of tenants that were destroyed by people who may not write to it, so that
@@ -364,6 +503,9 @@ pub fn verify_certificate(certificate: &str) -> Result<Proved> {
         match EntryKind::from_number(entry.kind) {
             Some(EntryKind::Destroy) if entry.number == destroy => {
                 let body: Destroy = decode(&entry.body.0).map_err(|_| bad("an entry is not whole"))?;
+                if body.source.as_deref() != statement["source"].as_str() {
+                    return Err(bad("the request is about something else"));
+                }
                 requested = Some((entry.actor, body.approvals));
             }
             Some(EntryKind::Approve) if about() && !approved_by.contains(&entry.actor) => approved_by.push(entry.actor),
@@ -396,6 +538,7 @@ pub fn html(certificate: &str) -> Result<String> {
         ("Tenant", plain(&statement["tenant"])),
         ("Tenant id", plain(&statement["tenant_id"])),
         ("Repository", plain(&statement["repository_id"])),
+        ("Source", if statement["source"].is_null() { "all".into() } else { plain(&statement["source"]) }),
         ("Reason", plain(&statement["reason"])),
         ("Scope", plain(&statement["scope"])),
         ("Standard", plain(&statement["sanitization"]["standard"])),

@@ -114,6 +114,7 @@ fn replace_all(
             return Err(interrupted());
         }
         if rewritten.is_due {
+            session.of_source(&state.snapshot.source)?;
             rewritten.new = match replace(&mut session, pool, &state, content, excluded, reason) {
                 Ok(snapshot) => Some(snapshot.id),
                 Err(error) => {

@@ -2,24 +2,32 @@
 
 use crate::id::{ChunkId, Hash};
 
-/// Names chunks of one tenant.
+/// Names chunks of one tenant, or of a source with keys of its own, and digests streams.
 #[derive(Clone)]
-pub struct ChunkHasher(blake3::Hasher);
+pub struct ChunkHasher {
+    ids: blake3::Hasher,
+    digests: blake3::Hasher,
+}
 
 impl ChunkHasher {
     pub fn new(id_key: &[u8; 32]) -> Self {
-        Self(blake3::Hasher::new_keyed(id_key))
+        let hasher = blake3::Hasher::new_keyed(id_key);
+        Self { ids: hasher.clone(), digests: hasher }
+    }
+    /// Names chunks with another key; streams are digested as before.
+    pub fn with_ids(&self, id_key: &[u8; 32]) -> Self {
+        Self { ids: blake3::Hasher::new_keyed(id_key), digests: self.digests.clone() }
     }
     /// Returns the id of a chunk: the first 16 bytes of its keyed hash.
     pub fn id(&self, chunk: &[u8]) -> ChunkId {
-        let hash = self.0.clone().update(chunk).finalize();
+        let hash = self.ids.clone().update(chunk).finalize();
         let mut id = ChunkId::default();
         id.0.copy_from_slice(&hash.as_bytes()[..16]);
         id
     }
     /// Starts the digest of a stream.
     pub fn stream(&self) -> StreamDigest {
-        let mut hasher = self.0.clone();
+        let mut hasher = self.digests.clone();
         hasher.update(b"strongroom stream digest v1");
         StreamDigest { hasher, zeros: 0 }
     }

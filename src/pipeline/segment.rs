@@ -8,7 +8,7 @@ use crate::{
     format::{
         decode, encode,
         record::malformed,
-        sealed::{Kind, Suite},
+        sealed::{Header, Kind, Suite},
         segment::{BASE_RUNS_MAX, BaseRun, ChunkList, Codec, PREFIX_BYTES_MAX, SegmentHead},
     },
     id::{ChunkId, ScopeId, SegmentId},
@@ -199,6 +199,8 @@ fn compress_with(bytes: &[u8], prefix: &[u8], window_log: u32, rate_log: u32) ->
 #[derive(Debug)]
 pub struct OpenSegment {
     pub chunks: ChunkList,
+    /// The number of the key that it was sealed with.
+    pub key_number: u32,
     bytes: Vec<u8>,
     starts: Vec<u32>,
 }
@@ -235,6 +237,7 @@ impl OpenSegment {
 /// A segment after decryption: its head was read, its bytes still need what `bases` names.
 pub struct SealedOff {
     pub head: SegmentHead,
+    key_number: u32,
     payload: Vec<u8>,
     plain_bytes: usize,
 }
@@ -257,7 +260,8 @@ pub fn unseal(
         return Err(malformed("segment", "too many base runs").into());
     }
     let payload = plain.split_off(4 + head_bytes.len());
-    Ok(SealedOff { head, payload, plain_bytes })
+    let (header, _) = Header::read(sealed)?;
+    Ok(SealedOff { head, key_number: header.epoch, payload, plain_bytes })
 }
 
 impl SealedOff {
@@ -281,7 +285,7 @@ impl SealedOff {
             at += length;
             starts.push(at);
         }
-        Ok(OpenSegment { chunks: self.head.chunks, bytes, starts })
+        Ok(OpenSegment { chunks: self.head.chunks, key_number: self.key_number, bytes, starts })
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     error::{Result, damaged},
     format::{
         Blob, decode, decode_secret, encode, encode_secret,
-        key::{Circle, Commitments, Ring, RingKeys, Slot},
+        key::{Circle, Commitments, Ring, RingKeys, Slot, SourceKeys, content_number, source_of_content},
         names,
         sealed::{KeyScope, Kind, Suite, magic, strip_magic},
     },
@@ -39,6 +39,19 @@ struct OpenRing {
     /// What wraps this ring for each circle.
     wrapping: BTreeMap<Circle, Key>,
     keys: BTreeMap<(KeyScope, u32), Key>,
+    /// Sources with keys of their own; their content keys are among the others.
+    sources: BTreeMap<String, SourceKeys>,
+}
+
+/// What the next epoch changes besides its keys.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// What wraps the keys for each circle is new, too.
+    pub new_root: bool,
+    /// A source that gets keys of its own, and its number.
+    pub add_source: Option<(String, u32)>,
+    /// A source whose keys are destroyed.
+    pub drop_source: Option<String>,
 }
 
 impl Keys {
@@ -51,28 +64,58 @@ impl Keys {
             commitments: no_commitments(),
             wrapping: Circle::ALL.into_iter().map(|circle| (circle, key())).collect(),
             keys: SCOPES.into_iter().map(|scope| ((scope, 0), key())).collect(),
+            sources: BTreeMap::new(),
         };
         let mut keys = Self { owner, circle: Circle::Tenant, id: Some(key()), gear: Some(key()), rings: vec![ring] };
         keys.commit_to();
         keys
     }
 
-    /// Draws the keys of the next epoch; `new_root`: and what wraps them for each circle.
-    pub(super) fn next(&self, new_root: bool, environment: &dyn Environment) -> Result<Self> {
+    /// Draws the keys of the next epoch.
+    pub(super) fn next(&self, change: &Change, environment: &dyn Environment) -> Result<Self> {
         let key = || Key::filled(|key| environment.fill_random(key));
         let mut next = self.clone();
         let complete = next.rings.first_mut().filter(|ring| ring.circle == Circle::Tenant);
         let ring = complete.ok_or_else(|| self.missing("making new keys"))?;
         ring.epoch += 1;
-        if new_root {
+        if change.new_root {
             ring.wrapping = Circle::ALL.into_iter().map(|circle| (circle, key())).collect();
         }
         for scope in SCOPES {
             ring.keys.insert((scope, ring.epoch), key());
         }
+        if let Some((source, number)) = &change.add_source {
+            let keys = SourceKeys { number: *number, id: key(), unknown: Default::default() };
+            ring.sources.insert(source.clone(), keys);
+        }
+        if let Some(dropped) = change.drop_source.as_ref().and_then(|source| ring.sources.remove(source)) {
+            ring.keys.retain(|(scope, number), _| {
+                *scope != KeyScope::Content || source_of_content(*number) != dropped.number
+            });
+        }
+        for source in ring.sources.values() {
+            ring.keys.insert((KeyScope::Content, content_number(source.number, ring.epoch)), key());
+        }
         next.rings.truncate(1);
         next.commit_to();
         Ok(next)
+    }
+
+    /// Returns the number of a source that has keys of its own; 0 for others.
+    pub fn source_number(&self, source: &str) -> u32 {
+        self.rings.first().and_then(|ring| ring.sources.get(source)).map_or(0, |keys| keys.number)
+    }
+
+    /// Returns what names chunks of each source that has keys of its own, by its number.
+    pub fn source_ids(&self) -> BTreeMap<u32, Key> {
+        let sources = self.rings.iter().flat_map(|ring| ring.sources.values());
+        sources.map(|keys| (keys.number, keys.id.clone())).collect()
+    }
+
+    /// Lists sources with keys of their own, and their numbers.
+    pub(super) fn source_numbers(&self) -> BTreeMap<String, u32> {
+        let sources = self.rings.first().into_iter().flat_map(|ring| &ring.sources);
+        sources.map(|(source, keys)| (source.clone(), keys.number)).collect()
     }
 
     /// Returns a key of an epoch, if this circle has it.
@@ -160,6 +203,7 @@ impl Keys {
                 content: of(KeyScope::Content),
                 indexer: wrapping(Circle::Indexer),
                 steward: wrapping(Circle::Steward),
+                sources: if ring.circle == Circle::Tenant { commitment_to_sources(ring) } else { [0; 32] },
                 unknown: Default::default(),
             };
         }
@@ -185,6 +229,7 @@ impl Keys {
                 segment_table: of(KeyScope::SegmentTable, Circle::Steward),
                 chunk_table: of(KeyScope::ChunkTable, Circle::Indexer),
                 content: of(KeyScope::Content, Circle::Tenant),
+                sources: if circle >= Circle::Indexer { ring.sources.clone() } else { BTreeMap::new() },
                 unknown: Default::default(),
             };
             let plain = encode_secret(&keys);
@@ -252,8 +297,8 @@ impl Keys {
         wrapping.extend(found.indexer.map(|key| (Circle::Indexer, key)));
         wrapping.extend(found.steward.map(|key| (Circle::Steward, key)));
         let commitments = Commitments { unknown: Default::default(), ..ring.commitments };
-        let opened =
-            OpenRing { circle, epoch: ring.epoch, commitments, wrapping, keys: keys.into_iter().flatten().collect() };
+        let keys = keys.into_iter().flatten().collect();
+        let opened = OpenRing { circle, epoch: ring.epoch, commitments, wrapping, keys, sources: found.sources };
         // Each key that is there is the one that was committed to.
         let mut ours = Self { rings: vec![opened], id: found.id, gear: found.gear, ..Self::none(self.owner) };
         let said = ours.commitments();
@@ -269,6 +314,7 @@ impl Keys {
             (real.segment_table, said.segment_table),
             (real.chunk_table, said.chunk_table),
             (real.content, said.content),
+            (real.sources, said.sources),
         ];
         let absent_or_same = |(real, said): &([u8; 32], [u8; 32])| *real == [0; 32] || real == said;
         if !pairs.iter().all(absent_or_same) {
@@ -327,6 +373,24 @@ fn no_commitments() -> Commitments {
         content: [0; 32],
         indexer: [0; 32],
         steward: [0; 32],
+        sources: [0; 32],
         unknown: Default::default(),
     }
+}
+
+/// One commitment to the keys of all sources that have their own; zeros without any.
+fn commitment_to_sources(ring: &OpenRing) -> [u8; 32] {
+    if ring.sources.is_empty() {
+        return [0; 32];
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("strongroom v1 key commitment of sources");
+    for (source, keys) in &ring.sources {
+        let number = content_number(keys.number, ring.epoch);
+        hasher.update(&(source.len() as u64).to_le_bytes()).update(source.as_bytes());
+        hasher.update(&keys.number.to_le_bytes()).update(keys.id.bytes());
+        if let Some(content) = ring.keys.get(&(KeyScope::Content, number)) {
+            hasher.update(content.bytes());
+        }
+    }
+    *hasher.finalize().as_bytes()
 }

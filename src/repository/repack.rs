@@ -11,15 +11,16 @@ use crate::{
     format::{
         encode,
         entry::{Annex, EntryKind, Publish},
+        key::{content_number, source_of_content},
         names::{self, PackKind},
-        sealed::{KeyScope, Kind},
+        sealed::{Header, KeyScope, Kind},
     },
     id::{Nonce, PackId, SegmentId},
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
         digest::hash,
         pack::{PackBuilder, TableSealer},
-        seal::{Binding, Key, open, seal},
+        seal::{Binding, open, seal},
     },
 };
 use bytes::Bytes;
@@ -66,8 +67,7 @@ struct Copier<'a> {
     nonce: Nonce,
     next_pack: u32,
     tables: TableSealer,
-    /// What seals anew.
-    content: Option<Key>,
+    how: Move,
     written_bytes: u64,
 }
 
@@ -76,15 +76,15 @@ impl<'a> Copier<'a> {
         let epoch = tenant.state.epoch;
         let segment_table =
             tenant.keys.key(KeyScope::SegmentTable, epoch).ok_or_else(|| tenant.keys.missing("repacking"))?;
-        let (mut content, mut chunk_table) = (None, None);
-        if how == Move::SealedAnew {
-            let key = |scope| tenant.keys.key(scope, epoch).ok_or_else(|| tenant.keys.missing("sealing anew"));
-            (content, chunk_table) = (Some(key(KeyScope::Content)?), Some(key(KeyScope::ChunkTable)?));
-        }
+        let missing = || tenant.keys.missing("sealing anew");
+        let chunk_table = match how {
+            Move::SealedAnew => Some(tenant.keys.key(KeyScope::ChunkTable, epoch).ok_or_else(missing)?),
+            Move::AsSealed => None,
+        };
         let (suite, owner) = (tenant.suite()?, tenant.keys.owner);
         let tables = TableSealer { suite, owner, epoch, segment_table, chunk_table };
         let (session, nonce) = open_session(tenant, "repack")?;
-        Ok(Self { tenant, session, nonce, next_pack: 0, tables, content, written_bytes: 0 })
+        Ok(Self { tenant, session, nonce, next_pack: 0, tables, how, written_bytes: 0 })
     }
 
     fn copy_all(
@@ -108,14 +108,16 @@ impl<'a> Copier<'a> {
             for (segment, located) in segments {
                 let end = located.offset + u64::from(located.length);
                 let mut sealed = part(&bytes, located.offset..end, &name)?;
-                if let Some(key) = &self.content {
-                    sealed = self.sealed_anew(key, segment, &sealed, &name)?;
+                if self.how == Move::SealedAnew {
+                    sealed = self.sealed_anew(segment, &sealed, &name)?;
                 }
                 builder.copy(segment, sealed, (located.depth, located.bases), Some(id));
             }
-            match self.content {
-                Some(_) => self.tenant.chunk_table(id, &state)?.into_iter().for_each(|row| builder.chunks_of(row)),
-                None => {
+            match self.how {
+                Move::SealedAnew => {
+                    self.tenant.chunk_table(id, &state)?.into_iter().for_each(|row| builder.chunks_of(row))
+                }
+                Move::AsSealed => {
                     builder.copies_of(state.epoch);
                     for range in fact_of(id, &state).chunk_table_ranges().unwrap_or_default() {
                         builder.copy_chunk_table(part(&bytes, range, &name)?);
@@ -135,13 +137,20 @@ impl<'a> Copier<'a> {
     }
 
     /// Opens a segment, seals it with the key in use, and opens that again before anybody relies on it.
-    fn sealed_anew(&self, key: &Key, segment: SegmentId, sealed: &[u8], name: &str) -> Result<Vec<u8>> {
+    fn sealed_anew(&self, segment: SegmentId, sealed: &[u8], name: &str) -> Result<Vec<u8>> {
         let owner = self.tenant.keys.owner;
         let binding = Binding { kind: Kind::Segment, owner, segment: Some(segment) };
         let old = open(sealed, binding, |epoch| self.tenant.keys.key(KeyScope::Content, epoch));
-        let plain = old.map_err(|error| damaged(format!("segment {segment} in {name} does not open: {error}")))?;
+        let bad =
+            |error: &dyn std::fmt::Display| damaged(format!("segment {segment} in {name} does not open: {error}"));
+        let plain = old.map_err(|error| bad(&error))?;
+        let (header, _) = Header::read(sealed).map_err(|error| bad(&error))?;
+        // With the keys of the same source.
+        let number = content_number(source_of_content(header.epoch), self.tables.epoch);
+        let keys = &self.tenant.keys;
+        let key = keys.key(KeyScope::Content, number).ok_or_else(|| keys.missing("sealing anew"))?;
         let nonce = random(self.tenant.environment.as_ref());
-        let anew = seal(self.tables.suite, key, self.tables.epoch, nonce, binding, &plain);
+        let anew = seal(self.tables.suite, &key, number, nonce, binding, &plain);
         match open(&anew, binding, |_| Some(key.clone())) {
             Ok(again) if again == plain => Ok(anew),
             _ => Err(damaged(format!(

@@ -9,6 +9,7 @@ use crate::{
     format::{
         decode,
         entry::{EntryKind, Publish},
+        key::source_of_content,
         names::{self, PackKind},
         sealed::KeyScope,
         segment::{BaseRun, PREFIX_BYTES_MAX, SegmentHead},
@@ -23,7 +24,7 @@ use crate::{
     store::{PackCache, SharedObjects, StoreErrorKind},
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ops::Range,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -51,6 +52,8 @@ pub struct Segments {
     keys: Arc<Keys>,
     index: Index,
     hasher: ChunkHasher,
+    /// Of sources with keys of their own, by number.
+    source_hashers: BTreeMap<u32, ChunkHasher>,
     moved: Mutex<Moved>,
     read_bytes: AtomicU64,
 }
@@ -71,7 +74,9 @@ impl Segments {
         head: u64,
     ) -> Self {
         let moved = Mutex::new(Moved { head, places: HashMap::new() });
-        Self { objects, packs, keys, index, hasher, moved, read_bytes: AtomicU64::new(0) }
+        let ids = keys.source_ids();
+        let source_hashers = ids.iter().map(|(number, id)| (*number, hasher.with_ids(id.bytes()))).collect();
+        Self { objects, packs, keys, index, hasher, source_hashers, moved, read_bytes: AtomicU64::new(0) }
     }
 
     /// Returns how many sealed bytes were read so far, from the store or from what is kept here.
@@ -145,7 +150,8 @@ impl Segments {
             if checked.is_some_and(|checked| checked.load(Ordering::Relaxed)) {
                 continue;
             }
-            if let Err(error) = opened.segment.check(number, &self.hasher) {
+            let hasher = self.source_hashers.get(&source_of_content(opened.segment.key_number));
+            if let Err(error) = opened.segment.check(number, hasher.unwrap_or(&self.hasher)) {
                 let state = self.locate(id)?;
                 let pack = self.pack_of(&state)?;
                 return Err(self.damaged(id, &pack, &error));

@@ -2,7 +2,7 @@
 
 use super::{
     identity::{Identity, PublicIdentity, Wrapper, keep_wrapped, tag_of, wrap_to},
-    keyring::Keys,
+    keyring::{Change, Keys},
     open::Repository,
     role::Role,
     tenant::Tenant,
@@ -12,7 +12,7 @@ use crate::{
     format::{
         decode, decode_secret, encode, encode_secret,
         entry::{Annex, EntryKind, Epoch, Grant, Revoke},
-        key::{Circle, Slot},
+        key::{Circle, SOURCE_MAX, Slot},
         names,
     },
     id::{ActorId, ScopeId},
@@ -216,9 +216,56 @@ impl Repository {
     /// slots of identities without a grant open nothing of it. Costs as many writes as there are slots,
     /// whatever is stored, and runs beside backups. Repeating it after a crash completes it.
     pub fn rotate(&self, tenant: &mut Tenant, new_root: bool, why: &str) -> Result<Rotated> {
+        self.change_keys(tenant, |_| Ok(Some(Change { new_root, ..Change::default() })), why)?
+            .ok_or_else(|| failed("a program error: nothing was to be changed"))
+    }
+
+    /// Gives a source that has no snapshots yet keys of its own: it shares no data with others, and can be
+    /// destroyed alone.
+    pub fn separate(&self, tenant: &mut Tenant, source: &str) -> Result<()> {
+        let change = |state: &State| {
+            if state.sources.contains_key(source) {
+                return Ok(None);
+            }
+            let is_used = state.snapshots.values().any(|snapshot| snapshot.snapshot.source == source);
+            if is_used || state.destroyed_sources.contains_key(source) || state.source_count >= SOURCE_MAX {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!(
+                        "source {source} was used before: what it stored is sealed with other keys. Back up under a new name, which has no snapshots yet; nothing was changed"
+                    ),
+                ));
+            }
+            let add_source = Some((source.to_owned(), state.source_count + 1));
+            Ok(Some(Change { add_source, ..Change::default() }))
+        };
+        self.change_keys(tenant, change, "policy set").map(drop)
+    }
+
+    /// Destroys the keys of a source after SHRED. Repeating it completes it.
+    pub fn drop_source(&self, tenant: &mut Tenant, source: &str) -> Result<()> {
+        let change = |state: &State| {
+            let drop_source = state.sources.contains_key(source).then(|| source.to_owned());
+            Ok(drop_source.map(|source| Change { drop_source: Some(source), ..Change::default() }))
+        };
+        if self.change_keys(tenant, change, "source destroy")?.is_none() {
+            self.delete_old_keys(tenant)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the next epoch with what `change` wants, unless that is nothing.
+    fn change_keys(
+        &self,
+        tenant: &mut Tenant,
+        change: impl Fn(&State) -> Result<Option<Change>>,
+        why: &str,
+    ) -> Result<Option<Rotated>> {
         for _ in 0..100 {
             tenant.sync()?;
-            let next = tenant.keys.next(new_root, self.environment.as_ref())?;
+            let Some(change) = change(&tenant.state)? else { return Ok(None) };
+            let new_root = change.new_root;
+            let next = tenant.keys.next(&change, self.environment.as_ref())?;
             let (ring, bytes) = next.ring(tenant.suite()?, self.environment.as_ref())?;
             // Nothing refers to these before EPOCH does.
             let mut made = vec![ring.clone()];
@@ -233,14 +280,16 @@ impl Repository {
                 }
             }
             let epoch = tenant.state.epoch.checked_add(1).ok_or_else(|| failed("there are no more epochs"))?;
-            let body = encode(&Epoch { epoch, commitments: next.commitments(), unknown: Default::default() });
+            let sources = next.source_numbers();
+            let commitments = next.commitments();
+            let body = encode(&Epoch { epoch, commitments, sources, unknown: Default::default() });
             let written = tenant.append_if(why, |state, _| {
                 let same = state.epoch + 1 == epoch && (!new_root || state.grants == before);
                 Ok(same.then(|| (EntryKind::Epoch, body.clone(), Annex::empty())))
             })?;
             if written.is_some() {
                 let deleted = self.delete_old_keys(tenant)?;
-                return Ok(Rotated { epoch, slots: made.len() - 1, deleted });
+                return Ok(Some(Rotated { epoch, slots: made.len() - 1, deleted }));
             }
             // Somebody else changed who holds what: these never came into use.
             for name in made {

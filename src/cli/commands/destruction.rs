@@ -15,67 +15,76 @@ use crate::{
 use serde_json::json;
 use std::path::Path;
 
-fn tenant(global: &Global, name: String) -> Result<Tenant> {
-    ready::tenant(&Global { tenant: Some(name), ..global.clone() })
+/// Opens what a command is about: a tenant, or a source of the tenant that is open.
+fn tenant(global: &Global, name: &str, is_source: bool) -> Result<Tenant> {
+    match is_source {
+        true => ready::tenant(global),
+        false => ready::tenant(&Global { tenant: Some(name.to_owned()), ..global.clone() }),
+    }
 }
 
-pub(super) fn destroy(global: &Global, command: DestroyCommand) -> Result<()> {
+pub(super) fn destroy(global: &Global, command: DestroyCommand, is_source: bool) -> Result<()> {
+    let source = |name: &str| is_source.then(|| name.to_owned());
     match command {
         DestroyCommand::Request { name, reason, after, approvals } => {
             let bad =
                 || Error::new(Kind::Usage, format!("`{after}` is no duration, such as 72h; nothing was asked for"));
             let wait_ns = duration_ns(&after).ok_or_else(bad)?;
-            let mut tenant = tenant(global, name)?;
-            destroy::request(&mut tenant, wait_ns, approvals, &reason)?;
-            status(global, &tenant)
+            let mut tenant = tenant(global, &name, is_source)?;
+            destroy::request(&mut tenant, source(&name).as_deref(), (wait_ns, approvals), &reason)?;
+            status(global, &tenant, source(&name).as_deref())
         }
         DestroyCommand::Approve { name, reason } => {
-            let mut tenant = tenant(global, name)?;
-            destroy::answer(&mut tenant, EntryKind::Approve, &reason)?;
-            status(global, &tenant)
+            let mut tenant = tenant(global, &name, is_source)?;
+            destroy::answer(&mut tenant, source(&name).as_deref(), EntryKind::Approve, &reason)?;
+            status(global, &tenant, source(&name).as_deref())
         }
         DestroyCommand::Withdraw { name, reason } => {
-            let mut tenant = tenant(global, name)?;
-            let number = destroy::answer(&mut tenant, EntryKind::Withdraw, &reason)?;
-            print(global, json!({ "tenant": tenant.name, "withdrawn": number }), || {
-                format!("{} stays: request {number} was withdrawn", tenant.name)
+            let mut tenant = tenant(global, &name, is_source)?;
+            let number = destroy::answer(&mut tenant, source(&name).as_deref(), EntryKind::Withdraw, &reason)?;
+            print(global, json!({ "tenant": tenant.name, "source": source(&name), "withdrawn": number }), || {
+                format!("{name} stays: request {number} was withdrawn")
             });
             Ok(())
         }
-        DestroyCommand::Status { name } => status(global, &tenant(global, name)?),
-        DestroyCommand::Execute { name, certificate } => execute(global, &name, &certificate),
+        DestroyCommand::Status { name } => status(global, &tenant(global, &name, is_source)?, source(&name).as_deref()),
+        DestroyCommand::Execute { name, certificate } => execute(global, (&name, is_source), &certificate),
     }
 }
 
-fn status(global: &Global, tenant: &Tenant) -> Result<()> {
-    let number = destroy::asked(tenant)?;
+fn status(global: &Global, tenant: &Tenant, source: Option<&str>) -> Result<()> {
+    let number = destroy::asked(tenant, source)?;
     let Some(asked) = tenant.state.destructions.get(&number) else { return Ok(()) };
     let missing = tenant.state.not_yet(number);
     let end_ns = asked.observed_ns.map(|asked_ns| asked_ns.saturating_add(asked.destroy.wait_ns));
-    let object = json!({ "tenant": tenant.name, "request": number, "reason": asked.destroy.reason, "actor": asked.actor.to_string(),
+    let object = json!({ "tenant": tenant.name, "source": source, "request": number, "reason": asked.destroy.reason, "actor": asked.actor.to_string(),
         "not_before_ns": end_ns, "not_before": end_ns.map(time), "approvals": asked.approved_by.len(), "approvals_needed": asked.destroy.approvals, "missing": missing });
     print(global, object, || {
         format!(
             "request {number} to destroy {}: {}\nnot before {} (the store's time), {} of {} approvals\n{}",
-            tenant.name,
+            source.unwrap_or(&tenant.name),
             asked.destroy.reason,
             end_ns.map_or("the time of the request is recorded".into(), time),
             asked.approved_by.len(),
             asked.destroy.approvals,
             match &missing {
-                Some(why) => format!("not yet: {why}. `tenant destroy withdraw` takes it back"),
-                None => "`tenant destroy execute` does it now, for ever".into(),
+                Some(why) => format!("not yet: {why}. `destroy withdraw` takes it back"),
+                None => "`destroy execute` does it now, for ever".into(),
             }
         )
     });
     Ok(())
 }
 
-fn execute(global: &Global, name: &str, file: &Path) -> Result<()> {
+fn execute(global: &Global, (name, is_source): (&str, bool), file: &Path) -> Result<()> {
     let cannot = |file: &Path, error: std::io::Error| failed(file.display().to_string()).because(error);
     let (json_file, html_file) = (file.with_extension("json"), file.with_extension("html"));
     let watch = screen(global);
-    let certificate = destroy::execute(&ready::repository(global)?, name, &watch);
+    let repository = ready::repository(global)?;
+    let certificate = match is_source {
+        true => destroy::execute_source(&repository, &mut tenant(global, name, true)?, name, &watch),
+        false => destroy::execute(&repository, name, &watch),
+    };
     watch.end();
     let certificate = certificate?;
     std::fs::write(&json_file, &certificate).map_err(|error| cannot(&json_file, error))?;
@@ -83,12 +92,13 @@ fn execute(global: &Global, name: &str, file: &Path) -> Result<()> {
     let statement = destroy::verify_certificate(&certificate)?.statement;
     print(
         global,
-        json!({ "tenant": statement["tenant"], "tenant_id": statement["tenant_id"], "objects": statement["objects"]["count"], "bytes": statement["objects"]["bytes"], "certificate": json_file }),
+        json!({ "tenant": statement["tenant"], "source": statement["source"], "tenant_id": statement["tenant_id"], "objects": statement["objects"]["count"], "bytes": statement["objects"]["bytes"], "certificate": json_file }),
         || {
             format!(
-                "{} is destroyed: {} objects; the certificate is {}, for people {}",
-                statement["tenant"].as_str().unwrap_or(name),
+                "{} is destroyed: {} {}; the certificate is {}, for people {}",
+                name,
                 statement["objects"]["count"],
+                if is_source { "segments" } else { "objects" },
                 json_file.display(),
                 html_file.display()
             )
@@ -114,7 +124,8 @@ pub(super) fn verify(global: &Global, file: &Path, actor: Option<&str>) -> Resul
         json!({ "valid": true, "signed_by": proved.signed_by.to_string(), "requested_by": proved.requested_by.to_string(), "approved_by": approved, "statement": statement }),
         || {
             format!(
-                "valid: {} was destroyed, {}\nsigned by {}\nrequested by {}, approved by {} others{}",
+                "valid: {}{} was destroyed, {}\nsigned by {}\nrequested by {}, approved by {} others{}",
+                statement["source"].as_str().map_or(String::new(), |source| format!("source {source} of ")),
                 statement["tenant"].as_str().unwrap_or_default(),
                 statement["completed"].as_str().unwrap_or_default(),
                 proved.signed_by,

@@ -31,7 +31,8 @@ pub fn run(args: Args) -> Result<()> {
         }
         Command::Tenant(TenantCommand::List) => owners::tenant_list(&global),
         Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),
-        Command::Tenant(TenantCommand::Destroy(command)) => destruction::destroy(&global, command),
+        Command::Tenant(TenantCommand::Destroy(command)) => destruction::destroy(&global, command, false),
+        Command::Source(SourceCommand::Destroy(command)) => destruction::destroy(&global, command, true),
         Command::Tenant(TenantCommand::Export { name, file }) => owners::tenant_export(&global, name, &file),
         Command::Tenant(TenantCommand::Import { file }) => owners::tenant_import(&global, &file),
         Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
@@ -41,12 +42,13 @@ pub fn run(args: Args) -> Result<()> {
             chunk_size,
             delta,
             keep,
+            key_scope,
             access_log,
             destroy_after,
             destroy_approvals,
             ..
         }) => {
-            let care = owners::Care { access_log, destroy_after, destroy_approvals };
+            let care = owners::Care { key_scope, access_log, destroy_after, destroy_approvals };
             owners::policy_set(&global, source, (chunk_size.as_deref(), delta), &keep, &care)
         }
         Command::Policy(PolicyCommand::Simulate { source, years, every_hours, keep }) => {

@@ -134,6 +134,7 @@ pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
         .collect();
     let mut object = of(policy.chunk_bytes, policy.fixed, &all);
     object["tenant"] = json!(tenant.name);
+    object["sources_with_own_keys"] = json!(tenant.state.sources.keys().collect::<Vec<_>>());
     object["access_log"] = json!(if policy.log_required { "required" } else { "best-effort" });
     object["destroy_wait_seconds"] = json!(policy.destroy_wait_ns.map(|wait_ns| wait_ns / 1_000_000_000));
     object["destroy_approvals"] = json!(policy.destroy_approvals);
@@ -153,6 +154,9 @@ pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
         for (name, (bytes, fixed, rules)) in &sources {
             text += &format!("{name}: {}\n", line(*bytes, *fixed, rules));
         }
+        for name in tenant.state.sources.keys() {
+            text += &format!("{name}: keys of its own\n");
+        }
         text
     });
     Ok(())
@@ -160,6 +164,7 @@ pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
 
 /// What a tenant's policy says besides how backups are made and kept.
 pub(super) struct Care {
+    pub key_scope: Option<KeyScopeArg>,
     pub access_log: Option<AccessLogArg>,
     pub destroy_after: Option<String>,
     pub destroy_approvals: Option<u32>,
@@ -183,13 +188,16 @@ pub(super) fn policy_set(
         None => None,
     };
     let rules = rules_from(keep)?;
-    if size.is_none() && rules.is_none() && delta.is_none() && !is_careful {
+    if size.is_none() && rules.is_none() && delta.is_none() && !is_careful && care.key_scope.is_none() {
         return Err(Error::new(
             Kind::Usage,
             "what is to be set? --chunk-size, --delta, --keep-..., --access-log or --destroy-...; nothing was changed",
         ));
     }
     let mut tenant = ready::tenant(global)?;
+    if let (Some(source), Some(KeyScopeArg::Source)) = (&source, care.key_scope) {
+        ready::repository(global)?.separate(&mut tenant, source)?;
+    }
     let compare = delta.map(|delta| match delta {
         DeltaArg::Auto => 0,
         DeltaArg::Never => 1,

@@ -9,6 +9,7 @@ use crate::{
     format::{
         Blob, encode,
         entry::{About, Annex, Commit, EntryKind, Publish, Rewrite, Session as SessionBody},
+        key::content_number,
         names::{self, PackKind},
         pack::{ChunkRow, PackFact, SegmentRow},
         recipe::Stream,
@@ -121,6 +122,8 @@ pub struct Session<'a> {
     sealer: Arc<Sealer>,
     tables: TableSealer,
     hasher: ChunkHasher,
+    /// Of the source that is being stored, if it has keys of its own; else 0.
+    source_number: u32,
     chunkers: [Arc<Chunker>; 2],
     lanes: [LaneState; 2],
     deltas: Option<Deltas>,
@@ -167,7 +170,7 @@ pub enum Found {
 impl<'a> Session<'a> {
     /// Writes SESSION: from then on its names are taken.
     pub fn begin(tenant: &'a mut Tenant, why: &str, chunk_size: ChunkSize, verify: bool) -> Result<Self> {
-        let (sealer, tables) = sealers(tenant)?;
+        let (sealer, tables) = sealers(tenant, 0)?;
         let gear = tenant.keys.gear.clone().ok_or_else(|| tenant.keys.missing("backing up"))?;
         let hasher = tenant.hasher()?;
         tenant.read_chunk_tables()?;
@@ -180,6 +183,7 @@ impl<'a> Session<'a> {
             sealer,
             tables,
             hasher,
+            source_number: 0,
             // Catalogues and recipes change in few places: small chunks keep what did not.
             chunkers: [
                 Arc::new(Chunker::new(gear.bytes(), chunk_size)),
@@ -209,6 +213,24 @@ impl<'a> Session<'a> {
             spare_buffers: Vec::new(),
             new_bytes: 0,
         })
+    }
+
+    /// Says which source what follows is of: one with keys of its own is sealed with those, and shares nothing
+    /// with others.
+    pub fn of_source(&mut self, source: &str) -> Result<()> {
+        let number = self.tenant.keys.source_number(source);
+        if number == self.source_number {
+            return Ok(());
+        }
+        self.publish()?;
+        (self.sealer, self.tables) = sealers(self.tenant, number)?;
+        self.source_number = number;
+        self.cursor = None;
+        self.hasher = match self.tenant.keys.source_ids().get(&number) {
+            Some(id) => self.tenant.hasher()?.with_ids(id.bytes()),
+            None => self.tenant.hasher()?,
+        };
+        Ok(())
     }
 
     pub fn hasher(&self) -> &ChunkHasher {
@@ -495,8 +517,8 @@ impl<'a> Session<'a> {
             encode(&Publish { session: self.number, packs: published.packs.clone(), unknown: Default::default() });
         let annex = Annex { rows: published.rows.clone(), ..Annex::empty() };
         self.tenant.append("backup", |_, _| Ok((EntryKind::Publish, body.clone(), annex.clone())))?;
-        if self.tenant.state.epoch != self.sealer.epoch {
-            (self.sealer, self.tables) = sealers(self.tenant)?;
+        if self.tenant.state.epoch != self.tables.epoch {
+            (self.sealer, self.tables) = sealers(self.tenant, self.source_number)?;
         }
         self.remember_published(published)
     }
@@ -563,7 +585,7 @@ impl<'a> Session<'a> {
 
     fn sealed(&self, content: &SnapshotContent) -> Result<Blob> {
         let tenant = &*self.tenant;
-        let (suite, epoch) = (tenant.suite()?, tenant.state.epoch);
+        let (suite, epoch) = (tenant.suite()?, content_number(self.source_number, tenant.state.epoch));
         let environment = tenant.environment.as_ref();
         let sealed = tenant.keys.seal(SealedKind::SnapshotContent, suite, epoch, &encode(content), environment);
         Ok(Blob(sealed?))
@@ -581,11 +603,13 @@ impl<'a> Session<'a> {
 }
 
 /// Returns what seals segments and tables with the keys in use.
-fn sealers(tenant: &Tenant) -> Result<(Arc<Sealer>, TableSealer)> {
+fn sealers(tenant: &Tenant, source_number: u32) -> Result<(Arc<Sealer>, TableSealer)> {
     let (suite, owner, epoch) = (tenant.suite()?, tenant.keys.owner, tenant.state.epoch);
     let key = |scope| tenant.keys.key(scope, epoch).ok_or_else(|| tenant.keys.missing("backing up"));
     let (segment_table, chunk_table) = (key(KeyScope::SegmentTable)?, Some(key(KeyScope::ChunkTable)?));
-    let sealer = Arc::new(Sealer { suite, owner, epoch, key: key(KeyScope::Content)? });
+    let number = content_number(source_number, epoch);
+    let content = tenant.keys.key(KeyScope::Content, number).ok_or_else(|| tenant.keys.missing("backing up"))?;
+    let sealer = Arc::new(Sealer { suite, owner, epoch: number, key: content });
     Ok((sealer, TableSealer { suite, owner, epoch, segment_table, chunk_table }))
 }
 
