@@ -422,6 +422,9 @@ fn the_independent_reader_restores_after_rotations_and_an_import() {
     place.ok(&["key", "rotate", "--rewrite"]);
     std::fs::write(data.join("third"), Random(3).text(300_000)).unwrap();
     back_up();
+    // A source with keys of its own, the newest of which is read.
+    place.ok(&["policy", "set", "--source", "apart", "--key-scope", "source"]);
+    place.ok(&["backup", "--source", "apart", data.to_str().unwrap()]);
     place.ok(&["prune", "--max-unused", "0"]);
     place.ok(&["tenant", "export", "t", &file("export.tar")]);
     place.ok(&["--repo", &file("moved"), "init"]);

@@ -477,6 +477,10 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
             let faulty: SharedObjects =
                 Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
             broke += u64::from(run(faulty).is_err());
+            // In the middle of it nothing else is hurt.
+            let mut between = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+            assert_eq!(check::check(&mut between, Some(100), &Unwatched).unwrap().problems, [], "{what}");
+            drop(between);
             let certificate = run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
             let proved = destroy::verify_certificate(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(proved.statement["source"], "apart", "{what}");

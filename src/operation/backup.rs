@@ -61,6 +61,10 @@ impl Options {
         if tenant.keys.gear.is_none() {
             return Err(tenant.keys.missing("backing up"));
         }
+        if tenant.state.destroyed_sources.contains_key(source) {
+            let what = format!("source {source} was destroyed: back up under another name; nothing was stored");
+            return Err(Error::new(Kind::Refused, what));
+        }
         if let Some(exceeded) = tenant.state.exceeded(0, 1).filter(|exceeded| exceeded.is_hard) {
             let what = format!(
                 "this backup would exceed the quota ({exceeded}): nothing was stored; forget a snapshot, or have the quota raised (`strongroom quota`)"

@@ -65,11 +65,18 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
         packs.push((id, state));
         Ok(true)
     })?;
+    // Of sources that were destroyed nothing opens any more; what is left of them goes with the next prune.
+    let mut destroyed = SegmentSet::default();
+    for state in tenant.state.snapshots.values() {
+        if tenant.state.destroyed_sources.contains_key(&state.snapshot.source) {
+            destroyed.0 |= &tenant.state.reach(state.snapshot.id).0;
+        }
+    }
     let mut by_pack: HashMap<PackId, Vec<SegmentId>> = HashMap::new();
     let mut unclosed = Vec::new();
     tenant.index.each_segment(&mut |id, state| {
         report.segments += 1;
-        if state.status != SegmentStatus::Dead {
+        if state.status != SegmentStatus::Dead && !destroyed.contains(id) {
             by_pack.entry(state.pack).or_default().push(id);
             for base in &state.bases {
                 let below = tenant.index.segment(*base)?;

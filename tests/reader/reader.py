@@ -144,9 +144,11 @@ class Tenant:
         # Of several rings that open (a rotation was going on), the one that the ledger names counts.
         opened = [self.ring(f, s[4]) for f in (self.repository / "keys/ring" / self.owner.hex()).glob("*") for s in slots]
         opened = sorted((ring for ring in opened if ring), key=lambda ring: ring[0]) or fail("the rings are missing")
-        self.id, self.keys = opened[0][1], {}
-        for _, _, keys in opened:
-            self.keys = keys | self.keys
+        # Chunk ids by the number of their source; 0 is the tenant's, which digests of streams use too.
+        self.ids, self.keys = {}, {}
+        for _, ids, keys in opened:
+            self.ids, self.keys = ids | self.ids, keys | self.keys
+        self.id = self.ids[0]
         self.fold()
 
     def unwrapped(self, passphrase):
@@ -160,7 +162,7 @@ class Tenant:
         fail("this passphrase opens nothing here")
 
     def ring(self, path, root):
-        """Returns the epoch, the id key and {(scope, epoch): key} of a ring that this root opens."""
+        """Returns the epoch, {source: id key} and {(scope, epoch): key} of a ring that this root opens."""
         ring = record(strip_magic(b"k", path.read_bytes()))
         commitments, epoch = ring[0], ring[1]
         if commitments[0] != commitment(root):
@@ -170,7 +172,8 @@ class Tenant:
         for key, number in ((inner[0], 1), (inner[1], 2), *((keys[(scope, epoch)], scope + 2) for scope in (1, 2, 3, 4))):
             if commitment(key) != commitments[number]:
                 fail("a key is not the one that was committed to")
-        return epoch, inner[0], keys
+        ids = {0: inner[0]} | {source[0]: source[1] for source in inner.get(8, [])[1::2]}
+        return epoch, ids, keys
 
     # ---- ledger.md, as far as a reader needs it
 
@@ -224,7 +227,9 @@ class Tenant:
             path, offset, length = self.rows[id]
             with open(path, "rb") as f:
                 f.seek(offset)
-                plain = unseal(self.keys, SEGMENT, self.owner, f.read(length), id)
+                sealed = f.read(length)
+            plain = unseal(self.keys, SEGMENT, self.owner, sealed, id)
+            id_key = self.ids[struct.unpack("<I", sealed[1:5])[0] >> 20]
             head_length = struct.unpack("<I", plain[:4])[0]
             head, payload = record(plain[4:4 + head_length]), plain[4 + head_length:]
             lengths = struct.unpack(f"<{len(head[1][0]) // 4}I", head[1][0])
@@ -236,7 +241,7 @@ class Tenant:
             chunks, at = [], 0
             for length, chunk_id in zip(lengths, ids):
                 chunk = payload[at:at + length]
-                if blake3.blake3(chunk, key=self.id).digest()[:16] != chunk_id:
+                if blake3.blake3(chunk, key=id_key).digest()[:16] != chunk_id:
                     fail(f"a chunk of segment {id} is not what its id says")
                 chunks.append((chunk_id, chunk))
                 at += length
