@@ -519,3 +519,44 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
     back_up_bytes(&mut tenant, "later", b"later").unwrap();
     assert_eq!(read_bytes(&fixture.tenant(), "later@latest").unwrap(), b"later");
 }
+
+/// Somebody who may write to the bucket, and has no key of it, has orders and certificates lie there.
+#[test]
+fn forged_orders_and_certificates_are_worth_nothing() {
+    let clay = Arc::new(Clay::default());
+    let fixture = condemned(&clay);
+    let stranger = Identity::generate(fixture.environment.as_ref());
+    let elsewhere = Arc::new(Clay::default());
+    let theirs =
+        Repository::init(elsewhere.clone() as SharedObjects, fixture.environment.clone(), stranger, None, "x".into())
+            .unwrap();
+    // A real destruction of the stranger's own tenant of the same name, moved to where another tenant's would lie.
+    theirs.create_tenant(&new_tenant("t")).unwrap();
+    let mut tenant = theirs.tenant("t").unwrap();
+    let own = tenant.keys.owner;
+    destroy::request(&mut tenant, None, (0, 0), "x").unwrap();
+    drop(tenant);
+    destroy::execute(&theirs, "t", &Unwatched).unwrap();
+    let victim = fixture.repository().tenant("other").unwrap().keys.owner;
+    for target in [victim, own] {
+        for name in ["order", "inventory", "certificate"] {
+            let bytes = elsewhere.get(&format!("destroyed/{own}/{name}"), None).unwrap();
+            clay.put_if_absent(&format!("destroyed/{target}/{name}"), vec![bytes]).unwrap();
+        }
+    }
+    clay.put_if_absent("destroyed/junk/order", vec![b"junk".as_slice().into()]).unwrap();
+    clay.put_if_absent(&format!("destroyed/{victim}/order2"), vec![b"{}".as_slice().into()]).unwrap();
+    let repository = fixture.repository();
+    destroy::forget_names(&repository).unwrap();
+    let mut expected = vec!["other".to_owned(), "t".to_owned()];
+    assert_eq!(repository.own_ledger().unwrap().state.tenants.keys().cloned().collect::<Vec<_>>(), expected);
+    let certificate = destroy::execute(&repository, "t", &Unwatched).unwrap();
+    assert_ne!(destroy::verify_certificate(&certificate).unwrap().statement["tenant_id"], victim.to_string());
+    assert_eq!(read_bytes(&repository.tenant("other").unwrap(), "latest").unwrap(), b"of another");
+    expected.pop();
+    let left = repository.own_ledger().unwrap().state.tenants;
+    assert_eq!(
+        left.iter().filter(|(_, tenant)| tenant.destroyed.is_none()).map(|(name, _)| name.clone()).collect::<Vec<_>>(),
+        expected
+    );
+}

@@ -518,24 +518,131 @@ fn a_key_of_aws_kms_opens_what_it_wrapped() {
     assert_eq!(refused.status.code(), Some(11), "{}", String::from_utf8_lossy(&refused.stderr));
     let nobody = run(&["--key-file", &file("key"), "key", "add", "--name", "x", "--by-kms", "nobody"]);
     assert_eq!(nobody.status.code(), Some(11), "{}", String::from_utf8_lossy(&nobody.stderr));
-    // The same through a command.
-    let script = "import base64, boto3, json, os, sys
-kms, q = boto3.client('kms', 'us-east-1'), json.load(sys.stdin)
-data, context = base64.b64decode(q['data']), {'strongroom': q['context']}
-text = lambda b: base64.b64encode(b).decode()
-if q['operation'] == 'wrap':
-    a = kms.encrypt(KeyId=os.environ['KEY'], Plaintext=data, EncryptionContext=context)
-    print(json.dumps({'reference': a['KeyId'], 'data': text(a['CiphertextBlob'])}))
-else:
-    a = kms.decrypt(CiphertextBlob=data, EncryptionContext=context)
-    print(json.dumps({'data': text(a['Plaintext'])}))
-";
+    // The same through a command, as the README shows it.
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let lines = readme.lines().skip_while(|line| !line.starts_with("    import base64"));
+    let script: Vec<&str> = lines.take_while(|line| !line.is_empty()).map(|line| &line[4..]).collect();
+    let script = script.join("\n");
     std::fs::write(place.path("kms.py"), script).unwrap();
-    let command = format!("KEY={other} '{}' '{}'", python.to_string_lossy(), file("kms.py"));
+    let command =
+        format!("AWS_DEFAULT_REGION=us-east-1 KEY={other} '{}' '{}'", python.to_string_lossy(), file("kms.py"));
     let added = run(&["--key-file", &file("key"), "key", "add", "--name", "hsm", "--by-command", &command]);
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
     assert!(run(&["--key-command", &command, "check", "--read-data"]).status.success());
     let kinds = place.json(&["key", "list"]);
     let kinds: Vec<_> = kinds["keys"].as_array().unwrap().iter().map(|key| key["kind"].as_str().unwrap()).collect();
     assert!(kinds.contains(&"aws-kms") && kinds.contains(&"command"), "{kinds:?}");
+}
+
+#[test]
+fn keys_are_rotated_when_they_are_due_and_a_passphrase_can_come_again() {
+    let place = Place::new();
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    std::fs::write(place.path("data"), "data").unwrap();
+    place.ok(&["backup", "--source", "s", &file("data")]);
+    let rotate = |args: &[&str]| place.json(&[&["key", "rotate"], args].concat())["rotated"].as_bool().unwrap();
+    assert!(!rotate(&["--older-than", "1d"]));
+    assert!(!rotate(&["--older-than", "1d", "--more-seals-than", "1000"]));
+    assert!(rotate(&["--older-than", "1d", "--more-seals-than", "3"]), "either is enough");
+    assert!(!rotate(&["--more-seals-than", "3"]), "the count begins anew");
+    assert!(rotate(&["--older-than", "0s"]) && rotate(&[]));
+    place.fails(&["key", "rotate", "--older-than", "soon"], 2, "no duration");
+    // Of several key files that a passphrase opens, the one that opens something counts.
+    std::fs::write(file("passphrase"), "correct horse").unwrap();
+    for _ in 0..2 {
+        place.ok(&["key", "add", "--name", "paper", "--new-passphrase-file", &file("passphrase")]);
+        let output = place
+            .command(&["--passphrase-file", &file("passphrase"), "snapshots"])
+            .env_remove("STRONGROOM_KEY_FILE")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        place.ok(&["key", "remove", "paper", "--reason", "again"]);
+    }
+    let owner = place.json(&["key", "list"])["keys"][0]["name"].as_str().unwrap().to_owned();
+    place.fails(&["key", "remove", &owner, "--reason", "r"], 17, "last such key");
+    place.ok(&["key", "check"]);
+}
+
+/// A store in which something happens right after the first put below a prefix.
+struct Meanwhile {
+    inner: SharedObjects,
+    prefix: &'static str,
+    happens: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Objects for Meanwhile {
+    fn put_if_absent(
+        &self,
+        name: &str,
+        parts: Vec<bytes::Bytes>,
+    ) -> Result<strongroom::store::Put, strongroom::store::StoreError> {
+        let put = self.inner.put_if_absent(name, parts);
+        let happens = self.happens.lock().unwrap().take_if(|_| name.starts_with(self.prefix));
+        happens.into_iter().for_each(|happens| happens());
+        put
+    }
+    fn get(
+        &self,
+        name: &str,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<bytes::Bytes, strongroom::store::StoreError> {
+        self.inner.get(name, range)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<strongroom::store::Listed>, strongroom::store::StoreError> {
+        self.inner.list(prefix)
+    }
+    fn modified_ns(&self, name: &str) -> Result<i64, strongroom::store::StoreError> {
+        self.inner.modified_ns(name)
+    }
+    fn delete(&self, name: &str) -> Result<(), strongroom::store::StoreError> {
+        self.inner.delete(name)
+    }
+}
+
+/// Somebody is added while the root is made anew, and the other way round; two make a new root at once.
+#[test]
+fn changes_of_keys_at_the_same_time_leave_nobody_out() {
+    for case in 0..3 {
+        let clay = Arc::new(Clay::default());
+        let fixture = Arc::new(Fixture::on(clay.clone() as SharedObjects, 9));
+        let new = Identity::generate(fixture.environment.as_ref());
+        let (public, key) = (new.public().unwrap(), new.to_key_file().unwrap().to_string());
+        back_up_bytes(&mut fixture.tenant(), "s", b"data").unwrap();
+        let add = {
+            let (fixture, public) = (fixture.clone(), public.clone());
+            move |repository: Repository| {
+                let role = Role { name: "x".into(), circle: Circle::Tenant, kinds: vec![EntryKind::Access] };
+                let mut tenant = repository.tenant("t").unwrap();
+                repository.add_identity(&mut tenant, &role, &public, "new").unwrap();
+                drop(fixture);
+            }
+        };
+        let rotate = |repository: Repository| {
+            let mut tenant = repository.tenant("t").unwrap();
+            repository.rotate(&mut tenant, true, "x").unwrap();
+        };
+        let plain = fixture.repository();
+        let (happens, first): (Box<dyn FnOnce() + Send>, Box<dyn FnOnce(Repository)>) = match case {
+            0 => (Box::new(move || add(plain)), Box::new(rotate)),
+            1 => (Box::new(move || rotate(plain)), Box::new(add)),
+            _ => {
+                add(fixture.repository());
+                (Box::new(move || rotate(plain)), Box::new(rotate))
+            }
+        };
+        let happens = std::sync::Mutex::new(Some(happens));
+        let meanwhile = Meanwhile { inner: clay.clone(), prefix: names::SLOTS, happens };
+        first(fixture.repository_on(Arc::new(meanwhile)).unwrap());
+        for text in [key, fixture.identity().to_key_file().unwrap().to_string()] {
+            let tenant = open_with(&fixture, clay.clone(), &text).unwrap().tenant("t");
+            let tenant = tenant.unwrap_or_else(|error| panic!("case {case}: {error}"));
+            assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"data", "case {case}");
+            assert_eq!(tenant.state.epoch, if case == 2 { 2 } else { 1 });
+        }
+        let owner = fixture.tenant().keys.owner.to_string();
+        let count =
+            clay.0.lock().unwrap().keys().filter(|name| name.starts_with("keys/") && name.contains(&owner)).count();
+        assert_eq!(count, 3, "case {case}: one ring and two slots");
+    }
 }

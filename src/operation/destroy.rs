@@ -100,12 +100,30 @@ fn unfinished(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Op
             continue;
         };
         let Ok(owner) = owner.parse::<ScopeId>() else { continue };
-        let order = statement_of(&text(&objects.get(&listed.name, None)?)?)?;
+        // What is no order is somebody's junk.
+        let Ok((order, by)) = text(&objects.get(&listed.name, None)?).and_then(|order| checked(&order)) else {
+            continue;
+        };
         let is_named = owner.to_string() == name || order["tenant"] == name;
+        if !is_named || order["tenant_id"] != owner.to_string() {
+            continue;
+        }
         let certificate = get_if_present(objects, &format!("{}/certificate", folder(owner)))?;
         // A name can be used again.
-        if is_named && (certificate.is_none() || owner.to_string() == name) {
+        if certificate.is_some() && owner.to_string() != name {
+            continue;
+        }
+        // An order of somebody else proves nothing to this key; while the tenant opens, it is made anew.
+        if by == repository.actor()? {
             return Ok(Some((owner, certificate.map(|bytes| text(&bytes)).transpose()?)));
+        }
+        if !repository.opens(owner) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "the destruction of {name} ({owner}) was begun by the key {by}, which must complete it; nothing was changed"
+                ),
+            ));
         }
     }
     Ok(None)
@@ -307,10 +325,16 @@ fn certify(repository: &Repository, folder: &str, mut statement: Value) -> Resul
     ]);
     let certificate = signed(repository, &statement)?;
     let name = format!("{folder}/certificate");
-    match repository.objects.put_if_absent(&name, vec![certificate.clone().into_bytes().into()])? {
-        Put::Created => Ok(certificate),
-        Put::Exists => text(&repository.objects.get(&name, None)?),
+    if let Some(bytes) = get_if_present(repository.objects.as_ref(), &name)? {
+        // Of an attempt whose answer was lost; or somebody's junk.
+        let own = repository.actor()?;
+        let earlier = text(&bytes)?;
+        if checked(&earlier).is_ok_and(|(_, by)| by == own) {
+            return Ok(earlier);
+        }
     }
+    put(repository, &name, certificate.clone())?;
+    Ok(certificate)
 }
 
 /// Where the records of the destruction of a source lie: its name is not shown.
@@ -337,8 +361,12 @@ pub fn execute_source(
     let shredded = shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;
     monitor.phase("inventory", None);
     let order_name = format!("{folder}/order");
-    let statement = match get_if_present(repository.objects.as_ref(), &order_name)? {
-        Some(order) => statement_of(&text(&order)?)?,
+    let begun = get_if_present(repository.objects.as_ref(), &order_name)?;
+    let begun = begun.and_then(|order| text(&order).and_then(|order| checked(&order)).ok());
+    let own = repository.actor()?;
+    let is_own = |(statement, by): &(Value, ActorId)| *by == own && statement["shred_entry"] == shredded;
+    let statement = match begun.filter(is_own) {
+        Some((statement, _)) => statement,
         None => {
             let (inventory, count, bytes, root) = segments_of(tenant, source)?;
             let objects = json!({ "count": count, "bytes": bytes, "merkle_root": root.to_string(), "inventory": format!("{folder}/inventory"), "inventory_hash": hash(inventory.as_bytes()).to_string() });
@@ -359,7 +387,13 @@ pub fn execute_source(
         forgotten: Vec::new(),
     };
     super::prune::prune(tenant, &options, monitor)?;
-    verify_source(repository, tenant, source, &text(&repository.objects.get(&format!("{folder}/inventory"), None)?)?)?;
+    let inventory = text(&repository.objects.get(&format!("{folder}/inventory"), None)?)?;
+    if statement["objects"]["inventory_hash"] != hash(inventory.as_bytes()).to_string() {
+        return Err(damaged(
+            "the inventory of what was to be destroyed is not what was written: no certificate was made",
+        ));
+    }
+    verify_source(repository, tenant, source, &inventory)?;
     let mut statement = statement;
     statement["verification"] = json!({ "listings_empty": true, "keys_open": false,
         "how": "no segment of the source is in any pack of the ledger, no pack that held one is listed by the store, one ring is listed, and it has no key of the source" });
@@ -424,11 +458,12 @@ pub fn forget_names(repository: &Repository) -> Result<()> {
     for listed in repository.objects.list("destroyed")? {
         let Some(folder) = listed.name.strip_suffix("/certificate") else { continue };
         let owner = folder.rsplit('/').next().and_then(|owner| owner.parse::<ScopeId>().ok());
-        let certificate = text(&repository.objects.get(&listed.name, None)?)?;
+        let Ok(certificate) = text(&repository.objects.get(&listed.name, None)?) else { continue };
         let proved = verify_certificate(&certificate);
-        if let (Some(owner), Ok(proved)) = (owner, proved)
-            && proved.statement["tenant_id"] == owner.to_string()
-        {
+        let (Some(owner), Ok(proved)) = (owner, proved) else { continue };
+        // Anybody could write a certificate; that the ledger is gone is what counts.
+        let first = get_if_present(repository.objects.as_ref(), &names::entry(owner, 0))?;
+        if first.is_none() && proved.statement["tenant_id"] == owner.to_string() {
             forget_name(repository, owner, &certificate)?;
         }
     }

@@ -86,8 +86,9 @@ pub(super) fn keep_wrapped(
     }
 }
 
-/// Finds the key file that a wrapper opens.
-pub(super) fn unwrapped(objects: &dyn Objects, wrapper: &dyn Wrapper) -> Result<Identity> {
+/// Finds the key file that a wrapper opens; of several the one that opens something here.
+pub(super) fn unwrapped(objects: &dyn Objects, wrapper: &dyn Wrapper, repository: ScopeId) -> Result<Identity> {
+    let mut without_slots = None;
     for listed in objects.list(&names::identities(wrapper.kind()))? {
         let bytes = objects.get(&listed.name, None)?;
         let record: Result<WrappedIdentity, _> = strip_magic("wrapped key file", b'i', &bytes).and_then(decode);
@@ -98,11 +99,16 @@ pub(super) fn unwrapped(objects: &dyn Objects, wrapper: &dyn Wrapper) -> Result<
         };
         let text = std::str::from_utf8(&plain).map_err(|_| failed("a wrapped key file is not a text"))?;
         let identity = Identity::from_key_file(text)?;
-        if identity.public()? == public {
+        if identity.public()? != public {
+            continue;
+        }
+        if !objects.list(&names::slots_of(&identity.tag(repository)?))?.is_empty() {
             return Ok(identity);
         }
+        without_slots = Some(identity);
     }
-    Err(Error::new(Kind::WrongKey, format!("this {} opens nothing in this repository", wrapper.kind())))
+    let nothing = || Error::new(Kind::WrongKey, format!("this {} opens nothing in this repository", wrapper.kind()));
+    without_slots.ok_or_else(nothing)
 }
 
 /// What others may know: where to wrap keys to, and what to check signatures with.

@@ -126,7 +126,7 @@ impl Repository {
         }
         let identity = Arc::new(match credential.into() {
             Credential::Identity(identity) => identity,
-            Credential::Wrapper(wrapper) => unwrapped(objects.as_ref(), wrapper.as_ref())?,
+            Credential::Wrapper(wrapper) => unwrapped(objects.as_ref(), wrapper.as_ref(), config.repository)?,
         });
         Ok(Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who, from: String::new() })
     }

@@ -334,6 +334,11 @@ impl Repository {
         Box::new(move || keys(&objects, &identity, repository, owner))
     }
 
+    /// Returns who signs with this identity.
+    pub fn actor(&self) -> Result<ActorId> {
+        Ok(self.identity.public()?.actor)
+    }
+
     /// Signs something that is not in a ledger; `message` must begin with what it is.
     pub fn sign(&self, message: &[u8]) -> Result<(ActorId, [u8; 64])> {
         let signer = self.signer().ok_or_else(|| failed("this key has nothing to sign with"))?;
