@@ -284,6 +284,18 @@ fn a_hard_quota_stops_a_backup_before_the_pack_that_would_exceed_it() {
     assert!(honest.state.stored_bytes <= limit);
     assert!(honest.void.iter().any(|(_, why)| why.contains("quota")), "{:?}", honest.void);
     check(&mut honest);
+    // Nor is what it publishes before it commits.
+    let mut greedy = fixture.tenant();
+    greedy.state.quota = None;
+    let size = strongroom::pipeline::chunk::ChunkSize::Average(8 << 10);
+    let mut session = strongroom::repository::Session::begin(&mut greedy, "backup", size, true).unwrap();
+    let mut builder = strongroom::repository::StreamBuilder::new(&mut session, strongroom::repository::Lane::Data);
+    builder.push(&mut session, &random.bytes(60_000_000)).unwrap();
+    session.publish().unwrap();
+    session.abort("x").unwrap();
+    let mut honest = fixture.tenant();
+    assert!(honest.state.stored_bytes <= limit);
+    check(&mut honest);
     // Snapshots, days, and warnings.
     set(&mut honest, strongroom::format::entry::Quota { snapshots_hard: Some(1), ..none() });
     assert!(back_up_bytes(&mut honest, "s", b"x").unwrap_err().message.contains("snapshots"));

@@ -8,7 +8,7 @@ use strongroom::{
     format::{entry::EntryKind, key::Circle, names, sealed::Kind as SealedKind},
     operation::{Unwatched, check, destroy, transfer},
     repository::{Credential, Identity, Passphrase, Repository},
-    store::{Fault, Faulty, Objects, Recorded, SharedObjects},
+    store::{Fault, Faulty, Objects, Recorded, SharedObjects, Verb},
 };
 
 fn as_other(fixture: &Fixture, objects: SharedObjects, key: &str) -> Repository {
@@ -152,6 +152,27 @@ fn a_destruction_that_breaks_off_anywhere_is_completed_by_repeating_it() {
         }
     }
     assert!(broke > calls, "{broke} of {}", calls * 6);
+}
+
+/// No certificate for what is not verified: a store that says that it deleted something, and did not yet.
+#[test]
+fn what_is_still_listed_is_not_certified() {
+    let clay = Arc::new(Clay::default());
+    let fixture = condemned(&clay);
+    let id = fixture.tenant().keys.owner.to_string();
+    for kind in ["keys/ring", "keys/slot", "/data/", "/meta/", "/ledger/", "/checkpoint/"] {
+        let clay = clay.copy();
+        let run = |objects: SharedObjects| destroy::execute(&fixture.repository_on(objects)?, "t", &Unwatched);
+        let slow = id.clone();
+        let faulty = Faulty::new(clay.clone(), move |_, verb, name| {
+            (verb == Verb::Delete && name.contains(kind) && name.contains(&slow)).then_some(Fault::SlowDelete)
+        });
+        let refused = run(Arc::new(faulty)).unwrap_err();
+        assert!(refused.message.contains("no certificate"), "{kind}: {refused}");
+        assert!(clay.0.lock().unwrap().keys().all(|name| !name.ends_with("/certificate")), "{kind}");
+        destroy::verify_certificate(&run(clay.clone()).unwrap()).unwrap();
+        assert_eq!(of(&clay, &id), [""; 0], "{kind}");
+    }
 }
 
 /// The attacker has the bucket as it was left, and all that the store kept of what lay outside `keys/`; the

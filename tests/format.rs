@@ -7,9 +7,10 @@ use strongroom::{
     format::{
         Blob,
         catalogue::{Entry as CatalogueEntry, check_path, compare_paths, take_framed},
-        decode, encode,
-        entry::{Annex, Claims, Commit, Create, Entry},
-        key::{Config, Ring, Slot},
+        checkpoint::{CheckpointPart, Destruction},
+        decode, decode_secret, encode,
+        entry::{Annex, Claims, Commit, Create, Destroy, Destroyed, Entry, Epoch, Policy, Quota, Request},
+        key::{Config, Ring, RingKeys, Slot, WrappedIdentity},
         pack::{ChunkTable, SegmentTable, read_trailer},
         recipe::{Run, RunEncoder, Stream, decode_runs},
         sealed::Header,
@@ -19,6 +20,7 @@ use strongroom::{
     },
     id::SegmentId,
     ledger::State,
+    repository::Identity,
 };
 
 /// Feeds bytes to every parser: each answers, none panics.
@@ -35,7 +37,17 @@ fn feed(bytes: &[u8]) {
         Entry,
         Config,
         Ring,
+        RingKeys,
         Slot,
+        WrappedIdentity,
+        Epoch,
+        Policy,
+        Quota,
+        Destroy,
+        Destroyed,
+        Request,
+        CheckpointPart,
+        Destruction,
         ChunkTable,
         SegmentTable,
         Stream,
@@ -45,6 +57,14 @@ fn feed(bytes: &[u8]) {
         SnapshotContent,
         State
     );
+    drop((decode_secret::<RingKeys>(bytes), decode_secret::<Slot>(bytes)));
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        drop((
+            text.parse::<strongroom::repository::SignedHead>(),
+            text.parse::<strongroom::repository::PublicIdentity>(),
+        ));
+        drop((Identity::from_key_file(text), strongroom::operation::destroy::verify_certificate(text)));
+    }
     drop((decode_runs(bytes), Header::read(bytes), read_trailer(bytes), take_framed::<CatalogueEntry>(bytes)));
 }
 
