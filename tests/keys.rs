@@ -600,22 +600,23 @@ impl Objects for Meanwhile {
     }
 }
 
+type Change = Box<dyn FnOnce(Repository) + Send>;
+
 /// Somebody is added while the root is made anew, and the other way round; two make a new root at once.
 #[test]
 fn changes_of_keys_at_the_same_time_leave_nobody_out() {
     for case in 0..3 {
         let clay = Arc::new(Clay::default());
-        let fixture = Arc::new(Fixture::on(clay.clone() as SharedObjects, 9));
+        let fixture = Fixture::on(clay.clone() as SharedObjects, 9);
         let new = Identity::generate(fixture.environment.as_ref());
         let (public, key) = (new.public().unwrap(), new.to_key_file().unwrap().to_string());
         back_up_bytes(&mut fixture.tenant(), "s", b"data").unwrap();
         let add = {
-            let (fixture, public) = (fixture.clone(), public.clone());
+            let public = public.clone();
             move |repository: Repository| {
                 let role = Role { name: "x".into(), circle: Circle::Tenant, kinds: vec![EntryKind::Access] };
                 let mut tenant = repository.tenant("t").unwrap();
                 repository.add_identity(&mut tenant, &role, &public, "new").unwrap();
-                drop(fixture);
             }
         };
         let rotate = |repository: Repository| {
@@ -623,14 +624,15 @@ fn changes_of_keys_at_the_same_time_leave_nobody_out() {
             repository.rotate(&mut tenant, true, "x").unwrap();
         };
         let plain = fixture.repository();
-        let (happens, first): (Box<dyn FnOnce() + Send>, Box<dyn FnOnce(Repository)>) = match case {
-            0 => (Box::new(move || add(plain)), Box::new(rotate)),
-            1 => (Box::new(move || rotate(plain)), Box::new(add)),
+        let (between, first): (Change, Change) = match case {
+            0 => (Box::new(add), Box::new(rotate)),
+            1 => (Box::new(rotate), Box::new(add)),
             _ => {
                 add(fixture.repository());
-                (Box::new(move || rotate(plain)), Box::new(rotate))
+                (Box::new(rotate), Box::new(rotate))
             }
         };
+        let happens: Box<dyn FnOnce() + Send> = Box::new(move || between(plain));
         let happens = std::sync::Mutex::new(Some(happens));
         let meanwhile = Meanwhile { inner: clay.clone(), prefix: names::SLOTS, happens };
         first(fixture.repository_on(Arc::new(meanwhile)).unwrap());
