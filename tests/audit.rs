@@ -4,11 +4,14 @@ use crate::{cli::Place, support::*};
 use proptest::prelude::*;
 use strongroom::{
     error::Kind,
-    format::entry::{Access, EntryKind},
+    format::{
+        entry::{Access, EntryKind},
+        key::Circle,
+    },
     id::Hash,
     ledger::tree,
     operation::usage::usage,
-    repository::{Identity, Repository, SignedHead},
+    repository::{Identity, Repository, Role, SignedHead},
     store::{Fault, Faulty, SharedObjects, Verb},
 };
 
@@ -219,6 +222,26 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     // December has 744 hours.
     assert_eq!(months[1].byte_hours, u128::from(packs()) * 744);
     assert_eq!((months[1].average_bytes, months[2].average_bytes), (packs(), packs()));
+    // Somebody who may write neither times nor packs does so: the bill stays as it is.
+    let stranger = Identity::generate(fixture.environment.as_ref());
+    let role = Role { name: "x".into(), circle: Circle::Steward, kinds: vec![EntryKind::Access] };
+    fixture.repository().add_identity(&mut tenant, &role, &stranger.public().unwrap(), "stranger").unwrap();
+    let theirs = Repository::open(clay.clone(), fixture.environment.clone(), stranger, None, "x".into()).unwrap();
+    let mut theirs = theirs.tenant("t").unwrap();
+    let actor = theirs.signer.as_ref().unwrap().actor();
+    theirs.state.grants.get_mut(&actor).unwrap().kinds = EntryKind::ALL.iter().map(|kind| *kind as u8).collect();
+    let early = strongroom::format::entry::Observed {
+        first: theirs.state.observed_next,
+        times_ns: vec![0; 4],
+        unknown: Default::default(),
+    };
+    for (kind, body) in [(EntryKind::Observed, strongroom::format::encode(&early)), (EntryKind::Publish, vec![0xff; 9])]
+    {
+        drop(theirs.append("", |_, _| Ok((kind, body.clone(), strongroom::format::entry::Annex::empty()))));
+    }
+    tenant.sync().unwrap();
+    assert_eq!(tenant.void.len(), 2, "{:?}", tenant.void);
+    assert_eq!(usage(&tenant, end_ns).unwrap(), months);
     // What is forgotten and pruned is not billed any more.
     let all: Vec<_> = tenant.state.live().iter().map(|state| state.snapshot.id).collect();
     let retire = strongroom::format::entry::Snapshots {

@@ -528,6 +528,28 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
     }
     let number = strongroom::format::key::content_number(1, 1);
     assert!(old_keys.key(strongroom::format::sealed::KeyScope::Content, number).is_some(), "there was one");
+    // What destroyed the source is no order to destroy the tenant.
+    let own = tenant.keys.owner;
+    let records: Vec<_> = clay
+        .0
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|(name, bytes)| Some((name.strip_prefix(&format!("destroyed/{own}-"))?.to_owned(), bytes.clone())))
+        .collect();
+    assert_eq!(records.len(), 3);
+    let replayed = clay.copy();
+    for (name, bytes) in &records {
+        let name = name.split_once('/').unwrap().1;
+        replayed.put_if_absent(&format!("destroyed/{own}/{name}"), vec![bytes.clone()]).unwrap();
+    }
+    for missing in [None, Some("certificate")] {
+        replayed.0.lock().unwrap().retain(|name, _| missing.is_none_or(|missing| !name.ends_with(missing)));
+        let repository = fixture.repository_on(replayed.clone()).unwrap();
+        let refused = destroy::execute(&repository, "t", &Unwatched).unwrap_err();
+        assert!(refused.message.contains("nobody asked"), "{refused}");
+        assert_eq!(read_bytes(&repository.tenant("t").unwrap(), "shared@latest~1").unwrap(), bytes);
+    }
     // It does not come back, and its name is not used again.
     let undelete =
         strongroom::format::entry::Snapshots { snapshots: apart, reason: String::new(), unknown: Default::default() };

@@ -472,6 +472,11 @@ fn open_use_and_drop() -> (Vec<[u8; 32]>, Vec<u32>) {
     fixture.repository().rotate(&mut tenant, true, "x").unwrap();
     back_up_bytes(&mut tenant, "s", &Random(2).text(3_000_000)).unwrap();
     assert_eq!(read_bytes(&tenant, "latest").unwrap().len(), 3_000_000);
+    let other = Identity::generate(fixture.environment.as_ref()).public().unwrap();
+    fixture.repository().add_identity(&mut tenant, &agent_role(), &other, "agent").unwrap();
+    reseal::reseal(&mut tenant, &Unwatched).unwrap();
+    prune::prune(&mut tenant, &tidy(), &Unwatched).unwrap();
+    assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, []);
     let scopes = [KeyScope::Ledger, KeyScope::SegmentTable, KeyScope::ChunkTable, KeyScope::Content];
     let all = scopes.iter().flat_map(|scope| [(*scope, 0), (*scope, 1)]);
     let turned: Vec<[u8; 32]> =
@@ -564,10 +569,10 @@ fn keys_are_rotated_when_they_are_due_and_a_passphrase_can_come_again() {
     place.ok(&["key", "check"]);
 }
 
-/// A store in which something happens right after the first put below a prefix.
+/// A store in which something happens right after the first put below a prefix, or the first listing of it.
 struct Meanwhile {
     inner: SharedObjects,
-    prefix: &'static str,
+    prefix: String,
     happens: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -578,8 +583,7 @@ impl Objects for Meanwhile {
         parts: Vec<bytes::Bytes>,
     ) -> Result<strongroom::store::Put, strongroom::store::StoreError> {
         let put = self.inner.put_if_absent(name, parts);
-        let happens = self.happens.lock().unwrap().take_if(|_| name.starts_with(self.prefix));
-        happens.into_iter().for_each(|happens| happens());
+        self.happens(name.starts_with(&self.prefix));
         put
     }
     fn get(
@@ -590,13 +594,26 @@ impl Objects for Meanwhile {
         self.inner.get(name, range)
     }
     fn list(&self, prefix: &str) -> Result<Vec<strongroom::store::Listed>, strongroom::store::StoreError> {
-        self.inner.list(prefix)
+        let listed = self.inner.list(prefix);
+        self.happens(prefix == self.prefix);
+        listed
     }
     fn modified_ns(&self, name: &str) -> Result<i64, strongroom::store::StoreError> {
         self.inner.modified_ns(name)
     }
     fn delete(&self, name: &str) -> Result<(), strongroom::store::StoreError> {
         self.inner.delete(name)
+    }
+}
+
+impl Meanwhile {
+    fn new(inner: SharedObjects, prefix: &str, happens: impl FnOnce() + Send + 'static) -> Arc<Self> {
+        let happens: Box<dyn FnOnce() + Send> = Box::new(happens);
+        Arc::new(Self { inner, prefix: prefix.into(), happens: std::sync::Mutex::new(Some(happens)) })
+    }
+    fn happens(&self, now: bool) {
+        let happens = self.happens.lock().unwrap().take_if(|_| now);
+        happens.into_iter().for_each(|happens| happens());
     }
 }
 
@@ -632,10 +649,8 @@ fn changes_of_keys_at_the_same_time_leave_nobody_out() {
                 (Box::new(rotate), Box::new(rotate))
             }
         };
-        let happens: Box<dyn FnOnce() + Send> = Box::new(move || between(plain));
-        let happens = std::sync::Mutex::new(Some(happens));
-        let meanwhile = Meanwhile { inner: clay.clone(), prefix: names::SLOTS, happens };
-        first(fixture.repository_on(Arc::new(meanwhile)).unwrap());
+        let meanwhile = Meanwhile::new(clay.clone(), names::SLOTS, move || between(plain));
+        first(fixture.repository_on(meanwhile).unwrap());
         for text in [key, fixture.identity().to_key_file().unwrap().to_string()] {
             let tenant = open_with(&fixture, clay.clone(), &text).unwrap().tenant("t");
             let tenant = tenant.unwrap_or_else(|error| panic!("case {case}: {error}"));
@@ -647,4 +662,140 @@ fn changes_of_keys_at_the_same_time_leave_nobody_out() {
             clay.0.lock().unwrap().keys().filter(|name| name.starts_with("keys/") && name.contains(&owner)).count();
         assert_eq!(count, 3, "case {case}: one ring and two slots");
     }
+}
+
+/// A tenant with two owners: the fixture's, and one whose key file is returned, with the folder of its slots.
+fn of_two_owners(clay: &Arc<Clay>) -> (Fixture, String, String) {
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 11);
+    let other = Identity::generate(fixture.environment.as_ref());
+    let mut tenant = fixture.tenant();
+    back_up_bytes(&mut tenant, "s", b"data").unwrap();
+    let own: Vec<_> = clay.0.lock().unwrap().keys().cloned().collect();
+    let role = Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec() };
+    fixture.repository().add_identity(&mut tenant, &role, &other.public().unwrap(), "other").unwrap();
+    let is_new = |name: &&String| name.starts_with(names::SLOTS) && !own.contains(name);
+    let slot = clay.0.lock().unwrap().keys().find(is_new).unwrap().clone();
+    let folder = slot.rsplit_once('/').unwrap().0.to_owned();
+    (fixture, other.to_key_file().unwrap().to_string(), folder)
+}
+
+#[test]
+fn of_two_who_remove_each_other_one_stays_and_opens_everything() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, other, folder) = of_two_owners(&clay);
+    let own = fixture.identity().public().unwrap().actor;
+    let their_actor = Identity::from_key_file(&other).unwrap().public().unwrap().actor;
+    let theirs = open_with(&fixture, clay.clone(), &other).unwrap();
+    let between = move || assert_eq!(theirs.revoke(&mut theirs.tenant("t").unwrap(), own, "you").unwrap(), 1);
+    let meanwhile = Meanwhile::new(clay.clone(), &folder, between);
+    let repository = fixture.repository_on(meanwhile).unwrap();
+    let refused = repository.revoke(&mut repository.tenant("t").unwrap(), their_actor, "no, you").unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused, "{refused}");
+    let theirs = open_with(&fixture, clay.clone(), &other).unwrap().tenant("t").unwrap();
+    assert_eq!(read_bytes(&theirs, "latest").unwrap(), b"data");
+    assert!(fixture.repository().tenant("t").is_err());
+}
+
+#[test]
+fn a_removal_that_breaks_off_anywhere_is_completed_by_repeating_it() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, other, _) = of_two_owners(&clay);
+    let actor = Identity::from_key_file(&other).unwrap().public().unwrap().actor;
+    let before = clay.copy();
+    let run = |objects: SharedObjects| -> strongroom::error::Result<usize> {
+        let repository = fixture.repository_on(objects)?;
+        repository.revoke(&mut repository.tenant("t")?, actor, "gone")
+    };
+    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
+    assert_eq!(run(recorded.clone()).unwrap(), 1);
+    let calls = recorded.calls.lock().unwrap().len() as u64;
+    let mut half = 0;
+    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full] {
+        for at in 0..calls {
+            let what = format!("{fault:?} at call {at} of {calls}");
+            let clay = before.copy();
+            let faulty: SharedObjects =
+                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
+            let broke = run(faulty).is_err();
+            let repository = fixture.repository_on(clay.clone()).unwrap();
+            let stray = repository.stray_slots(&repository.tenant("t").unwrap()).unwrap();
+            assert!(stray == 0 || broke, "{what}");
+            half += stray;
+            let opens = || open_with(&fixture, clay.clone(), &other).unwrap().tenant("t").is_ok();
+            assert!(opens() || repository.tenant("t").unwrap().state.grants.len() == 1, "{what}");
+            run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(!opens(), "{what}");
+            let tenant = repository.tenant("t").unwrap();
+            assert_eq!(repository.stray_slots(&tenant).unwrap(), 0, "{what}");
+            assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"data", "{what}");
+        }
+    }
+    assert!(half > 0);
+}
+
+#[test]
+fn what_a_key_was_granted_is_not_replaced_by_others_nor_the_last_way_in_given_up() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, other, _) = of_two_owners(&clay);
+    let mut tenant = fixture.tenant();
+    let own = fixture.identity().public().unwrap();
+    let mut try_to = |name: &str, change: &dyn Fn(&mut strongroom::format::entry::Grant)| {
+        let mut grant = tenant.state.grants.values().find(|grant| grant.name == name).unwrap().clone();
+        change(&mut grant);
+        let body = strongroom::format::encode(&grant);
+        tenant
+            .append("x", |_, _| Ok((EntryKind::Grant, body.clone(), strongroom::format::entry::Annex::empty())))
+            .map_err(|error| error.to_string())
+    };
+    let less = |grant: &mut strongroom::format::entry::Grant| grant.circle = Circle::Steward as u8;
+    assert!(try_to("other", &less).unwrap_err().contains("only REVOKE takes away"));
+    // Of itself a key may give up what others have, too.
+    try_to("owner", &less).unwrap();
+    assert!(try_to("owner", &|grant| grant.circle = Circle::Tenant as u8).unwrap_err().contains("do not have"));
+    assert_eq!(tenant.state.grants[&own.actor].circle, Circle::Steward as u8);
+    let mut theirs = open_with(&fixture, clay.clone(), &other).unwrap().tenant("t").unwrap();
+    let mut grant = theirs.state.grants.values().find(|grant| grant.name == "other").unwrap().clone();
+    less(&mut grant);
+    let body = strongroom::format::encode(&grant);
+    let refused =
+        theirs.append("x", |_, _| Ok((EntryKind::Grant, body.clone(), strongroom::format::entry::Annex::empty())));
+    assert!(refused.unwrap_err().to_string().contains("last key that opens the content"));
+    let repository = fixture.repository();
+    let again = repository.add_identity(&mut fixture.tenant(), &agent_role(), &own, "again").unwrap_err();
+    assert!(again.message.contains("has a grant already"), "{again}");
+}
+
+#[test]
+fn keys_that_were_not_stored_as_they_were_wrapped_do_not_come_into_use() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, other, folder) = of_two_owners(&clay);
+    let flip = |clay: &Clay, prefix: &str, at: usize| {
+        let mut objects = clay.0.lock().unwrap();
+        let (name, bytes) = objects.iter().rfind(|(name, _)| name.starts_with(prefix)).unwrap();
+        let (name, mut bytes) = (name.clone(), bytes.to_vec());
+        let at = at % bytes.len();
+        bytes[at] ^= 4;
+        objects.insert(name, bytes.into());
+    };
+    let rings = names::rings(fixture.tenant().keys.owner);
+    let length = clay.0.lock().unwrap().iter().find(|(name, _)| name.starts_with(&rings)).unwrap().1.len();
+    for at in (0..length + 300).step_by(7) {
+        let damaged = clay.copy();
+        let prefix = format!("{rings}/00000001");
+        let happens = {
+            let (damaged, prefix) = (damaged.clone(), prefix.clone());
+            move || flip(&damaged, &prefix, at)
+        };
+        let meanwhile = Meanwhile::new(damaged.clone(), &prefix, happens);
+        let repository = fixture.repository_on(meanwhile).unwrap();
+        let refused = repository.rotate(&mut repository.tenant("t").unwrap(), false, "x").unwrap_err();
+        assert!(refused.message.contains("do not open as they were stored"), "byte {at}: {refused}");
+        let tenant = fixture.repository_on(damaged.clone()).unwrap().tenant("t").unwrap();
+        assert_eq!((tenant.state.epoch, read_bytes(&tenant, "latest").unwrap()), (0, b"data".to_vec()));
+        assert!(!damaged.0.lock().unwrap().keys().any(|name| name.starts_with(&prefix)));
+    }
+    // A slot that is damaged later is told from one that was removed.
+    flip(&clay, &folder, 100);
+    let closed = open_with(&fixture, clay.clone(), &other).unwrap().tenant("t").map(drop).unwrap_err();
+    assert!(closed.kind == Kind::Damaged && closed.message.contains(&folder), "{closed}");
 }

@@ -30,9 +30,8 @@ struct Answer {
 }
 
 impl KeyCommand {
-    fn ask(&self, request: serde_json::Value) -> Result<Answer> {
+    fn ask(&self, request: &Zeroizing<String>) -> Result<Answer> {
         let bad = |why: String| Error::new(Kind::WrongKey, format!("the key command `{}` {why}", self.0));
-        let request = Zeroizing::new(request.to_string());
         let mut child = Command::new("sh")
             .args(["-c", &self.0])
             .stdin(Stdio::piped())
@@ -59,7 +58,9 @@ impl Wrapper for KeyCommand {
     }
     fn wrap(&self, context: &str, plain: &[u8]) -> Result<(String, Vec<u8>)> {
         let data = Zeroizing::new(BASE64_STANDARD.encode(plain));
-        let answer = self.ask(json!({ "operation": "wrap", "context": context, "data": data.as_str() }))?;
+        // Written in place: a JSON value would keep a copy of the key that nobody wipes.
+        let request = format!(r#"{{"operation":"wrap","context":"{context}","data":"{}"}}"#, data.as_str());
+        let answer = self.ask(&Zeroizing::new(request))?;
         let wrapped = answer.data.and_then(|data| BASE64_STANDARD.decode(data).ok());
         let missing = || Error::new(Kind::WrongKey, format!("the key command `{}` wrapped nothing", self.0));
         Ok((answer.reference, wrapped.ok_or_else(missing)?))
@@ -67,7 +68,7 @@ impl Wrapper for KeyCommand {
     fn unwrap(&self, context: &str, reference: &str, wrapped: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let data = BASE64_STANDARD.encode(wrapped);
         let request = json!({ "operation": "unwrap", "context": context, "reference": reference, "data": data });
-        let answer = self.ask(request)?;
+        let answer = self.ask(&Zeroizing::new(request.to_string()))?;
         if answer.not_mine {
             return Ok(None);
         }

@@ -196,7 +196,7 @@ record! {
         6 policy: Policy,
     }
 
-    /// GRANT: a key may write these kinds from now on, instead of what it could before.
+    /// GRANT: a key may write these kinds from now on; of its own grant, a key may give up a part.
     Grant {
         0 actor: ActorId,
         1 name: String,

@@ -196,20 +196,29 @@ impl State {
         require(grant.kinds.iter().all(|kind| own.contains(kind)), || {
             "nobody can grant what they may not write".into()
         })?;
-        self.grants.insert(grant.actor, grant);
+        let circle = self.grants.get(&granter).map_or(0, |own| own.circle);
+        require(grant.circle <= circle, || "nobody can grant a circle whose keys they do not have".into())?;
+        let is_new = !self.grants.contains_key(&grant.actor);
+        require(is_new || grant.actor == granter, || "that key has a grant, which only REVOKE takes away".into())?;
+        let mut grants = self.grants.clone();
+        grants.insert(grant.actor, grant);
+        self.change_grants(grants)
+    }
+
+    /// Somebody can always let others in, and open the content.
+    fn change_grants(&mut self, grants: BTreeMap<ActorId, Grant>) -> Rule {
+        let grants_on = grants.values().any(|grant| grant.kinds.contains(&(EntryKind::Grant as u8)));
+        require(grants_on, || "the last key that can grant cannot be removed".into())?;
+        let opens_all = grants.values().any(|grant| grant.circle == Circle::Tenant as u8);
+        require(opens_all, || "the last key that opens the content cannot be removed".into())?;
+        self.grants = grants;
         Ok(())
     }
 
     fn revoke(&mut self, revoke: Revoke) -> Rule {
-        let may_grant = |grant: &Grant| grant.kinds.contains(&(EntryKind::Grant as u8));
-        let others = self.grants.values().any(|grant| grant.actor != revoke.actor && may_grant(grant));
-        require(self.grants.contains_key(&revoke.actor), || "that key has no grant".into())?;
-        require(others, || "the last key that can grant cannot be revoked".into())?;
-        let opens_all = |grant: &Grant| grant.circle == Circle::Tenant as u8;
-        let remains = self.grants.values().any(|grant| grant.actor != revoke.actor && opens_all(grant));
-        require(remains, || "the last key that opens the content cannot be removed".into())?;
-        self.grants.remove(&revoke.actor);
-        Ok(())
+        let mut grants = self.grants.clone();
+        require(grants.remove(&revoke.actor).is_some(), || "that key has no grant".into())?;
+        self.change_grants(grants)
     }
 
     fn session(&mut self, entry: &Entry, session: Session) -> Rule {

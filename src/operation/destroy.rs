@@ -105,19 +105,20 @@ fn unfinished(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Op
             continue;
         };
         let is_named = owner.to_string() == name || order["tenant"] == name;
-        if !is_named || order["tenant_id"] != owner.to_string() {
+        // One of a source is no order to destroy the tenant.
+        if !is_named || order["tenant_id"] != owner.to_string() || !order["source"].is_null() {
             continue;
         }
-        let certificate = get_if_present(objects, &format!("{}/certificate", folder(owner)))?;
+        let certificate = certificate_in(repository, &folder(owner), None, by)?;
         // A name can be used again.
         if certificate.is_some() && owner.to_string() != name {
             continue;
         }
         // An order of somebody else proves nothing to this key; while the tenant opens, it is made anew.
         if by == repository.actor()? {
-            return Ok(Some((owner, certificate.map(|bytes| text(&bytes)).transpose()?)));
+            return Ok(Some((owner, certificate)));
         }
-        if !repository.opens(owner) {
+        if !repository.opens(owner) && repository.tenant(name).is_err() {
             return Err(Error::new(
                 Kind::Refused,
                 format!(
@@ -325,16 +326,21 @@ fn certify(repository: &Repository, folder: &str, mut statement: Value) -> Resul
     ]);
     let certificate = signed(repository, &statement)?;
     let name = format!("{folder}/certificate");
-    if let Some(bytes) = get_if_present(repository.objects.as_ref(), &name)? {
-        // Of an attempt whose answer was lost; or somebody's junk.
-        let own = repository.actor()?;
-        let earlier = text(&bytes)?;
-        if checked(&earlier).is_ok_and(|(_, by)| by == own) {
-            return Ok(earlier);
-        }
+    // Of an attempt whose answer was lost.
+    if let Some(earlier) = certificate_in(repository, folder, statement["source"].as_str(), repository.actor()?)? {
+        return Ok(earlier);
     }
     put(repository, &name, certificate.clone())?;
     Ok(certificate)
+}
+
+/// Returns the certificate that `by` signed, if there is one: anybody could write another.
+fn certificate_in(repository: &Repository, folder: &str, source: Option<&str>, by: ActorId) -> Result<Option<String>> {
+    let Some(bytes) = get_if_present(repository.objects.as_ref(), &format!("{folder}/certificate"))? else {
+        return Ok(None);
+    };
+    let is_it = |proved: Proved| proved.signed_by == by && proved.statement["source"].as_str() == source;
+    Ok(text(&bytes).ok().filter(|text| verify_certificate(text).is_ok_and(is_it)))
 }
 
 /// Where the records of the destruction of a source lie: its name is not shown.
@@ -354,8 +360,8 @@ pub fn execute_source(
     let folder = source_folder(tenant.keys.owner, source);
     if !tenant.state.destroyed_sources.contains_key(source) {
         shred(tenant, Some(source))?;
-    } else if let Some(done) = get_if_present(repository.objects.as_ref(), &format!("{folder}/certificate"))? {
-        return text(&done);
+    } else if let Some(done) = certificate_in(repository, &folder, Some(source), repository.actor()?)? {
+        return Ok(done);
     }
     let shredded = tenant.state.destroyed_sources.get(source).copied();
     let shredded = shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;

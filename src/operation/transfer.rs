@@ -11,7 +11,7 @@ use crate::{
     id::{Hash, PackId, ScopeId},
     ledger::{Head, PackState},
     pipeline::digest::hash,
-    repository::{Repository, Tenant},
+    repository::{Repository, Tenant, checked_name},
     store::{Put, get_if_present},
 };
 use serde::{Deserialize, Serialize};
@@ -151,6 +151,7 @@ pub fn import(repository: &Repository, file: &Path, monitor: &dyn Monitor) -> Re
     }
     let owner: ScopeId = manifest.tenant_id.parse().map_err(|_| bad("its manifest names no tenant"))?;
     let genesis: Hash = manifest.genesis.parse().map_err(|_| bad("its manifest names no first entry"))?;
+    checked_name(&manifest.tenant).map_err(|error| bad(&error.to_string()))?;
     let mut own = repository.own_ledger()?;
     if let Some((name, known)) =
         own.state.tenants.iter().find(|(name, known)| **name == manifest.tenant || known.tenant == owner)

@@ -5,10 +5,10 @@ use crate::{
     error::{Result, failed},
     format::{
         decode,
-        entry::{Commit, Entry, EntryKind, Observed, Packs, Publish, Rewrite},
+        entry::{Commit, Entry, EntryKind, Grant, Observed, Packs, Publish, Rewrite},
         pack::PackFact,
     },
-    id::PackId,
+    id::{ActorId, PackId},
     ledger::Tables,
     repository::Tenant,
 };
@@ -52,16 +52,16 @@ struct Change {
 
 /// Returns the months from the first entry to now.
 pub fn usage(tenant: &Tenant, now_ns: i64) -> Result<Vec<Month>> {
-    let (mut changes, mut times) = (Vec::new(), BTreeMap::new());
-    // What the fold did not take is in no table; a pack counts once, and goes once.
-    let (mut came, mut went) = (HashSet::new(), HashSet::new());
+    let observers = tenant.state.create.grants.iter().filter(|grant| observes(grant)).map(|grant| grant.actor);
+    let mut notes = Notes { observers: observers.collect(), ..Notes::default() };
     let mut failure = None;
     tenant.each_entry(&mut |entry, _| {
-        if let Err(error) = note(tenant, entry, (&mut came, &mut went), &mut changes, &mut times) {
+        if let Err(error) = notes.note(tenant, entry) {
             failure = Some(error);
         }
     })?;
     failure.map_or(Ok(()), Err)?;
+    let Notes { changes, mut times, .. } = notes;
     for number in [0, tenant.state.head.number].into_iter().chain(changes.iter().map(|change| change.entry)) {
         if let std::collections::btree_map::Entry::Vacant(unknown) = times.entry(number) {
             unknown.insert(tenant.written_ns(number)?);
@@ -123,47 +123,71 @@ pub fn usage(tenant: &Tenant, now_ns: i64) -> Result<Vec<Month>> {
     Ok(months)
 }
 
-fn note(
-    tenant: &Tenant,
-    entry: &Entry,
-    (came, went): (&mut HashSet<PackId>, &mut HashSet<PackId>),
-    changes: &mut Vec<Change>,
-    times: &mut BTreeMap<u64, i64>,
-) -> Result<()> {
-    let bad = |error: crate::format::Malformed| failed(format!("ledger entry {}: {error}", entry.number));
-    let body = &entry.body.0;
-    let mut change = Change { entry: entry.number, added: 0, deleted: 0, backup: false };
-    let packs: Vec<PackFact> = match EntryKind::from_number(entry.kind) {
-        Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Heal) => decode::<Publish>(body).map_err(bad)?.packs,
-        Some(EntryKind::Commit) => {
-            let commit = decode::<Commit>(body).map_err(bad)?;
-            let known = tenant.state.snapshots.get(&commit.snapshot.id);
-            change.backup = known.is_some_and(|known| known.number == entry.number);
-            commit.packs
-        }
-        Some(EntryKind::Rewrite) => decode::<Rewrite>(body).map_err(bad)?.packs,
-        Some(EntryKind::Drop) => {
-            for id in decode::<Packs>(body).map_err(bad)?.packs {
-                if let Some(pack) = tenant.index.pack(id)?.filter(|pack| pack.dropped && went.insert(id)) {
-                    change.deleted += pack.length;
+fn observes(grant: &Grant) -> bool {
+    grant.kinds.contains(&(EntryKind::Observed as u8))
+}
+
+/// What the entries told so far. What the fold did not take does not count.
+#[derive(Default)]
+struct Notes {
+    changes: Vec<Change>,
+    times: BTreeMap<u64, i64>,
+    /// The entry whose time OBSERVED tells next, and who may write that.
+    observed_next: u64,
+    observers: HashSet<ActorId>,
+    /// A pack counts once, and goes once.
+    came: HashSet<PackId>,
+    went: HashSet<PackId>,
+}
+
+impl Notes {
+    fn note(&mut self, tenant: &Tenant, entry: &Entry) -> Result<()> {
+        let body = &entry.body.0;
+        let mut change = Change { entry: entry.number, added: 0, deleted: 0, backup: false };
+        let mut packs: Vec<PackFact> = Vec::new();
+        match EntryKind::from_number(entry.kind) {
+            Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Heal) => {
+                packs.extend(decode::<Publish>(body).into_iter().flat_map(|publish| publish.packs));
+            }
+            Some(EntryKind::Commit) => {
+                if let Ok(commit) = decode::<Commit>(body) {
+                    let known = tenant.state.snapshots.get(&commit.snapshot.id);
+                    change.backup = known.is_some_and(|known| known.number == entry.number);
+                    packs = commit.packs;
                 }
             }
-            Vec::new()
+            Some(EntryKind::Rewrite) => {
+                packs.extend(decode::<Rewrite>(body).into_iter().flat_map(|rewrite| rewrite.packs));
+            }
+            Some(EntryKind::Drop) => {
+                for id in decode::<Packs>(body).into_iter().flat_map(|packs| packs.packs) {
+                    if let Some(pack) = tenant.index.pack(id)?.filter(|pack| pack.dropped && self.went.insert(id)) {
+                        change.deleted += pack.length;
+                    }
+                }
+            }
+            Some(EntryKind::Grant) if self.observers.contains(&entry.actor) => {
+                let grant = decode::<Grant>(body).ok().filter(observes);
+                self.observers.extend(grant.map(|grant| grant.actor));
+            }
+            Some(EntryKind::Observed) if self.observers.contains(&entry.actor) => {
+                let observed = decode::<Observed>(body).ok().filter(|observed| observed.first == self.observed_next);
+                if let Some(observed) = observed {
+                    self.observed_next += observed.times_ns.len() as u64;
+                    self.times.extend((observed.first..).zip(observed.times_ns));
+                }
+            }
+            _ => {}
         }
-        Some(EntryKind::Observed) => {
-            let observed = decode::<Observed>(body).map_err(bad)?;
-            times.extend((observed.first..).zip(observed.times_ns));
-            Vec::new()
+        for fact in packs {
+            // What is in no table was void.
+            if tenant.index.pack(fact.pack)?.is_some() && self.came.insert(fact.pack) {
+                change.added += fact.length;
+            }
         }
-        _ => Vec::new(),
-    };
-    for fact in packs {
-        if tenant.index.pack(fact.pack)?.is_some() && came.insert(fact.pack) {
-            change.added += fact.length;
+        if change.added + change.deleted > 0 || change.backup {
+            self.changes.push(change);
         }
+        Ok(())
     }
-    if change.added + change.deleted > 0 || change.backup {
-        changes.push(change);
-    }
-    Ok(())
 }

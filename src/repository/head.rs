@@ -4,7 +4,11 @@
 use super::tenant::Tenant;
 use crate::{
     error::{Error, Kind, Result, failed},
-    format::names,
+    format::{
+        decode,
+        entry::{EntryKind, Grant},
+        names,
+    },
     id::{ActorId, Hash},
     ledger::tree,
     pipeline::{
@@ -106,19 +110,23 @@ impl Tenant {
         Ok(leaves)
     }
 
-    /// Says who that was ever granted anything signed a head, by the name of the grant.
-    pub fn who_signed(&self, head: &SignedHead) -> Result<Option<(ActorId, String)>> {
-        let mut known: Vec<_> =
-            self.state.create.grants.iter().map(|grant| (grant.actor, grant.name.clone())).collect();
+    /// Lists everything that was ever granted, the oldest first.
+    pub fn ever_granted(&self) -> Result<Vec<Grant>> {
+        let mut grants = self.state.create.grants.clone();
         self.each_entry(&mut |entry, _| {
-            if entry.kind == crate::format::entry::EntryKind::Grant as u8
-                && let Ok(grant) = crate::format::decode::<crate::format::entry::Grant>(&entry.body.0)
-            {
-                known.push((grant.actor, grant.name));
+            if entry.kind == EntryKind::Grant as u8 {
+                grants.extend(decode::<Grant>(&entry.body.0));
             }
         })?;
-        let signed_by = head.signed_by(known.iter().map(|(actor, _)| *actor));
-        Ok(signed_by.and_then(|actor| known.into_iter().find(|(known, _)| *known == actor)))
+        Ok(grants)
+    }
+
+    /// Says who that was ever granted anything signed a head, by the name of the grant.
+    pub fn who_signed(&self, head: &SignedHead) -> Result<Option<(ActorId, String)>> {
+        let known = self.ever_granted()?;
+        let signed_by = head.signed_by(known.iter().map(|grant| grant.actor));
+        let named = |actor| known.into_iter().find(|grant| grant.actor == actor);
+        Ok(signed_by.and_then(named).map(|grant| (grant.actor, grant.name)))
     }
 
     /// Says what is wrong if a history is not the one whose head was signed.

@@ -329,6 +329,20 @@ impl Keys {
         Ok(true)
     }
 
+    /// Says whether a ring, as it is stored, gives all these keys, and each circle its part.
+    pub(super) fn are_in(&self, name: &str, stored: &[u8], environment: &dyn Environment) -> bool {
+        let mut read = Self::none(self.owner);
+        let slot = self.slot(Circle::Tenant, "", environment);
+        let is_added = slot.is_ok_and(|slot| read.add(&slot, name, stored).unwrap_or(false));
+        let same = |(own, read): (&OpenRing, &OpenRing)| {
+            (&own.keys, &own.sources, &own.commitments) == (&read.keys, &read.sources, &read.commitments)
+        };
+        is_added
+            && self.rings.first().zip(read.rings.first()).is_some_and(same)
+            && (&self.id, &self.gear) == (&read.id, &read.gear)
+            && self.closed_parts(stored).is_empty()
+    }
+
     /// Says for which circles, of those whose keys are here, a ring does not open.
     pub(super) fn closed_parts(&self, bytes: &[u8]) -> Vec<Circle> {
         let Some(own) = self.rings.first() else { return Vec::new() };
@@ -342,7 +356,8 @@ impl Keys {
                 Circle::Steward => &ring.steward,
             });
             let key: Key = (*key).clone();
-            sealed.is_some_and(|sealed| open(&sealed.0, binding, |_| Some(key)).is_ok())
+            // What it opens to is wiped.
+            sealed.is_some_and(|sealed| open(&sealed.0, binding, |_| Some(key)).map(zeroize::Zeroizing::new).is_ok())
         };
         own.wrapping.iter().filter(|pair| !opens(pair)).map(|(circle, _)| *circle).collect()
     }

@@ -21,7 +21,7 @@ mod tenant;
 pub use head::SignedHead;
 pub use identity::{Credential, Identity, Passphrase, PublicIdentity, Wrapper};
 pub use keyring::Keys;
-pub use open::{NewTenant, Repository};
+pub use open::{NewTenant, Repository, checked_name};
 pub use reference::Reference;
 pub use repack::{Move, repack};
 pub use role::Role;

@@ -14,7 +14,7 @@ use crate::{
     format::{
         VERSION, decode, encode,
         entry::{Annex, Claims, Create, EntryKind, Policy, Retention, Tenant as TenantBody},
-        key::{Circle, Config},
+        key::{Circle, Config, Slot},
         names,
         sealed::{Suite, magic, strip_magic},
     },
@@ -134,7 +134,7 @@ impl Repository {
     /// Opens the repository's own ledger: for operators.
     pub fn own_ledger(&self) -> Result<Tenant> {
         let own = self.config.repository;
-        let slots = slots(self.objects.as_ref(), &self.identity, own, Some(own))?;
+        let slots = slots(self.objects.as_ref(), &self.identity, own, Some(own), |_| true)?;
         if slots.is_empty() {
             return Err(Error::new(Kind::WrongKey, "this key is not an operator's of this repository"));
         }
@@ -144,9 +144,12 @@ impl Repository {
     /// Opens a tenant by name or id.
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         let wanted: Option<ScopeId> = name.parse().ok();
-        let mut slots = slots(self.objects.as_ref(), &self.identity, self.config.repository, wanted)?;
-        let any = !slots.is_empty();
-        slots.retain(|slot| slot.owner != self.config.repository && (slot.name == name || Some(slot.owner) == wanted));
+        let (own, mut any) = (self.config.repository, false);
+        let is_it = |slot: &Slot| {
+            any = true;
+            slot.owner != own && (slot.name == name || Some(slot.owner) == wanted)
+        };
+        let slots = slots(self.objects.as_ref(), &self.identity, own, wanted, is_it)?;
         match slots.first() {
             Some(slot) => self.open_owner(slot.owner, &slot.name),
             None if any => Err(Error::new(
@@ -159,7 +162,7 @@ impl Repository {
 
     /// Lists the tenants that the identity opens: name, id, circle.
     pub fn tenants(&self) -> Result<Vec<(String, ScopeId, Circle)>> {
-        let slots = slots(self.objects.as_ref(), &self.identity, self.config.repository, None)?;
+        let slots = slots(self.objects.as_ref(), &self.identity, self.config.repository, None, |_| true)?;
         if slots.is_empty() {
             return Err(Error::new(Kind::WrongKey, "this key or passphrase opens nothing in this repository"));
         }
@@ -205,15 +208,7 @@ impl Repository {
 
     /// Makes a tenant. Where it is another's, the caller keeps the steward's keys, and no more.
     pub fn create_tenant(&self, new: &NewTenant) -> Result<ScopeId> {
-        let valid = !new.name.is_empty()
-            && new.name.len() <= 200
-            && new.name.chars().all(|c| c.is_alphanumeric() || "-_.@/".contains(c));
-        if !valid || new.name.parse::<ScopeId>().is_ok() {
-            return Err(Error::new(
-                Kind::Usage,
-                "a tenant's name has 1 to 200 letters, digits and -_.@/, and is not an id",
-            ));
-        }
+        checked_name(&new.name)?;
         let mut own = self.own_ledger()?;
         let taken = |state: &crate::ledger::State| state.tenants.contains_key(&new.name);
         if taken(&own.state) {
@@ -256,8 +251,7 @@ impl Repository {
         let environment = self.environment.as_ref();
         let keys = Keys::generate(owner, environment);
         let signer = self.signer().ok_or_else(|| failed("no signing key"))?;
-        let (ring, bytes) = keys.ring(new.suite, environment)?;
-        self.put_new(&ring, bytes)?;
+        self.put_ring(&keys, new.suite)?;
         let own = self.identity.public()?;
         let all = Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec() };
         // Whoever names his own key is an owner like one who names none.
@@ -319,6 +313,16 @@ impl Repository {
         }
         Ok(first.hash)
     }
+}
+
+/// Makes sure that a name can be a tenant's.
+pub fn checked_name(name: &str) -> Result<()> {
+    let valid = !name.is_empty()
+        && name.len() <= 200
+        && name.chars().all(|c| c.is_alphanumeric() || "-_.@/".contains(c))
+        && name.parse::<ScopeId>().is_err();
+    let bad = || Error::new(Kind::Usage, "a tenant's name has 1 to 200 letters, digits and -_.@/, and is not an id");
+    valid.then_some(()).ok_or_else(bad)
 }
 
 /// What a tenant's operator may write besides what a steward may.

@@ -14,24 +14,29 @@ use crate::{
         entry::{Annex, EntryKind, Epoch, Grant, Revoke},
         key::{Circle, SOURCE_MAX, Slot},
         names,
+        sealed::Suite,
     },
     id::{ActorId, ScopeId},
     ledger::State,
     store::{Objects, Put, SharedObjects},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Reads an owner's keys again.
 pub(super) type Reload = Box<dyn Fn() -> Result<Keys> + Send + Sync>;
 
-/// Opens the slots of an identity.
+/// Opens the slots of an identity, of one owner or of all, as far as `wanted`.
 pub(super) fn slots(
     objects: &dyn Objects,
     identity: &Identity,
     repository: ScopeId,
     only: Option<ScopeId>,
+    mut wanted: impl FnMut(&Slot) -> bool,
 ) -> Result<Vec<Slot>> {
-    let mut slots = Vec::new();
+    let (mut slots, mut closed) = (Vec::new(), None);
     for listed in objects.list(&names::slots_of(&identity.tag(repository)?))? {
         let owner = names::scope_of_slot(&listed.name);
         if owner.is_none() || only.is_some_and(|only| owner != Some(only)) {
@@ -40,9 +45,17 @@ pub(super) fn slots(
         // Whoever rotates keys deletes old slots.
         let Some(wrapped) = crate::store::get_if_present(objects, &listed.name)? else { continue };
         let slot: Option<Slot> = identity.open(&wrapped).and_then(|plain| decode_secret(&plain).ok());
-        slots.extend(slot.filter(|slot| Some(slot.owner) == owner));
+        match slot.filter(|slot| Some(slot.owner) == owner) {
+            Some(slot) => slots.extend(Some(slot).filter(&mut wanted)),
+            None => closed = Some(listed.name),
+        }
     }
-    Ok(slots)
+    match closed {
+        Some(name) if slots.is_empty() => Err(damaged(format!(
+            "the key slot {name} is this key's, and does not open: it is damaged. No data is lost; restore the object from a copy of the bucket, or let somebody whose key still opens remove this key and add it again"
+        ))),
+        _ => Ok(slots),
+    }
 }
 
 /// Returns what an identity's slots and the rings give together.
@@ -52,7 +65,7 @@ pub(super) fn keys(objects: &SharedObjects, identity: &Identity, repository: Sco
 }
 
 fn keys_once(objects: &SharedObjects, identity: &Identity, repository: ScopeId, owner: ScopeId) -> Result<Keys> {
-    let slots = slots(objects.as_ref(), identity, repository, Some(owner))?;
+    let slots = slots(objects.as_ref(), identity, repository, Some(owner), |_| true)?;
     if slots.is_empty() {
         let message = "this key has no slot there any more: it was removed, and needs a new one";
         return Err(Error::new(Kind::WrongKey, message));
@@ -108,6 +121,12 @@ impl Repository {
     pub fn add_identity(&self, tenant: &mut Tenant, role: &Role, public: &PublicIdentity, name: &str) -> Result<()> {
         tenant.sync()?;
         loop {
+            if tenant.state.grants.contains_key(&public.actor) {
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("{} has a grant already: remove it first; nothing was granted", public.actor),
+                ));
+            }
             let keys = tenant.keys.clone();
             let slot = self.put_slot(&keys, role.circle, &tenant.name, &public.recipient)?;
             let operator = self.is_operator(public.actor);
@@ -116,6 +135,7 @@ impl Repository {
             let granted = tenant.append_if("key add", |state, _| {
                 // Somebody may have made a new root meanwhile, for which this slot is worth nothing.
                 let same = state.commitments.get(&state.epoch).is_some_and(|now| now.root == root);
+                let same = same && !state.grants.contains_key(&public.actor);
                 Ok(same.then(|| (EntryKind::Grant, body.clone(), Annex::empty())))
             })?;
             if granted.is_some() {
@@ -144,6 +164,20 @@ impl Repository {
         Ok(object)
     }
 
+    /// Stores the ring, and makes sure that it opens as it is stored: all depends on it.
+    pub(super) fn put_ring(&self, keys: &Keys, suite: Suite) -> Result<String> {
+        let (name, bytes) = keys.ring(suite, self.environment.as_ref())?;
+        self.put_new(&name, bytes)?;
+        let stored = self.objects.get(&name, None)?;
+        if !keys.are_in(&name, &stored, self.environment.as_ref()) {
+            self.objects.delete(&name)?;
+            return Err(damaged(
+                "the wrapped keys do not open as they were stored: this machine's memory or the store fails; the keys are as before",
+            ));
+        }
+        Ok(name)
+    }
+
     pub(super) fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
         match self.objects.put_if_absent(name, vec![bytes.into()])? {
             Put::Created => Ok(()),
@@ -151,30 +185,52 @@ impl Repository {
         }
     }
 
-    /// Deletes what was wrapped for an identity, and what it may write. What it copied before still opens
-    /// what it opened, until the keys are rotated. Returns how many slots went. Repeating it completes it.
+    /// Takes away what an identity may write, and deletes what was wrapped for it. What it copied before
+    /// still opens what it opened, until the keys are rotated. Returns how many slots went. Repeating it
+    /// completes it.
     pub fn revoke(&self, tenant: &mut Tenant, actor: ActorId, reason: &str) -> Result<usize> {
         tenant.sync()?;
         let unknown = || Error::new(Kind::Usage, format!("{actor} has no grant; `strongroom role list` shows them"));
-        let grant = tenant.state.grants.get(&actor).ok_or_else(unknown)?.clone();
-        let others = |circle: Option<Circle>| {
-            tenant.state.grants.values().any(|other| {
-                let counts = circle.is_none_or(|circle| other.circle == circle as u8);
-                other.actor != actor && counts && (circle.is_some() || other.kinds.contains(&(EntryKind::Grant as u8)))
-            })
+        // Without one, of an attempt that was interrupted.
+        let grant = match tenant.state.grants.get(&actor) {
+            Some(grant) => grant.clone(),
+            None => tenant.ever_granted()?.into_iter().rfind(|grant| grant.actor == actor).ok_or_else(unknown)?,
         };
-        if !others(Some(Circle::Tenant)) || !others(None) {
-            return Err(Error::new(
-                Kind::Refused,
-                "nobody else could open the content, or let others in: the last such key cannot be removed; add another first (`strongroom key add`)",
-            ));
-        }
+        // Slots that it is given later, if it is added again, stay.
         let slots = self.slots_for(tenant.keys.owner, &grant)?;
+        let body = encode(&Revoke { actor, reason: reason.into(), unknown: Default::default() });
+        // Before any slot goes: of two who remove each other, one stays and still opens everything.
+        tenant.append_if("key remove", |state, _| {
+            if !state.grants.contains_key(&actor) {
+                return Ok(None);
+            }
+            let mut others = state.grants.values().filter(|other| other.actor != actor);
+            let open = others.clone().any(|other| other.circle == Circle::Tenant as u8);
+            if !open || !others.any(|other| other.kinds.contains(&(EntryKind::Grant as u8))) {
+                return Err(Error::new(
+                    Kind::Refused,
+                    "nobody else could open the content, or let others in: the last such key cannot be removed; add another first (`strongroom key add`)",
+                ));
+            }
+            Ok(Some((EntryKind::Revoke, body.clone(), Annex::empty())))
+        })?;
         for name in &slots {
             self.objects.delete(name)?;
         }
-        let body = encode(&Revoke { actor, reason: reason.into(), unknown: Default::default() });
-        tenant.append("key remove", |_, _| Ok((EntryKind::Revoke, body.clone(), Annex::empty())))?;
+        Ok(slots.len())
+    }
+
+    /// Counts slots of keys that have no grant: somebody's removal was interrupted.
+    pub fn stray_slots(&self, tenant: &Tenant) -> Result<usize> {
+        let root = current_root(&tenant.state)?;
+        let mut slots: BTreeSet<_> = self.objects.list(names::SLOTS)?.into_iter().map(|listed| listed.name).collect();
+        slots.retain(|name| {
+            names::scope_of_slot(name) == Some(tenant.keys.owner) && names::root_of_slot(name) == Some(&root)
+        });
+        for grant in tenant.state.grants.values() {
+            let granted = self.slots_for(tenant.keys.owner, grant)?;
+            slots.retain(|name| !granted.contains(name));
+        }
         Ok(slots.len())
     }
 
@@ -266,10 +322,8 @@ impl Repository {
             let Some(change) = change(&tenant.state)? else { return Ok(None) };
             let new_root = change.new_root;
             let next = tenant.keys.next(&change, self.environment.as_ref())?;
-            let (ring, bytes) = next.ring(tenant.suite()?, self.environment.as_ref())?;
             // Nothing refers to these before EPOCH does.
-            let mut made = vec![ring.clone()];
-            self.put_new(&ring, bytes)?;
+            let mut made = vec![self.put_ring(&next, tenant.suite()?)?];
             let before = tenant.state.grants.clone();
             if new_root {
                 for grant in before.values() {

@@ -166,12 +166,6 @@ fn grant(
     tenant: &mut Tenant,
     (role, public, name): (&Role, &PublicIdentity, &str),
 ) -> Result<()> {
-    if tenant.state.grants.contains_key(&public.actor) {
-        return Err(Error::new(
-            Kind::Usage,
-            format!("{} has a grant already: remove it first; nothing was granted", public.actor),
-        ));
-    }
     repository.add_identity(tenant, role, public, name)?;
     let kinds: Vec<_> = role.kinds.iter().map(|kind| kind.name()).collect();
     let object = json!({ "tenant": tenant.name, "name": name, "actor": public.actor.to_string(), "role": role.name, "circle": role.circle.name(), "kinds": kinds });
@@ -183,7 +177,11 @@ fn grant(
 
 /// Finds whom a name or an actor means.
 fn named(tenant: &Tenant, who: &str) -> Result<crate::id::ActorId> {
-    let named = tenant.state.grants.values().filter(|grant| grant.name == who || grant.actor.to_string() == who);
+    // What an interrupted removal left behind belongs to a key without a grant.
+    if let Ok(actor) = who.parse() {
+        return Ok(actor);
+    }
+    let named = tenant.state.grants.values().filter(|grant| grant.name == who);
     match named.map(|grant| grant.actor).collect::<Vec<_>>()[..] {
         [actor] => Ok(actor),
         _ => Err(Error::new(
@@ -285,6 +283,12 @@ fn check(global: &Global) -> Result<()> {
         problems.push(format!(
             "{} has a grant and no slot: it opens nothing; remove it, or remove and add it again",
             holder.name
+        ));
+    }
+    let stray = repository.stray_slots(&tenant)?;
+    if stray > 0 {
+        problems.push(format!(
+            "{stray} slots are of keys without a grant, which still open what they opened: a `key remove` was interrupted; repeat it with the actor that `audit show` names, or `key rotate --new-root`"
         ));
     }
     let openers = holders.iter().filter(|holder| holder.circle == Circle::Tenant && holder.slots > 0).count();
