@@ -111,7 +111,8 @@ pub fn take_framed<T: Field>(bytes: &[u8]) -> Result<Option<(T, usize)>, Malform
 /// Encodes an entry with its length in front: four bytes, little-endian.
 pub fn framed<T: Field>(entry: &T) -> Vec<u8> {
     let encoded = super::encode(entry);
-    let mut bytes = (encoded.len() as u32).to_le_bytes().to_vec();
+    let mut bytes = Vec::with_capacity(4 + encoded.len());
+    bytes.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&encoded);
     bytes
 }

@@ -93,7 +93,7 @@ pub trait Field: Sized {
 
 /// Encodes a record.
 pub fn encode<T: Field>(value: &T) -> Vec<u8> {
-    let mut out = Writer(Encoder::new(Vec::new()));
+    let mut out = Writer(Encoder::new(Vec::with_capacity(256)));
     value.put(&mut out);
     out.0.into_writer()
 }

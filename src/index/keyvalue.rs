@@ -91,6 +91,9 @@ impl RocksKeyValue {
         options.set_max_open_files(64);
         options.set_keep_log_file_num(1);
         options.set_max_background_jobs(2);
+        // How much is allocated ahead: what a process writes is small. (This does not bound the log.)
+        options.set_max_total_wal_size(256 << 10);
+        options.set_manifest_preallocation_size(64 << 10);
         DB::open(&options, folder)
     }
 }

@@ -105,7 +105,10 @@ pub fn files(
     options: &Options,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
-    let mut walk = WalkAhead::start(selection, tenant.environment.as_ref());
+    let newest = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == labels.source);
+    // What was not touched since has the attributes that it had then. Clocks may differ a little.
+    let since_s = newest.filter(|_| !options.rescan).map(|newest| newest.snapshot.started_ns / 1_000_000_000 - 60);
+    let mut walk = WalkAhead::start(selection, since_s.unwrap_or(i64::MIN), tenant.environment.as_ref());
     let earlier = options.earlier(tenant, &labels.source, false)?;
     let pool = earlier.pool(tenant)?;
     let mut previous = earlier.entries(&pool, b"");
@@ -118,8 +121,8 @@ pub fn files(
         if monitor.is_interrupted() {
             return backup.stop();
         }
-        let (mut entry, full, size) = match walked {
-            Walked::Entry { entry, full, size_bytes } => (*entry, full, size_bytes),
+        let (mut entry, full, size, has_xattrs) = match walked {
+            Walked::Entry { entry, full, size_bytes, has_xattrs } => (*entry, full, size_bytes, has_xattrs),
             Walked::Unreadable { full, error } => {
                 backup.unreadable(monitor, &full, &error);
                 continue;
@@ -129,6 +132,7 @@ pub fn files(
         let untouched = before.as_ref().filter(|before| !options.rescan && is_untouched(before, &entry));
         match untouched {
             Some(before) => entry.xattrs.clone_from(&before.xattrs),
+            None if has_xattrs => {}
             None => match xattrs(&full) {
                 Ok(found) => entry.xattrs = found,
                 Err(error) => {

@@ -290,6 +290,13 @@ impl SegmentPool {
         self.ask(id, true);
     }
 
+    /// Starts to open a segment that will be a base, if there is room to keep it until then.
+    pub fn prefetch_base(&self, id: SegmentId) {
+        if self.lock().bytes <= self.0.bytes_max / 2 {
+            self.ask(id, false);
+        }
+    }
+
     /// `checked` says that all of its chunks will be handed on, not only be bases.
     fn ask(&self, id: SegmentId, checked: bool) {
         if self.lock().cached.contains_key(&id) {

@@ -1,6 +1,9 @@
 //! Walks file trees in the catalogue's order: each folder's names sorted as bytes.
 
-use super::{file::entry_of, names::Names};
+use super::{
+    file::{entry_of, xattrs},
+    names::Names,
+};
 use crate::{
     environment::Environment,
     format::catalogue::{Entry, FileType},
@@ -37,12 +40,11 @@ pub enum Walked {
         entry: Box<Entry>,
         full: PathBuf,
         size_bytes: u64,
+        /// Whether its extended attributes were read.
+        has_xattrs: bool,
     },
     /// It could not be read; what is below it is missing.
-    Unreadable {
-        full: PathBuf,
-        error: io::Error,
-    },
+    Unreadable { full: PathBuf, error: io::Error },
 }
 
 struct Folder {
@@ -54,13 +56,14 @@ struct Folder {
 /// The walk: an iterator that holds sorted names for each open folder, at most 16 MiB each.
 struct Walk<'a> {
     selection: &'a Selection,
+    changed_since_s: i64,
     folders: Vec<Folder>,
     users: uzers::UsersCache,
 }
 
 impl<'a> Walk<'a> {
-    fn new(selection: &'a Selection) -> Self {
-        let mut walk = Self { selection, folders: Vec::new(), users: uzers::UsersCache::new() };
+    fn new(selection: &'a Selection, changed_since_s: i64) -> Self {
+        let mut walk = Self { selection, changed_since_s, folders: Vec::new(), users: uzers::UsersCache::new() };
         let root = Path::new("/");
         let names = match walk.is_selected(root) {
             true => Names::of(root, &selection.spill).unwrap_or_else(|_| Names::known(Vec::new())),
@@ -96,7 +99,7 @@ impl<'a> Walk<'a> {
             return None;
         }
         let path = full.as_os_str().as_bytes().strip_prefix(b"/").unwrap_or_default().to_vec();
-        let entry = match entry_of(&full, &path, &metadata, &self.users) {
+        let mut entry = match entry_of(&full, &path, &metadata, &self.users) {
             Ok(entry) => entry,
             Err(error) => return Some(Walked::Unreadable { full, error }),
         };
@@ -105,7 +108,14 @@ impl<'a> Walk<'a> {
         {
             return Some(Walked::Unreadable { full, error });
         }
-        Some(Walked::Entry { entry: Box::new(entry), full, size_bytes: metadata.len() })
+        let has_xattrs = metadata.ctime() >= self.changed_since_s;
+        if has_xattrs {
+            match xattrs(&full) {
+                Ok(found) => entry.xattrs = found,
+                Err(error) => return Some(Walked::Unreadable { full, error }),
+            }
+        }
+        Some(Walked::Entry { entry: Box::new(entry), full, size_bytes: metadata.len(), has_xattrs })
     }
 
     fn enter(&mut self, full: &Path, metadata: &Metadata, device: u64, is_root: bool) -> io::Result<()> {
@@ -153,13 +163,14 @@ pub struct WalkAhead {
 }
 
 impl WalkAhead {
-    /// Starts; at most 1,088 things are held.
-    pub fn start(selection: &Selection, environment: &dyn Environment) -> Self {
+    /// Starts; at most 1,088 things are held. Of what was changed since a time (seconds since 1970), extended
+    /// attributes are read, too.
+    pub fn start(selection: &Selection, changed_since_s: i64, environment: &dyn Environment) -> Self {
         const BATCH: usize = 64;
         let (sender, batches) = sync_channel(16);
         let selection = selection.clone();
         let work = move || {
-            let mut walk = Walk::new(&selection);
+            let mut walk = Walk::new(&selection, changed_since_s);
             loop {
                 let batch: Vec<_> = walk.by_ref().take(BATCH).collect();
                 let is_last = batch.is_empty();

@@ -193,14 +193,14 @@ impl Session<'_> {
         self.add_bases(lane, runs.into_iter().collect())
     }
 
-    fn after(&self, last: Option<ChunkPlace>, bytes: u64) -> Result<Option<BaseRun>> {
+    fn after(&mut self, last: Option<ChunkPlace>, bytes: u64) -> Result<Option<BaseRun>> {
         let Some(last) = last else { return Ok(None) };
         Ok(Some(BaseRun::new(last.segment, last.number.saturating_add(1), self.chunks_for(last.segment, bytes)?)))
     }
 
     /// Returns how many chunks of a segment have about so many bytes, and some more.
-    fn chunks_for(&self, segment: SegmentId, bytes: u64) -> Result<u32> {
-        let chunks = self.tenant.index.chunks_of(segment)?.unwrap_or_default();
+    fn chunks_for(&mut self, segment: SegmentId, bytes: u64) -> Result<u32> {
+        let chunks = self.lists.of(&self.tenant.index, segment)?.unwrap_or_default();
         let average = chunks.plain_bytes().unwrap_or_default() / chunks.len().max(1);
         Ok(u32::try_from(bytes / average.max(1) as u64).unwrap_or(u32::MAX / 2).saturating_add(8))
     }
@@ -236,7 +236,11 @@ impl Session<'_> {
             if !usable || !state.is_some_and(|state| deltas.may_read(&state)) {
                 continue;
             }
-            let lengths = self.tenant.index.chunks_of(run.segment)?.unwrap_or_default();
+            let lengths = self.lists.of(&self.tenant.index, run.segment)?.unwrap_or_default();
+            // The open delta is compared with it soon: meanwhile there is a core to spare.
+            if !open.given.contains_key(&run.segment) {
+                deltas.pool.prefetch_base(run.segment);
+            }
             let given = open.given.entry(run.segment).or_default();
             let mut added: Option<BaseRun> = None;
             for number in run.first..run.first.saturating_add(run.count) {
@@ -299,7 +303,7 @@ impl Session<'_> {
     }
 
     /// Says whether a segment is a delta that this snapshot had better not need.
-    pub(super) fn is_stale(&self, segment: SegmentId) -> Result<bool> {
+    pub(super) fn is_stale(&mut self, segment: SegmentId) -> Result<bool> {
         let Some(deltas) = &self.deltas else { return Ok(false) };
         if deltas.rebase {
             return Ok(segment.session != self.number);
@@ -315,7 +319,7 @@ impl Session<'_> {
         }
         let sealed_bytes = u64::from(state.length);
         // What was dear to store is not stored again for the sake of a faster restore.
-        let plain_bytes = self.tenant.index.chunks_of(segment)?.and_then(|chunks| chunks.plain_bytes().ok());
+        let plain_bytes = self.lists.of(&self.tenant.index, segment)?.and_then(|chunks| chunks.plain_bytes().ok());
         Ok(plain_bytes.is_some_and(|bytes| sealed_bytes * CHEAP_DELTA <= bytes as u64))
     }
 

@@ -137,7 +137,8 @@ pub struct Session<'a> {
     unpublished: Unpublished,
     /// Chunks of this session that the index does not have yet.
     fresh: HashMap<ChunkId, ChunkPlace>,
-    cursor: Option<(SegmentId, ChunkList, u32)>,
+    cursor: Option<(SegmentId, Arc<ChunkList>, u32)>,
+    lists: ChunkLists,
     /// What is needed of these segments, or of deltas upon them, is stored anew.
     pub avoided: SegmentSet,
     reach: SegmentSet,
@@ -157,6 +158,28 @@ pub struct Session<'a> {
     repeatable_bytes: i64,
     /// Heads of deltas that are stored anew, read lately.
     heads: HashMap<SegmentId, Arc<SegmentHead>>,
+}
+
+/// Lists of the chunks of segments that were met lately. Data that is spread over several versions' segments
+/// goes back and forth between them.
+#[derive(Default)]
+struct ChunkLists(HashMap<SegmentId, Arc<ChunkList>>);
+
+impl ChunkLists {
+    /// How many are held: each of some tens of KiB.
+    const MAX: usize = 64;
+
+    fn of(&mut self, index: &Index, segment: SegmentId) -> Result<Option<Arc<ChunkList>>> {
+        if let Some(known) = self.0.get(&segment) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(read) = index.chunks_of(segment)?.map(Arc::new) else { return Ok(None) };
+        if self.0.len() >= Self::MAX {
+            self.0.clear();
+        }
+        self.0.insert(segment, read.clone());
+        Ok(Some(read))
+    }
 }
 
 /// What a look-up of a chunk says.
@@ -204,6 +227,7 @@ impl<'a> Session<'a> {
             unpublished: Unpublished::default(),
             fresh: HashMap::new(),
             cursor: None,
+            lists: ChunkLists::default(),
             avoided: SegmentSet::default(),
             reach: SegmentSet::default(),
             published_at_ns,
@@ -325,7 +349,7 @@ impl<'a> Session<'a> {
         if !self.rely_on(place.segment)? {
             return Ok(Found::Nowhere);
         }
-        if let Some(chunks) = self.tenant.index.chunks_of(place.segment)? {
+        if let Some(chunks) = self.lists.of(&self.tenant.index, place.segment)? {
             self.cursor = Some((place.segment, chunks, place.number + 1));
         }
         Ok(Found::At(place))
@@ -484,6 +508,8 @@ impl<'a> Session<'a> {
             if let Some(open) = self.open_deltas[lane as usize].take() {
                 self.seal(lane, open.id, open.builder)?;
             }
+        }
+        for lane in [Lane::Data, Lane::Meta] {
             while !self.lanes[lane as usize].sealing.is_empty() {
                 self.pack_next(lane)?;
             }
