@@ -230,7 +230,8 @@ impl Segments {
 
 /// Joins the chunks of runs of bases.
 fn joined(runs: &[BaseRun], base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>) -> Result<Vec<u8>> {
-    let mut prefix = Vec::new();
+    // Pages that are not touched cost nothing, and moving what grows does.
+    let mut prefix = Vec::with_capacity(if runs.is_empty() { 0 } else { PREFIX_BYTES_MAX });
     for run in runs {
         let segment = base(run)?;
         let chunks = segment.slice(run.first, run.count);
