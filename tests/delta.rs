@@ -109,7 +109,9 @@ fn restore_cost(fixture: &Fixture, expected: &[u8]) -> (u64, usize) {
 #[test]
 fn after_a_year_of_days_the_newest_restores_for_little_more_than_a_full_backup() {
     let rows = if std::env::var_os("STRONGROOM_TEST_LONG").is_some() { 600_000 } else { 150_000 };
-    let fixture = Fixture::in_memory(9);
+    let seed: u64 = std::env::var("STRONGROOM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
+    println!("STRONGROOM_TEST_SEED={seed}");
+    let fixture = Fixture::in_memory(seed);
     let mut tenant = fixture.tenant();
     let mut database = Database::new(rows);
     for day in 1..=365usize {

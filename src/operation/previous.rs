@@ -10,8 +10,9 @@ use crate::{
         segment_set::SegmentSet,
         snapshot::{Snapshot, SnapshotContent, Stats},
     },
+    id::SegmentId,
     ledger::Tables,
-    repository::{DeltaSize, SEGMENT_BYTES, SegmentPool, Tenant},
+    repository::{DeltaSize, Deltas, SEGMENT_BYTES, SegmentPool, Tenant},
 };
 use std::cmp::Ordering;
 
@@ -58,7 +59,7 @@ const SMALL_DEPTH_MAX: u8 = 3;
 /// what the next backup may add, ...
 const WEAR_PERCENT_MAX: i128 = 20;
 /// ... so many times what the last one did: days are not alike.
-const UNLIKE: i128 = 2;
+const UNLIKE: u64 = 2;
 
 /// What a restore has to open.
 #[derive(Default)]
@@ -114,9 +115,25 @@ impl RestoreCost {
     /// Returns by how many percent of whole data's bytes a restore is likely to read more than those
     /// after the next backup.
     fn wear_percent(&self, newest: &Stats) -> i128 {
-        let next = i128::from(self.bytes) + i128::from(newest.delta_bytes) * UNLIKE;
+        let next = i128::from(self.bytes) + i128::from(newest.delta_bytes) * i128::from(UNLIKE);
         next * 100 / self.whole_bytes(newest).max(1) - 100
     }
+}
+
+/// Lists deltas that are not cheap enough to be stored again, with their bases.
+fn dear_deltas(tenant: &Tenant, reach: &SegmentSet) -> Option<Vec<(SegmentId, Vec<SegmentId>)>> {
+    let mut dear = Vec::new();
+    for id in reach.iter() {
+        let segment = tenant.index.segment(id).ok()??;
+        if segment.depth > 0
+            && tenant.index.pack(segment.pack).ok()??.kind == PackKind::Data as u8
+            && let Some(chunks) = tenant.index.chunks_of(id).ok()?
+            && !Deltas::is_cheap(segment.length, chunks.plain_bytes().ok()?)
+        {
+            dear.push((id, segment.bases));
+        }
+    }
+    Some(dear)
 }
 
 /// The newest snapshot of a source, and how what is new is to be compared with it.
@@ -168,7 +185,8 @@ impl Plan {
     /// fast for ever.
     fn make(tenant: &Tenant, newest: &Snapshot, is_whole: bool) -> Option<Self> {
         let state = &tenant.state;
-        let full = newest.stats.logical_bytes / SEGMENT_BYTES as u64 + 1;
+        // A segment ends with the chunk that fills it, so it is a little larger.
+        let full = newest.stats.logical_bytes.div_ceil(SEGMENT_BYTES as u64 / 256 * 257);
         // The estimate below is less sure where there is more of everything.
         let (size, depth_max, segments_max) = match full <= SMALL_SEGMENTS {
             true => (DeltaSize::SMALL, SMALL_DEPTH_MAX, full * 2),
@@ -184,15 +202,20 @@ impl Plan {
         if may_rebase && cost.wear_percent(&newest.stats) > WEAR_PERCENT_MAX {
             return Some(rebase);
         }
+        // Of large sources that would take long to find out, and their limit has a margin.
+        let dear = if full <= SMALL_SEGMENTS { dear_deltas(tenant, &reach)? } else { Vec::new() };
         let of_source = state.live().into_iter().rev().filter(|state| state.snapshot.source == newest.source);
         let all = newest.stats.logical_bytes / size.segment_bytes as u64 + 1;
         let chosen = of_source.take(CANDIDATES_MAX).zip(1..).find_map(|(candidate, backups)| {
             let reach = state.reach(candidate.snapshot.id);
             let older = RestoreCost::of(tenant, &reach)?;
-            // What this backup is likely to add: as much as the last, for each one since the candidate.
-            let added = (cost.newest_segments * backups).min(all);
-            // Whole segments that came since then stay.
-            let kept = (&cost.whole.0 - &reach.0).len();
+            // What this backup may add, and each one since the candidate.
+            let added = (cost.newest_segments * backups * UNLIKE).min(all);
+            // Whole segments that came since then stay, and so does what was dear to store.
+            let stays = |(id, bases): &&(SegmentId, Vec<SegmentId>)| {
+                !reach.contains(*id) && bases.iter().all(|base| reach.contains(*base))
+            };
+            let kept = (&cost.whole.0 - &reach.0).len() + dear.iter().filter(stays).count() as u64;
             (older.segments + kept + added < segments_max && older.depth <= depth_max).then_some(reach)
         });
         match chosen {

@@ -74,6 +74,11 @@ pub struct Deltas {
 }
 
 impl Deltas {
+    /// Says whether a delta costs so little that it may be stored once more.
+    pub fn is_cheap(sealed_bytes: u32, plain_bytes: usize) -> bool {
+        u64::from(sealed_bytes) * CHEAP_DELTA <= plain_bytes as u64
+    }
+
     fn may_read(&self, state: &SegmentState) -> bool {
         !self.near_only || matches!(self.pool.segments().is_near(state), Ok(true))
     }
@@ -317,10 +322,9 @@ impl Session<'_> {
         if state.bases.iter().any(|base| !deltas.reach.contains(*base) && !self.reach.contains(*base)) {
             return Ok(true);
         }
-        let sealed_bytes = u64::from(state.length);
         // What was dear to store is not stored again for the sake of a faster restore.
         let plain_bytes = self.lists.of(&self.tenant.index, segment)?.and_then(|chunks| chunks.plain_bytes().ok());
-        Ok(plain_bytes.is_some_and(|bytes| sealed_bytes * CHEAP_DELTA <= bytes as u64))
+        Ok(plain_bytes.is_some_and(|bytes| Deltas::is_cheap(state.length, bytes)))
     }
 
     /// Says whether a segment is a difference that came after those that serve as bases: one more on top
