@@ -59,7 +59,7 @@ const SMALL_DEPTH_MAX: u8 = 3;
 /// what the next backup may add, ...
 const WEAR_PERCENT_MAX: i128 = 20;
 /// ... so many times what the last one did: days are not alike.
-const UNLIKE: u64 = 2;
+const UNLIKE: i128 = 2;
 
 /// What a restore has to open.
 #[derive(Default)]
@@ -115,7 +115,7 @@ impl RestoreCost {
     /// Returns by how many percent of whole data's bytes a restore is likely to read more than those
     /// after the next backup.
     fn wear_percent(&self, newest: &Stats) -> i128 {
-        let next = i128::from(self.bytes) + i128::from(newest.delta_bytes) * i128::from(UNLIKE);
+        let next = i128::from(self.bytes) + i128::from(newest.delta_bytes) * UNLIKE;
         next * 100 / self.whole_bytes(newest).max(1) - 100
     }
 }
@@ -209,8 +209,8 @@ impl Plan {
         let chosen = of_source.take(CANDIDATES_MAX).zip(1..).find_map(|(candidate, backups)| {
             let reach = state.reach(candidate.snapshot.id);
             let older = RestoreCost::of(tenant, &reach)?;
-            // What this backup may add, and each one since the candidate.
-            let added = (cost.newest_segments * backups * UNLIKE).min(all);
+            // What this backup is likely to add: as much as the last, for each one since the candidate.
+            let added = (cost.newest_segments * backups).min(all);
             // Whole segments that came since then stay, and so does what was dear to store.
             let stays = |(id, bases): &&(SegmentId, Vec<SegmentId>)| {
                 !reach.contains(*id) && bases.iter().all(|base| reach.contains(*base))

@@ -150,11 +150,13 @@ fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
 /// How a zstd dictionary that is more than raw content begins (RFC 8878 section 5).
 const MAGIC_DICTIONARY: u32 = 0xec30_a437;
 
-/// Of how many places, as a logarithm, one is looked at for far matches. The fine search costs a tenth of a
-/// backup's time: it pays where the tables cannot hold every place, ...
+/// Of how many places, as a logarithm, one is looked at for far matches. Finer searches cost a tenth of a
+/// backup's time: the middle one pays where the tables cannot hold every place, ...
 const COARSE: u32 = 7;
+const MIDDLE: u32 = 5;
+/// ... and the finest where every row has changed a little, so that the delta is more than this part of its
+/// plain bytes.
 const FINE: u32 = 4;
-/// ... and where every row has changed a little, so that the delta is more than this part of its plain bytes.
 const FINE_FROM: usize = 8;
 
 /// Compresses with `prefix` as what came before (Shilane et al., FAST 2012: stream-informed deltas).
@@ -162,7 +164,7 @@ const FINE_FROM: usize = 8;
 fn compress_delta(bytes: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
     let window_log = (prefix.len() + bytes.len()).next_power_of_two().trailing_zeros().clamp(17, 24);
     if window_log > 23 {
-        return compress_with(bytes, prefix, window_log, FINE);
+        return compress_with(bytes, prefix, window_log, MIDDLE);
     }
     let coarse = compress_with(bytes, prefix, window_log, COARSE)?;
     if window_log < 23 || coarse.len() * FINE_FROM <= bytes.len() {
