@@ -55,6 +55,12 @@ pub struct Sealed {
 }
 
 impl SegmentBuilder {
+    /// Starts a segment of about so many bytes: pages that are not touched cost nothing, and moving what grows
+    /// does.
+    pub fn with_room(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes + bytes / 8), ..Self::default() }
+    }
+
     /// Appends a chunk and returns its number.
     pub fn push(&mut self, id: ChunkId, chunk: &[u8]) -> u32 {
         let number = self.chunks.len() as u32;

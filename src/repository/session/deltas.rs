@@ -114,9 +114,10 @@ impl Session<'_> {
     /// Stores a chunk whose place in an earlier version is known, or will be.
     pub fn store_delta(&mut self, lane: Lane, id: ChunkId, bytes: &[u8]) -> Result<ChunkPlace> {
         let taken = self.open_deltas[lane as usize].take();
+        let room = self.deltas.as_ref().map_or(DeltaSize::LARGE, |deltas| deltas.size).segment_bytes;
         let mut open = taken.unwrap_or_else(|| OpenDelta {
             id: self.new_segment(),
-            builder: SegmentBuilder::default(),
+            builder: SegmentBuilder::with_room(room),
             next: 0,
             base_bytes: 0,
             given: BTreeMap::new(),

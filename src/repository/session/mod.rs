@@ -278,7 +278,7 @@ impl<'a> Session<'a> {
             Some((segment, _)) => *segment,
             None => {
                 let segment = self.new_segment();
-                self.lanes[lane as usize].open = Some((segment, SegmentBuilder::default()));
+                self.lanes[lane as usize].open = Some((segment, SegmentBuilder::with_room(SEGMENT_BYTES)));
                 segment
             }
         };
