@@ -636,6 +636,48 @@ fn rules_are_inherited_from_the_repository_by_tenants_and_by_sources() {
     assert_eq!(kept("theirs").1, 8);
 }
 
+/// Who holds the keys is shown wherever a tenant is, and it is true.
+#[test]
+fn the_operator_reads_what_is_managed_and_nothing_that_its_customer_holds() {
+    let place = Place::new();
+    let data = data(&place);
+    let (file, public) = (place.path("owner"), place.path("owner.pub"));
+    place.ok(&["key", "generate", file.to_str().unwrap()]);
+    let owner = ["--owner", public.to_str().unwrap()];
+    let tenants = [
+        ("own", &[][..], "managed"),
+        ("kept", &owner[..], "customer-held"),
+        ("shared", &[owner[0], owner[1], "--managed"][..], "managed"),
+    ];
+    for (name, arguments, custody) in tenants {
+        let made = place.json(&[&["tenant", "create", name], arguments].concat());
+        assert_eq!(made["custody"], custody, "{name}");
+        let backup = ["backup", "--tenant", name, "--source", "s", data.to_str().unwrap()];
+        let mut command = place.command(&backup);
+        if name != "own" {
+            command.env("STRONGROOM_KEY_FILE", &file);
+        }
+        assert!(command.output().unwrap().status.success());
+        assert_eq!(place.json(&["tenant", "show", name])["custody"], custody);
+        assert_eq!(place.json(&["key", "list", "--tenant", name])["custody"], custody);
+        let stats = place.json(&["stats", "--tenant", name]).to_string();
+        assert!(stats.contains(custody), "{name}: {stats}");
+        let target = place.path(&format!("restored-{name}"));
+        let restore = ["restore", "--tenant", name, "latest", "--target", target.to_str().unwrap()];
+        match custody {
+            "managed" => drop(place.ok(&restore)),
+            _ => drop(place.fails(&restore, 17, "circle `tenant`")),
+        }
+    }
+    let listed = place.json(&["tenant", "list", "--custody"]);
+    let of = |name: &str| {
+        let all = listed["tenants"].as_array().unwrap();
+        all.iter().find(|tenant| tenant["tenant"] == name).unwrap()["custody"].clone()
+    };
+    assert_eq!(tenants.map(|(name, ..)| of(name)), tenants.map(|(_, _, custody)| custody));
+    assert!(place.json(&["tenant", "list"])["tenants"][0]["custody"].is_null());
+}
+
 /// Roles as a person gives them: each can do what it is for, and is refused the rest by everyone's fold.
 #[test]
 fn roles_do_what_they_are_for_and_nothing_else() {

@@ -354,7 +354,11 @@ pub enum TenantCommand {
         chunk_size: String,
     },
     /// List the tenants that this key opens
-    List,
+    List {
+        /// Say for each how its keys are held, which its ledger tells
+        #[arg(long)]
+        custody: bool,
+    },
     /// Show one
     Show { name: String },
     /// Destroy all keys and data of one, for ever, and certify it

@@ -29,7 +29,7 @@ pub fn run(args: Args) -> Result<()> {
         Command::Tenant(TenantCommand::Create { name, owner, managed, cipher, chunk_size }) => {
             owners::tenant_create(&global, &name, (owner.as_deref(), managed), cipher, &chunk_size)
         }
-        Command::Tenant(TenantCommand::List) => owners::tenant_list(&global),
+        Command::Tenant(TenantCommand::List { custody }) => owners::tenant_list(&global, custody),
         Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),
         Command::Tenant(TenantCommand::Destroy(command)) => destruction::destroy(&global, command, false),
         Command::Source(SourceCommand::Destroy(command)) => destruction::destroy(&global, command, true),

@@ -75,15 +75,21 @@ pub(super) fn tenant_create(
     Ok(())
 }
 
-pub(super) fn tenant_list(global: &Global) -> Result<()> {
-    let tenants = ready::repository(global)?.tenants()?;
-    let list: Vec<_> = tenants
-        .iter()
-        .map(|(name, id, circle)| json!({ "tenant": name, "tenant_id": id.to_string(), "circle": circle.name() }))
-        .collect();
-    print(global, json!({ "tenants": list }), || {
-        tenants.iter().map(|(name, id, circle)| format!("{id}  {:8} {name}\n", circle.name())).collect()
-    });
+pub(super) fn tenant_list(global: &Global, with_custody: bool) -> Result<()> {
+    let repository = ready::repository(global)?;
+    let (mut list, mut text) = (Vec::new(), String::new());
+    for (name, id, circle) in repository.tenants()? {
+        let mut object = json!({ "tenant": name, "tenant_id": id.to_string(), "circle": circle.name() });
+        let mut held = String::new();
+        if with_custody {
+            let known = custody(repository.tenant(&id.to_string())?.state.is_managed());
+            object["custody"] = json!(known);
+            held = format!("{known:13}  ");
+        }
+        list.push(object);
+        text += &format!("{id}  {:8} {held}{name}\n", circle.name());
+    }
+    print(global, json!({ "tenants": list }), || text.clone());
     Ok(())
 }
 
