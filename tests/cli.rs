@@ -666,7 +666,7 @@ fn the_operator_reads_what_is_managed_and_nothing_that_its_customer_holds() {
         let restore = ["restore", "--tenant", name, "latest", "--target", target.to_str().unwrap()];
         match custody {
             "managed" => drop(place.ok(&restore)),
-            _ => drop(place.fails(&restore, 17, "circle `tenant`")),
+            _ => place.fails(&restore, 17, "circle `tenant`"),
         }
     }
     let listed = place.json(&["tenant", "list", "--custody"]);
