@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use strongroom::{
     error::Kind,
     format::{entry::EntryKind, key::Circle, names, sealed::Kind as SealedKind},
-    operation::{Unwatched, check, destroy, transfer},
+    operation::{Unwatched, certificate, check, destroy, transfer},
     repository::{Credential, Identity, Passphrase, Repository},
     store::{Fault, Faulty, Objects, Recorded, SharedObjects, Verb},
 };
@@ -81,11 +81,11 @@ fn destruction_waits_for_holds_time_and_approval_and_can_be_withdrawn() {
     tenant.append("release", |_, _| Ok((EntryKind::Release, body.clone(), empty()))).unwrap();
     drop(tenant);
     let certificate = destroy::execute(&fixture.repository(), "t", &Unwatched).unwrap();
-    let proved = destroy::verify_certificate(&certificate).unwrap();
+    let proved = certificate::verify(&certificate).unwrap();
     assert_eq!(proved.approved_by, [second.public().unwrap().actor]);
     assert_ne!(proved.requested_by, proved.approved_by[0]);
     // Every change of a byte is noticed, wherever it is.
-    let page = destroy::html(&certificate).unwrap();
+    let page = certificate::html(&certificate).unwrap();
     assert!(page.contains("Certificate of destruction") && page.contains("ended"));
     let mut random = Random(3);
     for _ in 0..200 {
@@ -93,7 +93,7 @@ fn destruction_waits_for_holds_time_and_approval_and_can_be_withdrawn() {
         let at = random.below(changed.len() as u64) as usize;
         changed[at] = if changed[at] == b'7' { b'8' } else { b'7' };
         let Ok(changed) = String::from_utf8(changed) else { continue };
-        if let Ok(proved) = destroy::verify_certificate(&changed) {
+        if let Ok(proved) = certificate::verify(&changed) {
             // White space between fields is not part of what is signed.
             panic!("a change at {at} is not noticed: {proved:?}");
         }
@@ -120,7 +120,7 @@ fn a_destruction_that_breaks_off_anywhere_is_completed_by_repeating_it() {
             let first = run(faulty);
             broke += u64::from(first.is_err());
             if let Ok(certificate) = &first {
-                destroy::verify_certificate(certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+                certificate::verify(certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!(of(&clay, &id), [""; 0], "{what}: a certificate, and something is left");
             } else if clay.0.lock().unwrap().keys().all(|name| !name.starts_with("destroyed/")) {
                 // Nothing is lost before it is sure what is to be destroyed.
@@ -141,7 +141,7 @@ fn a_destruction_that_breaks_off_anywhere_is_completed_by_repeating_it() {
                     String::from_utf8(clay.get(&name, None).unwrap().to_vec()).unwrap()
                 }
             };
-            let proved = destroy::verify_certificate(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let proved = certificate::verify(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(proved.statement["tenant_id"], id.as_str());
             assert_eq!(of(&clay, &id), [""; 0], "{what}");
             let repository = fixture.repository_on(clay.clone()).unwrap();
@@ -170,7 +170,7 @@ fn what_is_still_listed_is_not_certified() {
         let refused = run(Arc::new(faulty)).unwrap_err();
         assert!(refused.message.contains("no certificate"), "{kind}: {refused}");
         assert!(clay.0.lock().unwrap().keys().all(|name| !name.ends_with("/certificate")), "{kind}");
-        destroy::verify_certificate(&run(clay.clone()).unwrap()).unwrap();
+        certificate::verify(&run(clay.clone()).unwrap()).unwrap();
         assert_eq!(of(&clay, &id), [""; 0], "{kind}");
     }
 }
@@ -214,7 +214,7 @@ fn nothing_of_a_destroyed_tenant_is_readable() {
     let mut kept = clay.0.lock().unwrap().clone();
     kept.retain(|name, _| !name.starts_with("keys/"));
     let certificate = destroy::execute(&repository, "t", &Unwatched).unwrap();
-    assert_eq!(destroy::verify_certificate(&certificate).unwrap().statement["snapshots"], 2);
+    assert_eq!(certificate::verify(&certificate).unwrap().statement["snapshots"], 2);
     drop(repository);
     let attackers = clay.copy();
     attackers.0.lock().unwrap().extend(kept);
@@ -503,7 +503,7 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
             assert_eq!(check::check(&mut between, Some(100), &Unwatched).unwrap().problems, [], "{what}");
             drop(between);
             let certificate = run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
-            let proved = destroy::verify_certificate(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let proved = certificate::verify(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(proved.statement["source"], "apart", "{what}");
             let repository = fixture.repository_on(clay.clone()).unwrap();
             let mut tenant = repository.tenant("t").unwrap();
@@ -594,7 +594,7 @@ fn forged_orders_and_certificates_are_worth_nothing() {
     let mut expected = vec!["other".to_owned(), "t".to_owned()];
     assert_eq!(repository.own_ledger().unwrap().state.tenants.keys().cloned().collect::<Vec<_>>(), expected);
     let certificate = destroy::execute(&repository, "t", &Unwatched).unwrap();
-    assert_ne!(destroy::verify_certificate(&certificate).unwrap().statement["tenant_id"], victim.to_string());
+    assert_ne!(certificate::verify(&certificate).unwrap().statement["tenant_id"], victim.to_string());
     assert_eq!(read_bytes(&repository.tenant("other").unwrap(), "latest").unwrap(), b"of another");
     expected.pop();
     let left = repository.own_ledger().unwrap().state.tenants;

@@ -63,7 +63,7 @@ fn feed(bytes: &[u8]) {
             text.parse::<strongroom::repository::SignedHead>(),
             text.parse::<strongroom::repository::PublicIdentity>(),
         ));
-        drop((Identity::from_key_file(text), strongroom::operation::destroy::verify_certificate(text)));
+        drop((Identity::from_key_file(text), strongroom::operation::certificate::verify(text)));
     }
     drop((decode_runs(bytes), Header::read(bytes), read_trailer(bytes), take_framed::<CatalogueEntry>(bytes)));
 }

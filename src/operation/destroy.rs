@@ -2,30 +2,27 @@
 //! they opened, and what was done is verified and certified. Every step can be repeated: whatever was
 //! interrupted goes on.
 
-use super::Monitor;
+use super::{
+    Monitor,
+    certificate::{self, Proved},
+};
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         decode, encode,
-        entry::{Annex, Destroy, Destroyed, Entry, EntryKind, Request, SIGNATURE_CONTEXT},
+        entry::{Annex, Destroy, Destroyed, EntryKind, Request},
         names::{self, PackKind},
         segment_set::SegmentSet,
     },
     id::{ActorId, Hash, ScopeId, SegmentId},
     ledger::{SegmentStatus, Tables, tree},
-    pipeline::{
-        digest::hash,
-        sign::{SIGNATURE, verify},
-    },
+    pipeline::digest::hash,
     repository::{Repository, Tenant},
     store::{Put, get_if_present},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-
-/// What a certificate's signature is over: this, then its statement.
-const CONTEXT: &[u8] = b"strongroom certificate v1";
 
 /// Asks for it. Returns the entry's number.
 pub fn request(
@@ -101,7 +98,8 @@ fn unfinished(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Op
         };
         let Ok(owner) = owner.parse::<ScopeId>() else { continue };
         // What is no order is somebody's junk.
-        let Ok((order, by)) = text(&objects.get(&listed.name, None)?).and_then(|order| checked(&order)) else {
+        let Ok((order, by)) = text(&objects.get(&listed.name, None)?).and_then(|order| certificate::read(&order))
+        else {
             continue;
         };
         let is_named = owner.to_string() == name || order["tenant"] == name;
@@ -167,7 +165,7 @@ fn begin(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<S
         json!({ "count": count, "bytes": bytes, "merkle_root": root.to_string(), "inventory": format!("{}/inventory", folder(owner)), "inventory_hash": hash(inventory.as_bytes()).to_string() }),
     )?;
     put(repository, &format!("{}/inventory", folder(owner)), inventory)?;
-    put(repository, &format!("{}/order", folder(owner)), signed(repository, &statement)?)?;
+    put(repository, &format!("{}/order", folder(owner)), certificate::sign(repository, &statement)?)?;
     Ok(owner)
 }
 
@@ -269,19 +267,10 @@ fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Valu
     }))
 }
 
-fn signed(repository: &Repository, statement: &Value) -> Result<String> {
-    let statement = statement.to_string();
-    let (actor, signature) = repository.sign(&[CONTEXT, statement.as_bytes()].concat())?;
-    Ok(serde_json::to_string_pretty(
-        &json!({ "statement": statement, "actor": actor.to_string(), "signature": hex::encode(signature) }),
-    )
-    .unwrap_or_default())
-}
-
 /// Deletes keys first, then all else; verifies; certifies.
 fn finish(repository: &Repository, owner: ScopeId, monitor: &dyn Monitor) -> Result<String> {
     let objects = repository.objects.as_ref();
-    let mut statement = statement_of(&text(&objects.get(&format!("{}/order", folder(owner)), None)?)?)?;
+    let mut statement = certificate::read(&text(&objects.get(&format!("{}/order", folder(owner)), None)?)?)?.0;
     monitor.phase("destroy", statement["objects"]["bytes"].as_u64());
     let mut deleted = 0u64;
     // Twice: a backup that did not know yet may have stored something meanwhile. Names of keys come first.
@@ -324,7 +313,7 @@ fn certify(repository: &Repository, folder: &str, mut statement: Value) -> Resul
         { "what": "versions, replicas and locked copies of objects that the store keeps beyond deletion: ciphertext without keys, unless it also keeps versions of what lay below keys/", "until": Value::Null },
         { "what": "copies of the bucket or of unwrapped keys that somebody made before", "until": Value::Null },
     ]);
-    let certificate = signed(repository, &statement)?;
+    let certificate = certificate::sign(repository, &statement)?;
     let name = format!("{folder}/certificate");
     // Of an attempt whose answer was lost.
     if let Some(earlier) = certificate_in(repository, folder, statement["source"].as_str(), repository.actor()?)? {
@@ -340,7 +329,7 @@ fn certificate_in(repository: &Repository, folder: &str, source: Option<&str>, b
         return Ok(None);
     };
     let is_it = |proved: Proved| proved.signed_by == by && proved.statement["source"].as_str() == source;
-    Ok(text(&bytes).ok().filter(|text| verify_certificate(text).is_ok_and(is_it)))
+    Ok(text(&bytes).ok().filter(|text| certificate::verify(text).is_ok_and(is_it)))
 }
 
 /// Where the records of the destruction of a source lie: its name is not shown.
@@ -368,7 +357,7 @@ pub fn execute_source(
     monitor.phase("inventory", None);
     let order_name = format!("{folder}/order");
     let begun = get_if_present(repository.objects.as_ref(), &order_name)?;
-    let begun = begun.and_then(|order| text(&order).and_then(|order| checked(&order)).ok());
+    let begun = begun.and_then(|order| text(&order).and_then(|order| certificate::read(&order)).ok());
     let own = repository.actor()?;
     let is_own = |(statement, by): &(Value, ActorId)| *by == own && statement["shred_entry"] == shredded;
     let statement = match begun.filter(is_own) {
@@ -378,7 +367,7 @@ pub fn execute_source(
             let objects = json!({ "count": count, "bytes": bytes, "merkle_root": root.to_string(), "inventory": format!("{folder}/inventory"), "inventory_hash": hash(inventory.as_bytes()).to_string() });
             let statement = order(repository, (tenant, shredded), objects)?;
             put(repository, &format!("{folder}/inventory"), inventory)?;
-            put(repository, &order_name, signed(repository, &statement)?)?;
+            put(repository, &order_name, certificate::sign(repository, &statement)?)?;
             statement
         }
     };
@@ -465,7 +454,7 @@ pub fn forget_names(repository: &Repository) -> Result<()> {
         let Some(folder) = listed.name.strip_suffix("/certificate") else { continue };
         let owner = folder.rsplit('/').next().and_then(|owner| owner.parse::<ScopeId>().ok());
         let Ok(certificate) = text(&repository.objects.get(&listed.name, None)?) else { continue };
-        let proved = verify_certificate(&certificate);
+        let proved = certificate::verify(&certificate);
         let (Some(owner), Ok(proved)) = (owner, proved) else { continue };
         // Anybody could write a certificate; that the ledger is gone is what counts.
         let first = get_if_present(repository.objects.as_ref(), &names::entry(owner, 0))?;
@@ -486,124 +475,4 @@ fn forget_name(repository: &Repository, owner: ScopeId, certificate: &str) -> Re
         Ok(known.then(|| (EntryKind::Destroyed, body.clone(), Annex::empty())))
     })?;
     Ok(())
-}
-
-/// Reads what a certificate states; its signature must be its actor's.
-fn checked(certificate: &str) -> Result<(Value, ActorId)> {
-    let bad = |why: &str| damaged(format!("this certificate proves nothing: {why}"));
-    let outer: Value = serde_json::from_str(certificate).map_err(|_| bad("it is no JSON"))?;
-    let field = |name: &str| outer[name].as_str().ok_or_else(|| bad("it is not one of strongroom's"));
-    let statement = field("statement")?;
-    let actor: ActorId = field("actor")?.parse().map_err(|_| bad("its signer is none"))?;
-    let signature = hex::decode(field("signature")?).map_err(|_| bad("its signature is none"))?;
-    if !verify(actor, &[CONTEXT, statement.as_bytes()].concat(), &signature) {
-        return Err(bad("the signature is not its signer's over what it states"));
-    }
-    Ok((serde_json::from_str(statement).map_err(|_| bad("it states nothing"))?, actor))
-}
-
-fn statement_of(certificate: &str) -> Result<Value> {
-    checked(certificate).map(|(statement, _)| statement)
-}
-
-/// What a certificate proves.
-#[derive(Debug)]
-pub struct Proved {
-    pub statement: Value,
-    pub signed_by: ActorId,
-    pub requested_by: ActorId,
-    pub approved_by: Vec<ActorId>,
-}
-
-/// Checks a certificate: signed, complete, and with entries that were signed by those who asked for it,
-/// approved it and did it.
-pub fn verify_certificate(certificate: &str) -> Result<Proved> {
-    let bad = |why: &str| damaged(format!("this certificate proves nothing: {why}"));
-    let (statement, signed_by) = checked(certificate)?;
-    let is_whole = statement["verification"]["listings_empty"] == true
-        && statement["verification"]["keys_open"] == false
-        && statement["completed_ns"].is_i64();
-    if !is_whole {
-        return Err(bad("it does not say that the destruction was verified"));
-    }
-    let owner: ScopeId =
-        statement["tenant_id"].as_str().and_then(|id| id.parse().ok()).ok_or_else(|| bad("it names no tenant"))?;
-    let (mut requested, mut approved_by, mut shredded) = (None, Vec::new(), false);
-    let destroy = statement["destroy_entry"].as_u64().ok_or_else(|| bad("it names no request"))?;
-    for proof in statement["entries"].as_array().into_iter().flatten() {
-        let record = proof["record"].as_str().and_then(|record| BASE64_STANDARD.decode(record).ok());
-        let record = record.ok_or_else(|| bad("an entry is not whole"))?;
-        let (encoded, signature) = record
-            .split_at_checked(record.len().saturating_sub(SIGNATURE))
-            .ok_or_else(|| bad("an entry is not whole"))?;
-        let entry: Entry = decode(encoded).map_err(|_| bad("an entry is not whole"))?;
-        if !verify(entry.actor, &[SIGNATURE_CONTEXT, &owner.0, encoded].concat(), signature) {
-            return Err(bad("an entry is not signed by its actor, for this tenant"));
-        }
-        let about = || decode::<Request>(&entry.body.0).is_ok_and(|request| request.destroy == destroy);
-        match EntryKind::from_number(entry.kind) {
-            Some(EntryKind::Destroy) if entry.number == destroy => {
-                let body: Destroy = decode(&entry.body.0).map_err(|_| bad("an entry is not whole"))?;
-                if body.source.as_deref() != statement["source"].as_str() {
-                    return Err(bad("the request is about something else"));
-                }
-                requested = Some((entry.actor, body.approvals));
-            }
-            Some(EntryKind::Approve) if about() && !approved_by.contains(&entry.actor) => approved_by.push(entry.actor),
-            Some(EntryKind::Withdraw) if about() => return Err(bad("the request was withdrawn")),
-            Some(EntryKind::Shred) if about() => shredded |= Some(entry.number) == statement["shred_entry"].as_u64(),
-            _ => {}
-        }
-    }
-    let (requested_by, needed) = requested.ok_or_else(|| bad("the request is missing"))?;
-    approved_by.retain(|actor| *actor != requested_by);
-    if (approved_by.len() as u64) < u64::from(needed) || !shredded {
-        return Err(bad("approvals or the order to shred are missing"));
-    }
-    Ok(Proved { statement, signed_by, requested_by, approved_by })
-}
-
-/// Writes a certificate for people.
-pub fn html(certificate: &str) -> Result<String> {
-    let escape =
-        |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    let proved = verify_certificate(certificate)?;
-    let statement = &proved.statement;
-    let plain = |value: &Value| match value {
-        Value::String(text) => escape(text),
-        Value::Null => "unknown".into(),
-        other => escape(&other.to_string()),
-    };
-    let actors = |actors: &[ActorId]| actors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let rows = [
-        ("Tenant", plain(&statement["tenant"])),
-        ("Tenant id", plain(&statement["tenant_id"])),
-        ("Repository", plain(&statement["repository_id"])),
-        ("Source", if statement["source"].is_null() { "all".into() } else { plain(&statement["source"]) }),
-        ("Reason", plain(&statement["reason"])),
-        ("Scope", plain(&statement["scope"])),
-        ("Standard", plain(&statement["sanitization"]["standard"])),
-        ("Method", plain(&statement["sanitization"]["method"])),
-        ("Keys", plain(&statement["sanitization"]["keys"])),
-        ("Media", plain(&statement["sanitization"]["media"])),
-        ("Tool", plain(&statement["sanitization"]["tool"])),
-        ("Performed by", plain(&statement["sanitization"]["performed_by"])),
-        ("Completed", plain(&statement["completed"])),
-        ("Objects", plain(&statement["objects"]["count"])),
-        ("Bytes", plain(&statement["objects"]["bytes"])),
-        ("Merkle root of the objects", plain(&statement["objects"]["merkle_root"])),
-        ("Ledger entries", plain(&statement["ledger"]["entries"])),
-        ("Merkle root of the ledger", plain(&statement["ledger"]["root"])),
-        ("Requested by", proved.requested_by.to_string()),
-        ("Approved by", actors(&proved.approved_by)),
-        ("Verification", plain(&statement["verification"]["how"])),
-        ("Signed by", proved.signed_by.to_string()),
-    ];
-    let rows: String = rows.iter().map(|(name, value)| format!("<tr><th>{name}</th><td>{value}</td></tr>\n")).collect();
-    let residual =
-        |residual: &Value| format!("<li>{} (until: {})</li>\n", plain(&residual["what"]), plain(&residual["until"]));
-    let residuals: String = statement["residuals"].as_array().into_iter().flatten().map(residual).collect();
-    Ok(format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Certificate of destruction</title>\n<style>body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto}}th{{text-align:left;vertical-align:top;padding-right:1em;white-space:nowrap}}td{{word-break:break-word}}</style>\n<h1>Certificate of destruction</h1>\n<table>\n{rows}</table>\n<h2>What may remain</h2>\n<ul>\n{residuals}</ul>\n<p>This page is for reading. The proof is the signed JSON beside it: <code>strongroom certificate verify FILE</code>.</p>\n</html>\n"
-    ))
 }

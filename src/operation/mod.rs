@@ -4,6 +4,7 @@
 pub mod backup;
 pub mod browse;
 mod catalogue;
+pub mod certificate;
 pub mod check;
 pub mod destroy;
 pub mod forget;

@@ -9,7 +9,7 @@ use crate::{
     },
     error::{Error, Kind, Result, failed},
     format::entry::EntryKind,
-    operation::destroy,
+    operation::{certificate, destroy},
     repository::Tenant,
 };
 use serde_json::json;
@@ -88,8 +88,8 @@ fn execute(global: &Global, (name, is_source): (&str, bool), file: &Path) -> Res
     watch.end();
     let certificate = certificate?;
     std::fs::write(&json_file, &certificate).map_err(|error| cannot(&json_file, error))?;
-    std::fs::write(&html_file, destroy::html(&certificate)?).map_err(|error| cannot(&html_file, error))?;
-    let statement = destroy::verify_certificate(&certificate)?.statement;
+    std::fs::write(&html_file, certificate::html(&certificate)?).map_err(|error| cannot(&html_file, error))?;
+    let statement = certificate::verify(&certificate)?.statement;
     print(
         global,
         json!({ "tenant": statement["tenant"], "source": statement["source"], "tenant_id": statement["tenant_id"], "objects": statement["objects"]["count"], "bytes": statement["objects"]["bytes"], "certificate": json_file }),
@@ -110,7 +110,7 @@ fn execute(global: &Global, (name, is_source): (&str, bool), file: &Path) -> Res
 pub(super) fn verify(global: &Global, file: &Path, actor: Option<&str>) -> Result<()> {
     let text = std::fs::read_to_string(file);
     let text = text.map_err(|error| Error::new(Kind::Usage, file.display().to_string()).because(error))?;
-    let proved = destroy::verify_certificate(&text).map_err(|error| error.while_doing(file.display()))?;
+    let proved = certificate::verify(&text).map_err(|error| error.while_doing(file.display()))?;
     if actor.is_some_and(|actor| actor != proved.signed_by.to_string()) {
         return Err(Error::new(
             Kind::Damaged,

@@ -1,0 +1,144 @@
+//! Certificates of destruction, and the orders that they grow from: a statement in JSON, signed, with the
+//! signed ledger entries that allowed what it states. Chapter: `format-spec/destruction.md`.
+
+use crate::{
+    error::{Result, damaged},
+    format::{
+        decode,
+        entry::{Destroy, Entry, EntryKind, Request, SIGNATURE_CONTEXT},
+    },
+    id::{ActorId, ScopeId},
+    pipeline::sign::{SIGNATURE, verify as is_signed},
+    repository::Repository,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+/// What a certificate's signature is over: this, then its statement.
+const CONTEXT: &[u8] = b"strongroom certificate v1";
+
+/// Signs a statement with the identity that performs it.
+pub(super) fn sign(repository: &Repository, statement: &Value) -> Result<String> {
+    let statement = statement.to_string();
+    let (actor, signature) = repository.sign(&[CONTEXT, statement.as_bytes()].concat())?;
+    Ok(serde_json::to_string_pretty(
+        &json!({ "statement": statement, "actor": actor.to_string(), "signature": hex::encode(signature) }),
+    )
+    .unwrap_or_default())
+}
+
+/// Reads what a certificate states; its signature must be its actor's.
+pub(super) fn read(certificate: &str) -> Result<(Value, ActorId)> {
+    let bad = |why: &str| damaged(format!("this certificate proves nothing: {why}"));
+    let outer: Value = serde_json::from_str(certificate).map_err(|_| bad("it is no JSON"))?;
+    let field = |name: &str| outer[name].as_str().ok_or_else(|| bad("it is not one of strongroom's"));
+    let statement = field("statement")?;
+    let actor: ActorId = field("actor")?.parse().map_err(|_| bad("its signer is none"))?;
+    let signature = hex::decode(field("signature")?).map_err(|_| bad("its signature is none"))?;
+    if !is_signed(actor, &[CONTEXT, statement.as_bytes()].concat(), &signature) {
+        return Err(bad("the signature is not its signer's over what it states"));
+    }
+    Ok((serde_json::from_str(statement).map_err(|_| bad("it states nothing"))?, actor))
+}
+
+/// What a certificate proves.
+#[derive(Debug)]
+pub struct Proved {
+    pub statement: Value,
+    pub signed_by: ActorId,
+    pub requested_by: ActorId,
+    pub approved_by: Vec<ActorId>,
+}
+
+/// Checks a certificate: signed, complete, and with entries that were signed by those who asked for it,
+/// approved it and did it.
+pub fn verify(certificate: &str) -> Result<Proved> {
+    let bad = |why: &str| damaged(format!("this certificate proves nothing: {why}"));
+    let (statement, signed_by) = read(certificate)?;
+    let is_whole = statement["verification"]["listings_empty"] == true
+        && statement["verification"]["keys_open"] == false
+        && statement["completed_ns"].is_i64();
+    if !is_whole {
+        return Err(bad("it does not say that the destruction was verified"));
+    }
+    let owner: ScopeId =
+        statement["tenant_id"].as_str().and_then(|id| id.parse().ok()).ok_or_else(|| bad("it names no tenant"))?;
+    let (mut requested, mut approved_by, mut shredded) = (None, Vec::new(), false);
+    let destroy = statement["destroy_entry"].as_u64().ok_or_else(|| bad("it names no request"))?;
+    for proof in statement["entries"].as_array().into_iter().flatten() {
+        let record = proof["record"].as_str().and_then(|record| BASE64_STANDARD.decode(record).ok());
+        let record = record.ok_or_else(|| bad("an entry is not whole"))?;
+        let (encoded, signature) = record
+            .split_at_checked(record.len().saturating_sub(SIGNATURE))
+            .ok_or_else(|| bad("an entry is not whole"))?;
+        let entry: Entry = decode(encoded).map_err(|_| bad("an entry is not whole"))?;
+        if !is_signed(entry.actor, &[SIGNATURE_CONTEXT, &owner.0, encoded].concat(), signature) {
+            return Err(bad("an entry is not signed by its actor, for this tenant"));
+        }
+        let about = || decode::<Request>(&entry.body.0).is_ok_and(|request| request.destroy == destroy);
+        match EntryKind::from_number(entry.kind) {
+            Some(EntryKind::Destroy) if entry.number == destroy => {
+                let body: Destroy = decode(&entry.body.0).map_err(|_| bad("an entry is not whole"))?;
+                if body.source.as_deref() != statement["source"].as_str() {
+                    return Err(bad("the request is about something else"));
+                }
+                requested = Some((entry.actor, body.approvals));
+            }
+            Some(EntryKind::Approve) if about() && !approved_by.contains(&entry.actor) => approved_by.push(entry.actor),
+            Some(EntryKind::Withdraw) if about() => return Err(bad("the request was withdrawn")),
+            Some(EntryKind::Shred) if about() => shredded |= Some(entry.number) == statement["shred_entry"].as_u64(),
+            _ => {}
+        }
+    }
+    let (requested_by, needed) = requested.ok_or_else(|| bad("the request is missing"))?;
+    approved_by.retain(|actor| *actor != requested_by);
+    if (approved_by.len() as u64) < u64::from(needed) || !shredded {
+        return Err(bad("approvals or the order to shred are missing"));
+    }
+    Ok(Proved { statement, signed_by, requested_by, approved_by })
+}
+
+/// Writes a certificate for people.
+pub fn html(certificate: &str) -> Result<String> {
+    let escape =
+        |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    let proved = verify(certificate)?;
+    let statement = &proved.statement;
+    let plain = |value: &Value| match value {
+        Value::String(text) => escape(text),
+        Value::Null => "unknown".into(),
+        other => escape(&other.to_string()),
+    };
+    let actors = |actors: &[ActorId]| actors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let rows = [
+        ("Tenant", plain(&statement["tenant"])),
+        ("Tenant id", plain(&statement["tenant_id"])),
+        ("Repository", plain(&statement["repository_id"])),
+        ("Source", if statement["source"].is_null() { "all".into() } else { plain(&statement["source"]) }),
+        ("Reason", plain(&statement["reason"])),
+        ("Scope", plain(&statement["scope"])),
+        ("Standard", plain(&statement["sanitization"]["standard"])),
+        ("Method", plain(&statement["sanitization"]["method"])),
+        ("Keys", plain(&statement["sanitization"]["keys"])),
+        ("Media", plain(&statement["sanitization"]["media"])),
+        ("Tool", plain(&statement["sanitization"]["tool"])),
+        ("Performed by", plain(&statement["sanitization"]["performed_by"])),
+        ("Completed", plain(&statement["completed"])),
+        ("Objects", plain(&statement["objects"]["count"])),
+        ("Bytes", plain(&statement["objects"]["bytes"])),
+        ("Merkle root of the objects", plain(&statement["objects"]["merkle_root"])),
+        ("Ledger entries", plain(&statement["ledger"]["entries"])),
+        ("Merkle root of the ledger", plain(&statement["ledger"]["root"])),
+        ("Requested by", proved.requested_by.to_string()),
+        ("Approved by", actors(&proved.approved_by)),
+        ("Verification", plain(&statement["verification"]["how"])),
+        ("Signed by", proved.signed_by.to_string()),
+    ];
+    let rows: String = rows.iter().map(|(name, value)| format!("<tr><th>{name}</th><td>{value}</td></tr>\n")).collect();
+    let residual =
+        |residual: &Value| format!("<li>{} (until: {})</li>\n", plain(&residual["what"]), plain(&residual["until"]));
+    let residuals: String = statement["residuals"].as_array().into_iter().flatten().map(residual).collect();
+    Ok(format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Certificate of destruction</title>\n<style>body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto}}th{{text-align:left;vertical-align:top;padding-right:1em;white-space:nowrap}}td{{word-break:break-word}}</style>\n<h1>Certificate of destruction</h1>\n<table>\n{rows}</table>\n<h2>What may remain</h2>\n<ul>\n{residuals}</ul>\n<p>This page is for reading. The proof is the signed JSON beside it: <code>strongroom certificate verify FILE</code>.</p>\n</html>\n"
+    ))
+}
