@@ -12,7 +12,7 @@ use strongroom::{
         names,
     },
     id::SnapshotId,
-    operation::{Unwatched, backup, browse, check, forget, prune, restore, rewrite},
+    operation::{Unwatched, backup, browse, check, forget, prune, reseal, restore, rewrite},
     repository::{Identity, Repository, Tenant},
     store::{Fault, Faulty, Listed, Objects, Put, Recorded, SharedObjects, StoreError, Verb},
 };
@@ -416,7 +416,7 @@ fn what_is_held_or_locked_stays_whatever_is_asked() {
     assert_eq!(tenant.state.live().len(), 4, "only the lock is left");
 }
 
-/// Backups, forgets, prunes, undeletes and crashes in random order, on two machines that lag behind one
+/// Backups, forgets, prunes, undeletes, new keys and crashes in random order, on two machines that lag behind one
 /// another. `STRONGROOM_TEST_SEEDS` sets how many walks (4,000); a failing one says how to repeat it.
 #[test]
 fn random_walks_of_everything_lose_nothing() {
@@ -429,8 +429,8 @@ fn random_walks_of_everything_lose_nothing() {
         walk(seed, &mut done);
     }
     println!("{done:?}");
-    for step in ["backup", "beside", "forget", "prune", "compact", "undelete", "fault"] {
-        assert!(done.get(step).copied().unwrap_or(0) >= count / 20, "{step}: {done:?}");
+    for step in ["backup", "beside", "forget", "prune", "compact", "undelete", "rotate", "reseal", "fault"] {
+        assert!(done.get(step).copied().unwrap_or(0) >= count / 80, "{step}: {done:?}");
     }
 }
 
@@ -462,6 +462,7 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
         };
         let at = random.below(60);
         let mut faulty;
+        let mut repository = fixture.repository();
         let which = random.below(2) as usize;
         let machine = match fault {
             Some(fault) => {
@@ -474,13 +475,11 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
                     };
                     (call == at || lasts && call > at).then_some(fault)
                 }));
-                match fixture.repository_on(objects).and_then(|repository| repository.tenant("t")) {
-                    Ok(tenant) => {
-                        faulty = tenant;
-                        &mut faulty
-                    }
-                    Err(_) => continue,
-                }
+                let Ok(broken) = fixture.repository_on(objects) else { continue };
+                repository = broken;
+                let Ok(tenant) = repository.tenant("t") else { continue };
+                faulty = tenant;
+                &mut faulty
             }
             None => &mut machines[which],
         };
@@ -490,7 +489,7 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
         if random.below(2) == 0 {
             options.max_unused = prune::Unused::Percent(30);
         }
-        let (name, outcome): (&'static str, Result<()>) = match random.below(9) {
+        let (name, outcome): (&'static str, Result<()>) = match random.below(11) {
             0..3 => {
                 edit(&mut random, &mut streams[source]);
                 tried.push(streams[source].clone());
@@ -501,14 +500,18 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
                 )
             }
             3 => {
-                // Another machine prunes in the middle of it.
+                // Another machine prunes in the middle of it, and perhaps makes new keys.
                 edit(&mut random, &mut streams[source]);
                 tried.push(streams[source].clone());
                 let mut other = fixture.tenant();
                 let keep = keep_last(1 + random.below(3) as u32);
+                let rotates = random.below(3);
                 let report = back_up_midway(machine, ["a", "b"][source], &streams[source], || {
                     forget::forget(&mut other, &keep).unwrap();
                     prune::prune(&mut other, &options, &Unwatched).unwrap();
+                    if rotates < 2 {
+                        fixture.repository().rotate(&mut other, rotates == 0, "walk").unwrap();
+                    }
                 });
                 (
                     "beside",
@@ -521,6 +524,8 @@ fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
                 Ok(report) if report.segments == 0 => ("nothing", Ok(())),
                 done => ("compact", done.map(drop)),
             },
+            8 => ("rotate", repository.rotate(machine, random.below(2) == 0, "walk").map(drop)),
+            9 => ("reseal", reseal::reseal(machine, &Unwatched).map(drop)),
             _ => {
                 let forgotten: Vec<SnapshotId> = machine
                     .state
