@@ -195,7 +195,7 @@ fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
     };
     let actor = if random.below(8) == 0 { AGENT } else { OWNER };
     let some_snapshot = SnapshotId([random.below(12) as u8; 16]);
-    match random.below(15) {
+    match random.below(19) {
         0 | 1 => ledger.apply(actor, EntryKind::Session, session_body(), &Annex::empty()),
         2..=6 => {
             let open = ledger.state.sessions.get(&session).cloned();
@@ -237,7 +237,10 @@ fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
             let body = encode(&Commit {
                 session,
                 packs,
-                snapshot: snapshot(next as u8, parent),
+                snapshot: Snapshot {
+                    source: SOURCES[random.below(4) as usize / 3].into(),
+                    ..snapshot(next as u8, parent)
+                },
                 close: random.below(2) == 0,
                 unknown: Default::default(),
             });
@@ -296,22 +299,148 @@ fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
                 &Annex::empty(),
             )
         }
-        _ => {
+        14 => {
             let kind = if random.below(2) == 0 { EntryKind::Fence } else { EntryKind::Abort };
             ledger.apply(actor, kind, about(session, next), &Annex::empty())
         }
+        _ => random_order(ledger, random),
+    }
+}
+
+const SOURCES: [&str; 2] = ["s", "t"];
+
+/// Draws what administrators write: who may, what is kept, how much, and what is to be destroyed.
+fn random_order(ledger: &mut Ledger, random: &mut Random) -> Verdict {
+    const ACTORS: [ActorId; 3] = [OWNER, AGENT, ActorId([3; 32])];
+    let state = &ledger.state;
+    let some_actor = |random: &mut Random| ACTORS[random.below(3) as usize];
+    let unknown = std::collections::BTreeMap::new;
+    let live: Vec<_> = state.live().iter().map(|state| state.snapshot.id).collect();
+    let snapshots: Vec<_> = live.get(random.below(live.len().max(1) as u64) as usize).copied().into_iter().collect();
+    let source = match random.below(20) {
+        0 => None,
+        number => Some(SOURCES[number as usize % 2].to_owned()),
+    };
+    let asked = state.destructions.keys().nth(random.below(2) as usize).copied().unwrap_or(0);
+    let (text, until_ns) = (String::new, random.below(40) as i64);
+    let (kind, body) = match random.below(14) {
+        0 | 1 => {
+            let kinds = if random.below(2) == 0 { EntryKind::ALL } else { EntryKind::STEWARD_ROLE };
+            let grant = Grant {
+                actor: some_actor(random),
+                name: text(),
+                kinds: kinds.iter().map(|kind| *kind as u8).collect(),
+                recipient: None,
+                circle: random.below(4) as u8,
+                operator: false,
+                unknown: unknown(),
+            };
+            (EntryKind::Grant, encode(&grant))
+        }
+        2 => (EntryKind::Revoke, encode(&Revoke { actor: some_actor(random), reason: text(), unknown: unknown() })),
+        3 => {
+            let stored_hard = Some(random.below(40_000)).filter(|_| random.below(2) == 0);
+            (EntryKind::Quota, encode(&Quota { stored_hard, ..Quota::default() }))
+        }
+        4 | 5 => {
+            let (wait_ns, approvals) = (random.below(2) as i64, random.below(4) as u32 / 3);
+            (EntryKind::Destroy, encode(&Destroy { wait_ns, approvals, reason: text(), source, unknown: unknown() }))
+        }
+        6 => (EntryKind::Approve, encode(&Request { destroy: asked, reason: text(), unknown: unknown() })),
+        7 if random.below(4) == 0 => {
+            (EntryKind::Withdraw, encode(&Request { destroy: asked, reason: text(), unknown: unknown() }))
+        }
+        7 | 8 => (EntryKind::Shred, encode(&Request { destroy: asked, reason: text(), unknown: unknown() })),
+        9 => {
+            let mut sources = state.sources.iter().map(|(source, own)| (source.clone(), own.number)).collect();
+            let source = source.unwrap_or_default();
+            match random.below(3) {
+                0 => drop(std::collections::BTreeMap::remove(&mut sources, &source)),
+                1 => drop(sources.insert(source, state.source_count + 1)),
+                _ => {}
+            }
+            let (epoch, commitments) = (state.epoch + 1, state.commitments[&0].clone());
+            (EntryKind::Epoch, encode(&Epoch { epoch, commitments, sources, unknown: unknown() }))
+        }
+        10 if random.below(3) == 0 => {
+            let hold = Hold {
+                case: text(),
+                reason: text(),
+                snapshots,
+                source: source.filter(|_| random.below(2) == 0),
+                unknown: unknown(),
+            };
+            (EntryKind::Hold, encode(&hold))
+        }
+        10 | 11 => {
+            let hold = state.holds.keys().next().copied().unwrap_or(0);
+            (EntryKind::Release, encode(&Release { hold, reason: text(), unknown: unknown() }))
+        }
+        12 => {
+            let compliance = random.below(2) == 0;
+            (EntryKind::Lock, encode(&Lock { snapshots, until_ns, compliance, reason: "r".into(), unknown: unknown() }))
+        }
+        _ => {
+            let times_ns = (0..=random.below(4)).map(|_| random.below(40) as i64).collect();
+            (EntryKind::Observed, encode(&Observed { first: state.observed_next, times_ns, unknown: unknown() }))
+        }
+    };
+    let actor = if random.below(3) == 0 { some_actor(random) } else { OWNER };
+    ledger.apply(actor, kind, body, &Annex::empty())
+}
+
+/// What must hold between the states before and after any entry.
+fn check_change(before: &State, after: &Ledger, what: &str) {
+    let state = &after.state;
+    for snapshot in before.live().into_iter().filter(|snapshot| before.is_protected(snapshot)) {
+        assert!(state.snapshots[&snapshot.snapshot.id].is_live(), "{what}: a held or locked snapshot went");
+        assert!(state.shredded == before.shredded, "{what}: the keys of something held or locked went");
+    }
+    assert!(state.grants.values().any(|grant| grant.kinds.contains(&(EntryKind::Grant as u8))), "{what}");
+    assert!(state.grants.values().any(|grant| grant.circle == 3), "{what}: nobody opens it any more");
+    let stored: u64 = after.tables.packs.values().filter(|pack| !pack.dropped).map(|pack| pack.length).sum();
+    assert_eq!(state.stored_bytes, stored, "{what}");
+    let hard = before.quota.as_ref().and_then(|quota| quota.stored_hard);
+    assert!(stored <= before.stored_bytes || hard.is_none_or(|hard| stored <= hard), "{what}: the quota was passed");
+    for (source, own) in &before.sources {
+        let gone = !state.sources.contains_key(source);
+        assert!(!gone || before.destroyed_sources.contains_key(source), "{what}: {source} lost its keys");
+        assert!(gone || state.sources[source].number == own.number, "{what}");
+    }
+    for source in state.destroyed_sources.keys() {
+        assert!(state.live().iter().all(|live| live.snapshot.source != *source), "{what}: {source} came back");
     }
 }
 
 #[test]
 fn no_interleaving_lets_a_live_snapshot_reach_a_dead_segment() {
-    let mut valid = std::collections::BTreeMap::new();
-    for seed in 0..400 {
+    let (mut valid, mut changes) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
+    for seed in 0..1000 {
         let mut random = Random(seed);
         let mut ledger = Ledger::new();
-        for step in 0..120 {
+        if seed % 2 == 0 {
+            let sources = [("t".to_owned(), 1)].into();
+            let commitments = ledger.state.commitments[&0].clone();
+            let body = encode(&Epoch { epoch: 1, commitments, sources, unknown: Default::default() });
+            assert_eq!(ledger.apply(OWNER, EntryKind::Epoch, body, &Annex::empty()), Verdict::Valid);
+        }
+        for step in 0..150 {
             let before = ledger.clone();
             let verdict = random_step(&mut ledger, &mut random);
+            check_change(&before.state, &ledger, &format!("seed {seed} step {step}"));
+            let (was, is) = (&before.state, &ledger.state);
+            for (what, changed) in [
+                ("grants", was.grants != is.grants),
+                ("keys", was.epoch != is.epoch),
+                ("keys of sources", was.sources != is.sources),
+                ("quota", was.quota != is.quota),
+                ("holds", was.holds != is.holds),
+                ("requests", was.destructions != is.destructions),
+                ("destroyed sources", was.destroyed_sources != is.destroyed_sources && was.live() != is.live()),
+                ("shredded", was.shredded != is.shredded),
+            ] {
+                *changes.entry(what).or_insert(0u64) += u64::from(changed);
+            }
             if verdict == Verdict::Valid {
                 *valid.entry(step % 3).or_insert(0u64) += 1;
             } else {
@@ -331,6 +460,8 @@ fn no_interleaving_lets_a_live_snapshot_reach_a_dead_segment() {
     }
     // The walk must have been somewhere: many valid entries, dead segments and live snapshots.
     assert!(valid[&0] > 3000 && valid[&9] > 100 && valid[&8] > 300, "{valid:?}");
+    assert!(changes.values().all(|count| *count >= 15), "{changes:?}");
+    println!("{valid:?} {changes:?}");
 }
 
 #[test]
