@@ -252,13 +252,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     let body = strongroom::format::encode(&retire);
     let empty = strongroom::format::entry::Annex::empty;
     tenant.append("forget", |_, _| Ok((EntryKind::Retire, body.clone(), empty()))).unwrap();
-    let options = strongroom::operation::prune::Options {
-        max_unused: strongroom::operation::prune::Unused::Bytes(0),
-        max_repack_bytes: u64::MAX,
-        grace_ns: 0,
-        dry_run: false,
-        forgotten: Vec::new(),
-    };
+    let options = strongroom::operation::prune::Options::thorough(0);
     strongroom::operation::prune::prune(&mut tenant, &options, &strongroom::operation::Unwatched).unwrap();
     let months = usage(&tenant, newest + 3_600_000_000_000).unwrap();
     let [month] = &months[..] else { panic!("{months:?}") };

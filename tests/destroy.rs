@@ -8,7 +8,7 @@ use strongroom::{
     format::{entry::EntryKind, key::Circle, names, sealed::Kind as SealedKind},
     operation::{Unwatched, certificate, check, destroy, transfer},
     repository::{Credential, Identity, Passphrase, Repository},
-    store::{Fault, Faulty, Objects, Recorded, SharedObjects, Verb},
+    store::{Fault, Faulty, Objects, SharedObjects, Verb},
 };
 
 fn as_other(fixture: &Fixture, objects: SharedObjects, key: &str) -> Repository {
@@ -107,50 +107,39 @@ fn a_destruction_that_breaks_off_anywhere_is_completed_by_repeating_it() {
     let id = fixture.tenant().keys.owner.to_string();
     let before = clay.copy();
     let run = |objects: SharedObjects| destroy::execute(&fixture.repository_on(objects)?, "t", &Unwatched);
-    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
-    run(recorded.clone()).unwrap();
-    let calls = recorded.calls.lock().unwrap().len() as u64;
-    let mut broke = 0;
-    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full, Fault::SlowDelete] {
-        for at in 0..calls {
-            let what = format!("{fault:?} at call {at} of {calls}");
-            let clay = before.copy();
-            let faulty: SharedObjects =
-                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
-            let first = run(faulty);
-            broke += u64::from(first.is_err());
-            if let Ok(certificate) = &first {
-                certificate::verify(certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert_eq!(of(&clay, &id), [""; 0], "{what}: a certificate, and something is left");
-            } else if clay.0.lock().unwrap().keys().all(|name| !name.starts_with("destroyed/")) {
-                // Nothing is lost before it is sure what is to be destroyed.
-                let tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
-                assert_eq!(read_bytes(&tenant, "latest").unwrap(), Random(1).text(3_000_000), "{what}");
-            }
-            let again = run(clay.clone());
-            // Where the first attempt had told the repository's ledger, the name is gone.
-            let certificate = match (again, first) {
-                (Ok(certificate), _) => certificate,
-                (Err(error), Ok(certificate)) => {
-                    assert_eq!(error.kind, Kind::TenantUnknown, "{what}: {error}");
-                    certificate
-                }
-                (Err(error), Err(_)) => {
-                    let name = format!("destroyed/{id}/certificate");
-                    assert_eq!(error.kind, Kind::TenantUnknown, "{what}: {error}");
-                    String::from_utf8(clay.get(&name, None).unwrap().to_vec()).unwrap()
-                }
-            };
-            let proved = certificate::verify(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert_eq!(proved.statement["tenant_id"], id.as_str());
-            assert_eq!(of(&clay, &id), [""; 0], "{what}");
-            let repository = fixture.repository_on(clay.clone()).unwrap();
-            destroy::forget_names(&repository).unwrap();
-            repository.create_tenant(&new_tenant("t")).unwrap_or_else(|error| panic!("{what}: {error}"));
-            let other = repository.tenant("other").unwrap();
-            assert_eq!(read_bytes(&other, "latest").unwrap(), b"of another", "{what}");
+    let faults = [&FAULTS[..], &[Fault::SlowDelete]].concat();
+    let (broke, calls) = break_everywhere(&before, &faults, &run, &mut |Broken { what, clay, first, .. }| {
+        if let Ok(certificate) = &first {
+            certificate::verify(certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(of(&clay, &id), [""; 0], "{what}: a certificate, and something is left");
+        } else if clay.0.lock().unwrap().keys().all(|name| !name.starts_with("destroyed/")) {
+            // Nothing is lost before it is sure what is to be destroyed.
+            let tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+            assert_eq!(read_bytes(&tenant, "latest").unwrap(), Random(1).text(3_000_000), "{what}");
         }
-    }
+        let again = run(clay.clone());
+        // Where the first attempt had told the repository's ledger, the name is gone.
+        let certificate = match (again, first) {
+            (Ok(certificate), _) => certificate,
+            (Err(error), Ok(certificate)) => {
+                assert_eq!(error.kind, Kind::TenantUnknown, "{what}: {error}");
+                certificate
+            }
+            (Err(error), Err(_)) => {
+                let name = format!("destroyed/{id}/certificate");
+                assert_eq!(error.kind, Kind::TenantUnknown, "{what}: {error}");
+                String::from_utf8(clay.get(&name, None).unwrap().to_vec()).unwrap()
+            }
+        };
+        let proved = certificate::verify(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(proved.statement["tenant_id"], id.as_str());
+        assert_eq!(of(&clay, &id), [""; 0], "{what}");
+        let repository = fixture.repository_on(clay.clone()).unwrap();
+        destroy::forget_names(&repository).unwrap();
+        repository.create_tenant(&new_tenant("t")).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let other = repository.tenant("other").unwrap();
+        assert_eq!(read_bytes(&other, "latest").unwrap(), b"of another", "{what}");
+    });
     assert!(broke > calls, "{broke} of {}", calls * 6);
 }
 
@@ -285,30 +274,20 @@ fn a_tenant_moves_with_its_history_and_without_any_content_key() {
         let repository = Repository::open(objects, fixture.environment.clone(), identity, None, "x".into())?;
         transfer::import(&repository, &file, &Unwatched)
     };
-    let recorded = Arc::new(Recorded::new(empty.copy() as SharedObjects));
-    run(recorded.clone()).unwrap();
-    let calls = recorded.calls.lock().unwrap().len() as u64;
-    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full] {
-        for at in 0..calls {
-            let what = format!("{fault:?} at call {at} of {calls}");
-            let there = empty.copy();
-            let faulty: SharedObjects =
-                Arc::new(Faulty::new(there.clone(), move |call, _, _| (call == at).then_some(fault)));
-            let first = run(faulty);
-            match run(there.clone()) {
-                Ok(_) => {}
-                Err(error) => assert!(error.message.contains("is here already"), "{what}: {first:?}, then {error}"),
-            }
-            let mut moved = fixture.repository_on(there.clone()).unwrap().tenant("t").unwrap();
-            assert_eq!((moved.keys.owner, moved.state.live().len()), (owner, 4), "{what}");
-            if at % 5 == 0 {
-                assert_eq!(check::check(&mut moved, Some(100), &Unwatched).unwrap().problems, [], "{what}");
-                for (back, number) in [(3, 0), (2, 1), (1, 2), (0, 0)] {
-                    assert_eq!(read_bytes(&moved, &format!("latest~{back}")).unwrap(), contents[number], "{what}");
-                }
+    break_everywhere(&empty, &FAULTS, &run, &mut |Broken { what, at, clay: there, first }| {
+        match run(there.clone()) {
+            Ok(_) => {}
+            Err(error) => assert!(error.message.contains("is here already"), "{what}: {first:?}, then {error}"),
+        }
+        let mut moved = fixture.repository_on(there.clone()).unwrap().tenant("t").unwrap();
+        assert_eq!((moved.keys.owner, moved.state.live().len()), (owner, 4), "{what}");
+        if at % 5 == 0 {
+            assert_eq!(check::check(&mut moved, Some(100), &Unwatched).unwrap().problems, [], "{what}");
+            for (back, number) in [(3, 0), (2, 1), (1, 2), (0, 0)] {
+                assert_eq!(read_bytes(&moved, &format!("latest~{back}")).unwrap(), contents[number], "{what}");
             }
         }
-    }
+    });
     run(there.clone()).unwrap();
     // Byte for byte, with its history; and it goes on there.
     let own = |clay: &Clay| -> BTreeMap<String, bytes::Bytes> {
@@ -487,33 +466,22 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
         let mut tenant = repository.tenant("t")?;
         destroy::execute_source(&repository, &mut tenant, "apart", &Unwatched)
     };
-    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
-    run(recorded.clone()).unwrap();
-    let calls = recorded.calls.lock().unwrap().len() as u64;
-    let mut broke = 0;
-    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full] {
-        for at in 0..calls {
-            let what = format!("{fault:?} at call {at} of {calls}");
-            let clay = before.copy();
-            let faulty: SharedObjects =
-                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
-            broke += u64::from(run(faulty).is_err());
-            // In the middle of it nothing else is hurt.
-            let mut between = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
-            assert_eq!(check::check(&mut between, Some(100), &Unwatched).unwrap().problems, [], "{what}");
-            drop(between);
-            let certificate = run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
-            let proved = certificate::verify(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert_eq!(proved.statement["source"], "apart", "{what}");
-            let repository = fixture.repository_on(clay.clone()).unwrap();
-            let mut tenant = repository.tenant("t").unwrap();
-            assert_eq!(read_bytes(&tenant, "shared@latest~1").unwrap(), bytes, "{what}");
-            assert!(tenant.state.live().iter().all(|state| state.snapshot.source == "shared"), "{what}");
-            assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, [], "{what}");
-            let numbers = key_numbers(&tenant, clay.as_ref());
-            assert!(numbers.keys().all(|number| strongroom::format::key::source_of_content(*number) == 0), "{what}");
-        }
-    }
+    let (broke, calls) = break_everywhere(&before, &FAULTS, &run, &mut |Broken { what, clay, .. }| {
+        // In the middle of it nothing else is hurt.
+        let mut between = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+        assert_eq!(check::check(&mut between, Some(100), &Unwatched).unwrap().problems, [], "{what}");
+        drop(between);
+        let certificate = run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let proved = certificate::verify(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(proved.statement["source"], "apart", "{what}");
+        let repository = fixture.repository_on(clay.clone()).unwrap();
+        let mut tenant = repository.tenant("t").unwrap();
+        assert_eq!(read_bytes(&tenant, "shared@latest~1").unwrap(), bytes, "{what}");
+        assert!(tenant.state.live().iter().all(|state| state.snapshot.source == "shared"), "{what}");
+        assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, [], "{what}");
+        let numbers = key_numbers(&tenant, clay.as_ref());
+        assert!(numbers.keys().all(|number| strongroom::format::key::source_of_content(*number) == 0), "{what}");
+    });
     assert!(broke > calls, "{broke} of {}", calls * 5);
     // Whoever has the tenant's keys, and the bucket as it was but for what lay below `keys/`, reads nothing of it.
     run(clay.clone()).unwrap();

@@ -14,22 +14,12 @@ use strongroom::{
     operation::{Unwatched, backup, check, prune, reseal},
     pipeline::seal::{Binding, Key, open as unseal, seal},
     repository::{Identity, Keys, Repository, Role},
-    store::{Fault, Faulty, Objects, Recorded, SharedObjects},
+    store::{Objects, SharedObjects},
 };
 
 fn open_with(fixture: &Fixture, objects: SharedObjects, key_text: &str) -> strongroom::error::Result<Repository> {
     let identity = Identity::from_key_file(key_text).unwrap();
     Repository::open(objects, fixture.environment.clone(), identity, None, "x".into())
-}
-
-fn tidy() -> prune::Options {
-    prune::Options {
-        max_unused: prune::Unused::Bytes(0),
-        max_repack_bytes: u64::MAX,
-        grace_ns: 0,
-        dry_run: false,
-        forgotten: Vec::new(),
-    }
 }
 
 /// Somebody who has, or had, a slot.
@@ -112,7 +102,7 @@ fn whoever_may_open_does_and_nobody_else() {
                 }
                 _ => {
                     reseal::reseal(&mut owner, &Unwatched).unwrap();
-                    prune::prune(&mut owner, &tidy(), &Unwatched).unwrap();
+                    prune::prune(&mut owner, &prune::Options::thorough(0), &Unwatched).unwrap();
                     assert!(!reseal::is_begun(&owner).unwrap(), "{what}");
                 }
             }
@@ -177,40 +167,29 @@ fn a_rotation_that_breaks_off_anywhere_is_completed_by_the_next() {
         let mut tenant = repository.tenant("t")?;
         repository.rotate(&mut tenant, true, "rotate").map(|rotated| rotated.epoch)
     };
-    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
-    run(recorded.clone()).unwrap();
-    let calls = recorded.calls.lock().unwrap().len() as u64;
-    let mut broke = 0;
-    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full] {
-        for at in 0..calls {
-            let what = format!("{fault:?} at call {at} of {calls}");
-            let clay = before.copy();
-            let faulty: SharedObjects =
-                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
-            broke += u64::from(run(faulty).is_err());
-            // Whatever is left behind: everybody reads and writes on.
-            let tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
-            assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"before", "{what}");
-            let mut theirs = open_with(&fixture, clay.clone(), &agent).unwrap().tenant("t").unwrap();
-            back_up_bytes(&mut theirs, "s", b"by the agent").unwrap();
-            run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
-            let mut tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
-            assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"by the agent", "{what}");
-            assert_eq!(read_bytes(&tenant, "latest~1").unwrap(), b"before", "{what}");
-            assert!(open_with(&fixture, clay.clone(), &agent).unwrap().tenant("t").is_ok(), "{what}");
-            assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, [], "{what}");
-            let owner = tenant.keys.owner.to_string();
-            let keys: Vec<_> = clay
-                .0
-                .lock()
-                .unwrap()
-                .keys()
-                .filter(|name| name.starts_with("keys/") && name.contains(&owner))
-                .cloned()
-                .collect();
-            assert_eq!(keys.len(), 3, "{what}: one ring and two slots, and not {keys:?}");
-        }
-    }
+    let (broke, calls) = break_everywhere(&before, &FAULTS, &run, &mut |Broken { what, clay, .. }| {
+        // Whatever is left behind: everybody reads and writes on.
+        let tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+        assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"before", "{what}");
+        let mut theirs = open_with(&fixture, clay.clone(), &agent).unwrap().tenant("t").unwrap();
+        back_up_bytes(&mut theirs, "s", b"by the agent").unwrap();
+        run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let mut tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
+        assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"by the agent", "{what}");
+        assert_eq!(read_bytes(&tenant, "latest~1").unwrap(), b"before", "{what}");
+        assert!(open_with(&fixture, clay.clone(), &agent).unwrap().tenant("t").is_ok(), "{what}");
+        assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, [], "{what}");
+        let owner = tenant.keys.owner.to_string();
+        let keys: Vec<_> = clay
+            .0
+            .lock()
+            .unwrap()
+            .keys()
+            .filter(|name| name.starts_with("keys/") && name.contains(&owner))
+            .cloned()
+            .collect();
+        assert_eq!(keys.len(), 3, "{what}: one ring and two slots, and not {keys:?}");
+    });
     assert!(broke > calls, "{broke} of {}", calls * 5);
 }
 
@@ -475,7 +454,7 @@ fn open_use_and_drop() -> (Vec<[u8; 32]>, Vec<u32>) {
     let other = Identity::generate(fixture.environment.as_ref()).public().unwrap();
     fixture.repository().add_identity(&mut tenant, &agent_role(), &other, "agent").unwrap();
     reseal::reseal(&mut tenant, &Unwatched).unwrap();
-    prune::prune(&mut tenant, &tidy(), &Unwatched).unwrap();
+    prune::prune(&mut tenant, &prune::Options::thorough(0), &Unwatched).unwrap();
     assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, []);
     let scopes = [KeyScope::Ledger, KeyScope::SegmentTable, KeyScope::ChunkTable, KeyScope::Content];
     let all = scopes.iter().flat_map(|scope| [(*scope, 0), (*scope, 1)]);
@@ -706,30 +685,21 @@ fn a_removal_that_breaks_off_anywhere_is_completed_by_repeating_it() {
         let repository = fixture.repository_on(objects)?;
         repository.revoke(&mut repository.tenant("t")?, actor, "gone")
     };
-    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
-    assert_eq!(run(recorded.clone()).unwrap(), 1);
-    let calls = recorded.calls.lock().unwrap().len() as u64;
+    assert_eq!(run(before.copy()).unwrap(), 1);
     let mut half = 0;
-    for fault in [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full] {
-        for at in 0..calls {
-            let what = format!("{fault:?} at call {at} of {calls}");
-            let clay = before.copy();
-            let faulty: SharedObjects =
-                Arc::new(Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault)));
-            let broke = run(faulty).is_err();
-            let repository = fixture.repository_on(clay.clone()).unwrap();
-            let stray = repository.stray_slots(&repository.tenant("t").unwrap()).unwrap();
-            assert!(stray == 0 || broke, "{what}");
-            half += stray;
-            let opens = || open_with(&fixture, clay.clone(), &other).unwrap().tenant("t").is_ok();
-            assert!(opens() || repository.tenant("t").unwrap().state.grants.len() == 1, "{what}");
-            run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert!(!opens(), "{what}");
-            let tenant = repository.tenant("t").unwrap();
-            assert_eq!(repository.stray_slots(&tenant).unwrap(), 0, "{what}");
-            assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"data", "{what}");
-        }
-    }
+    break_everywhere(&before, &FAULTS, &run, &mut |Broken { what, clay, first, .. }| {
+        let repository = fixture.repository_on(clay.clone()).unwrap();
+        let stray = repository.stray_slots(&repository.tenant("t").unwrap()).unwrap();
+        assert!(stray == 0 || first.is_err(), "{what}");
+        half += stray;
+        let opens = || open_with(&fixture, clay.clone(), &other).unwrap().tenant("t").is_ok();
+        assert!(opens() || repository.tenant("t").unwrap().state.grants.len() == 1, "{what}");
+        run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(!opens(), "{what}");
+        let tenant = repository.tenant("t").unwrap();
+        assert_eq!(repository.stray_slots(&tenant).unwrap(), 0, "{what}");
+        assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"data", "{what}");
+    });
     assert!(half > 0);
 }
 

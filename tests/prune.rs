@@ -23,13 +23,7 @@ fn keep_last(count: u32) -> forget::Options {
 
 /// Leaves no garbage, and takes sessions for dead that wrote nothing for `grace_s`.
 fn tidy(grace_s: i64) -> prune::Options {
-    prune::Options {
-        max_unused: prune::Unused::Bytes(0),
-        max_repack_bytes: u64::MAX,
-        grace_ns: grace_s * 1_000_000_000,
-        dry_run: false,
-        forgotten: Vec::new(),
-    }
+    prune::Options::thorough(grace_s * 1_000_000_000)
 }
 
 fn edit(random: &mut Random, bytes: &mut Vec<u8>) {

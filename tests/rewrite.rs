@@ -82,16 +82,6 @@ fn rewrite_all(tenant: &mut Tenant) -> Result<Vec<rewrite::Rewritten>> {
     rewrite::rewrite(tenant, &of_source(tenant), &excluded, "never meant to be here", false, &Unwatched)
 }
 
-fn tidy() -> prune::Options {
-    prune::Options {
-        max_unused: prune::Unused::Bytes(0),
-        max_repack_bytes: u64::MAX,
-        grace_ns: 0,
-        dry_run: false,
-        forgotten: Vec::new(),
-    }
-}
-
 #[test]
 fn what_is_taken_out_is_gone_and_the_rest_stands_where_it_stood() {
     let clay = Arc::new(Clay::default());
@@ -141,7 +131,7 @@ fn what_is_taken_out_is_gone_and_the_rest_stands_where_it_stood() {
     assert!(rewrite_all(&mut tenant).unwrap().iter().all(|one| one.new.is_none()));
     let stored = |clay: &Clay| -> usize { clay.0.lock().unwrap().values().map(bytes::Bytes::len).sum() };
     let full = stored(&clay);
-    prune::prune(&mut tenant, &tidy(), &Unwatched).unwrap();
+    prune::prune(&mut tenant, &prune::Options::thorough(0), &Unwatched).unwrap();
     assert!(stored(&clay) + 500_000 < full, "the two secrets are gone: {full} {}", stored(&clay));
     assert_eq!(check::check(&mut fixture.tenant(), Some(100), &Unwatched).unwrap().problems, []);
     // All of a snapshot is not taken out of it.
@@ -169,7 +159,7 @@ fn worn(clay: &Arc<Clay>) -> (Fixture, BTreeMap<SnapshotId, Vec<u8>>) {
         ..Default::default()
     };
     forget::forget(&mut tenant, &newest).unwrap();
-    prune::prune(&mut tenant, &tidy(), &Unwatched).unwrap();
+    prune::prune(&mut tenant, &prune::Options::thorough(0), &Unwatched).unwrap();
     (fixture, known)
 }
 
@@ -195,7 +185,7 @@ fn compacting_frees_what_only_deltas_and_slivers_keep() {
     let done = rewrite::compact(&mut tenant, 50, false, &Unwatched).unwrap();
     assert!(done.segments > 0 && done.snapshots.len() == 1, "{done:?}");
     assert_eq!((planned.segments, planned.copied_bytes), (done.segments, done.copied_bytes));
-    prune::prune(&mut tenant, &tidy(), &Unwatched).unwrap();
+    prune::prune(&mut tenant, &prune::Options::thorough(0), &Unwatched).unwrap();
     assert!(stored(&clay) * 3 < before * 2, "{before} {}", stored(&clay));
     assert!(streams(&fixture.tenant()) == expected);
     assert_eq!(check::check(&mut fixture.tenant(), Some(100), &Unwatched).unwrap().problems, []);
@@ -245,7 +235,7 @@ fn breaks_off(
             let open = || fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
             assert_whole(&open(), false);
             run(&mut open()).unwrap();
-            prune::prune(&mut open(), &tidy(), &Unwatched).unwrap();
+            prune::prune(&mut open(), &prune::Options::thorough(0), &Unwatched).unwrap();
             assert_whole(&open(), true);
             assert_eq!(check::check(&mut open(), Some(100), &Unwatched).unwrap().problems, []);
         }

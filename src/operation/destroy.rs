@@ -22,7 +22,7 @@ use crate::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Asks for it. Returns the entry's number.
 pub fn request(
@@ -157,16 +157,40 @@ fn begin(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<S
         shred(&mut tenant, None)?;
     }
     monitor.phase("inventory", None);
-    let (inventory, count, bytes, root) = inventory(repository, &tenant, monitor)?;
+    let inventory = inventory(repository, &tenant, monitor)?;
     let shred = tenant.state.shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;
-    let statement = order(
-        repository,
-        (&tenant, shred),
-        json!({ "count": count, "bytes": bytes, "merkle_root": root.to_string(), "inventory": format!("{}/inventory", folder(owner)), "inventory_hash": hash(inventory.as_bytes()).to_string() }),
-    )?;
-    put(repository, &format!("{}/inventory", folder(owner)), inventory)?;
-    put(repository, &format!("{}/order", folder(owner)), certificate::sign(repository, &statement)?)?;
+    put_order(repository, (&tenant, shred), &folder(owner), inventory)?;
     Ok(owner)
+}
+
+/// Keeps the inventory, and the order, which says that it is to be destroyed.
+fn put_order(repository: &Repository, shred: (&Tenant, u64), folder: &str, inventory: Inventory) -> Result<Value> {
+    let name = format!("{folder}/inventory");
+    let statement = order(repository, shred, inventory.summary(&name))?;
+    put(repository, &name, inventory.lines)?;
+    put(repository, &format!("{folder}/order"), certificate::sign(repository, &statement)?)?;
+    Ok(statement)
+}
+
+/// What is to be destroyed, one thing a line, and the tree over the lines.
+#[derive(Default)]
+struct Inventory {
+    lines: String,
+    parts: Vec<Hash>,
+    count: u64,
+    bytes: u64,
+}
+
+impl Inventory {
+    fn add(&mut self, line: &str, bytes: u64) {
+        tree::push(&mut self.parts, self.count, hash(line.as_bytes()));
+        self.lines += line;
+        self.count += 1;
+        self.bytes += bytes;
+    }
+    fn summary(&self, name: &str) -> Value {
+        json!({ "count": self.count, "bytes": self.bytes, "merkle_root": tree::root(&self.parts).to_string(), "inventory": name, "inventory_hash": hash(self.lines.as_bytes()).to_string() })
+    }
 }
 
 fn put(repository: &Repository, name: &str, text: String) -> Result<()> {
@@ -187,19 +211,17 @@ fn put(repository: &Repository, name: &str, text: String) -> Result<()> {
 fn names_of(repository: &Repository, owner: ScopeId) -> Result<Vec<(String, u64)>> {
     let mut all = Vec::new();
     for prefix in [names::scope(owner), names::rings(owner)] {
-        all.extend(repository.objects.list(&prefix)?.into_iter().map(|listed| (listed.name, listed.size_bytes)));
+        all.extend(repository.objects.list(&prefix)?);
     }
-    let slots = repository.objects.list(names::SLOTS)?.into_iter();
-    all.extend(
-        slots.filter(|slot| names::scope_of_slot(&slot.name) == Some(owner)).map(|slot| (slot.name, slot.size_bytes)),
-    );
+    all.extend(repository.all_slots(owner)?);
+    let mut all: Vec<_> = all.into_iter().map(|listed| (listed.name, listed.size_bytes)).collect();
     all.sort();
     Ok(all)
 }
 
-/// Lists all objects with their hashes, one a line, and the root of the tree over the lines.
-fn inventory(repository: &Repository, tenant: &Tenant, monitor: &dyn Monitor) -> Result<(String, u64, u64, Hash)> {
-    let (mut lines, mut parts, mut count, mut total) = (String::new(), Vec::new(), 0, 0);
+/// Lists all objects with their hashes.
+fn inventory(repository: &Repository, tenant: &Tenant, monitor: &dyn Monitor) -> Result<Inventory> {
+    let mut inventory = Inventory::default();
     for (name, size) in names_of(repository, tenant.keys.owner)? {
         let known = match names::id_of_pack(&name) {
             Some(id) => tenant
@@ -213,14 +235,10 @@ fn inventory(repository: &Repository, tenant: &Tenant, monitor: &dyn Monitor) ->
             Some(known) => known,
             None => hash(&repository.objects.get(&name, None)?),
         };
-        let line = format!("{content} {size} {name}\n");
-        tree::push(&mut parts, count, hash(line.as_bytes()));
-        lines += &line;
-        count += 1;
-        total += size;
+        inventory.add(&format!("{content} {size} {name}\n"), size);
         monitor.progress(1, size);
     }
-    Ok((lines, count, total, tree::root(&parts)))
+    Ok(inventory)
 }
 
 /// What is to be destroyed, and the signed entries that allow it.
@@ -355,33 +373,21 @@ pub fn execute_source(
     let shredded = tenant.state.destroyed_sources.get(source).copied();
     let shredded = shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;
     monitor.phase("inventory", None);
-    let order_name = format!("{folder}/order");
-    let begun = get_if_present(repository.objects.as_ref(), &order_name)?;
+    let begun = get_if_present(repository.objects.as_ref(), &format!("{folder}/order"))?;
     let begun = begun.and_then(|order| text(&order).and_then(|order| certificate::read(&order)).ok());
     let own = repository.actor()?;
     let is_own = |(statement, by): &(Value, ActorId)| *by == own && statement["shred_entry"] == shredded;
     let statement = match begun.filter(is_own) {
         Some((statement, _)) => statement,
         None => {
-            let (inventory, count, bytes, root) = segments_of(tenant, source)?;
-            let objects = json!({ "count": count, "bytes": bytes, "merkle_root": root.to_string(), "inventory": format!("{folder}/inventory"), "inventory_hash": hash(inventory.as_bytes()).to_string() });
-            let statement = order(repository, (tenant, shredded), objects)?;
-            put(repository, &format!("{folder}/inventory"), inventory)?;
-            put(repository, &order_name, certificate::sign(repository, &statement)?)?;
-            statement
+            let inventory = segments_of(tenant, source)?;
+            put_order(repository, (tenant, shredded), &folder, inventory)?
         }
     };
     monitor.phase("destroy", statement["objects"]["bytes"].as_u64());
     repository.drop_source(tenant, source)?;
     // The ciphertext goes like other garbage, with all packs in which any of it is.
-    let options = super::prune::Options {
-        max_unused: super::prune::Unused::Bytes(0),
-        max_repack_bytes: u64::MAX,
-        grace_ns: DAY_NS,
-        dry_run: false,
-        forgotten: Vec::new(),
-    };
-    super::prune::prune(tenant, &options, monitor)?;
+    super::prune::prune(tenant, &super::prune::Options::thorough(DAY_NS), monitor)?;
     let inventory = text(&repository.objects.get(&format!("{folder}/inventory"), None)?)?;
     if statement["objects"]["inventory_hash"] != hash(inventory.as_bytes()).to_string() {
         return Err(damaged(
@@ -397,23 +403,19 @@ pub fn execute_source(
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
-/// Lists all segments that snapshots of a source ever needed, one a line, and the root of the tree over the lines.
-fn segments_of(tenant: &Tenant, source: &str) -> Result<(String, u64, u64, Hash)> {
+/// Lists all segments that snapshots of a source ever needed.
+fn segments_of(tenant: &Tenant, source: &str) -> Result<Inventory> {
     let mut reach = SegmentSet::default();
     let snapshots = tenant.state.snapshots.values().filter(|state| state.snapshot.source == source);
     snapshots.for_each(|state| reach.0 |= &tenant.state.reach(state.snapshot.id).0);
-    let (mut lines, mut parts, mut count, mut total) = (String::new(), Vec::new(), 0, 0);
+    let mut inventory = Inventory::default();
     for id in reach.iter() {
         let Some(state) = tenant.index.segment(id)?.filter(|state| state.status != SegmentStatus::Dead) else {
             continue;
         };
-        let line = format!("{id} {} {}\n", state.length, state.pack);
-        tree::push(&mut parts, count, hash(line.as_bytes()));
-        lines += &line;
-        count += 1;
-        total += u64::from(state.length);
+        inventory.add(&format!("{id} {} {}\n", state.length, state.pack), u64::from(state.length));
     }
-    Ok((lines, count, total, tree::root(&parts)))
+    Ok(inventory)
 }
 
 /// Makes sure that nothing of a source is left, by what the ledger and the store say now.
@@ -421,9 +423,10 @@ fn verify_source(repository: &Repository, tenant: &mut Tenant, source: &str, inv
     let left = |what: String| Error::new(Kind::Unknown, format!("{what}: no certificate was made; repeat the command"));
     tenant.sync()?;
     let owner = tenant.keys.owner;
-    let mut packs = BTreeSet::new();
+    let mut packs = BTreeMap::new();
     for kind in [PackKind::Data, PackKind::Meta] {
-        packs.extend(repository.objects.list(&names::packs(owner, kind))?.into_iter().map(|listed| listed.name));
+        let listed = repository.objects.list(&names::packs(owner, kind))?.into_iter().map(|listed| listed.name);
+        packs.extend(listed.filter_map(|name| Some((names::id_of_pack(&name)?.to_string(), name))));
     }
     for line in inventory.lines() {
         let bad = || damaged("the inventory of a destruction is not what was written");
@@ -435,7 +438,7 @@ fn verify_source(repository: &Repository, tenant: &mut Tenant, source: &str, inv
             return Err(left(format!("segment {id} is still there, because a backup that began before goes on")));
         }
         let pack = rest.split_once(' ').ok_or_else(bad)?.1;
-        if let Some(name) = packs.iter().find(|name| name.ends_with(&format!("/{pack}"))) {
+        if let Some(name) = packs.get(pack) {
             return Err(left(format!("{name} is still there")));
         }
     }

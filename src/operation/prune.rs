@@ -39,6 +39,14 @@ pub struct Options {
     pub forgotten: Vec<SnapshotId>,
 }
 
+impl Options {
+    /// All that is garbage goes, whatever it costs.
+    pub fn thorough(grace_ns: i64) -> Self {
+        let max_unused = Unused::Bytes(0);
+        Self { max_unused, max_repack_bytes: u64::MAX, grace_ns, dry_run: false, forgotten: Vec::new() }
+    }
+}
+
 /// A pack, as a person sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pack {

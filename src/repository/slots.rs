@@ -18,12 +18,9 @@ use crate::{
     },
     id::{ActorId, ScopeId},
     ledger::State,
-    store::{Objects, Put, SharedObjects},
+    store::{Listed, Objects, Put, SharedObjects},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Reads an owner's keys again.
 pub(super) type Reload = Box<dyn Fn() -> Result<Keys> + Send + Sync>;
@@ -220,13 +217,18 @@ impl Repository {
         Ok(slots.len())
     }
 
+    /// Lists the slots of an owner, of every root and for whomever.
+    pub fn all_slots(&self, owner: ScopeId) -> Result<Vec<Listed>> {
+        let mut slots = self.objects.list(names::SLOTS)?;
+        slots.retain(|listed| names::scope_of_slot(&listed.name) == Some(owner));
+        Ok(slots)
+    }
+
     /// Counts slots of keys that have no grant: somebody's removal was interrupted.
     pub fn stray_slots(&self, tenant: &Tenant) -> Result<usize> {
         let root = current_root(&tenant.state)?;
-        let mut slots: BTreeSet<_> = self.objects.list(names::SLOTS)?.into_iter().map(|listed| listed.name).collect();
-        slots.retain(|name| {
-            names::scope_of_slot(name) == Some(tenant.keys.owner) && names::root_of_slot(name) == Some(&root)
-        });
+        let mut slots: Vec<_> = self.all_slots(tenant.keys.owner)?.into_iter().map(|listed| listed.name).collect();
+        slots.retain(|name| names::root_of_slot(name) == Some(&root));
         for grant in tenant.state.grants.values() {
             let granted = self.slots_for(tenant.keys.owner, grant)?;
             slots.retain(|name| !granted.contains(name));
@@ -370,11 +372,9 @@ impl Repository {
                 old.push(listed.name);
             }
         }
-        let is_old = |name: &String| {
-            names::scope_of_slot(name) == Some(owner)
-                && names::root_of_slot(name).is_some_and(|root| !roots.iter().any(|known| known == root))
-        };
-        old.extend(self.objects.list(names::SLOTS)?.into_iter().map(|listed| listed.name).filter(is_old));
+        let is_old =
+            |name: &String| names::root_of_slot(name).is_some_and(|root| !roots.iter().any(|known| known == root));
+        old.extend(self.all_slots(owner)?.into_iter().map(|listed| listed.name).filter(is_old));
         for name in old {
             self.objects.delete(&name)?;
             deleted += 1;

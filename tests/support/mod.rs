@@ -17,7 +17,7 @@ use strongroom::{
     pipeline::chunk::ChunkSize,
     repository::{Identity, NewTenant, Repository, Role, Tenant},
     source::{Overwrite, Owner, Selection},
-    store::{Listed, Objects, Place, Put, SharedObjects, StoreError, StoreErrorKind, open},
+    store::{Fault, Faulty, Listed, Objects, Place, Put, Recorded, SharedObjects, StoreError, StoreErrorKind, open},
 };
 
 /// Virtual time, seeded randomness, real threads.
@@ -355,4 +355,40 @@ impl Objects for Clay {
         self.0.lock().unwrap().remove(name);
         Ok(())
     }
+}
+
+/// What a fault left behind.
+pub struct Broken<T> {
+    /// Which fault, and where: for messages.
+    pub what: String,
+    pub at: u64,
+    pub clay: Arc<Clay>,
+    pub first: strongroom::error::Result<T>,
+}
+
+/// What a store does to whoever writes to it.
+pub const FAULTS: [Fault; 5] = [Fault::Crash, Fault::LostAnswer, Fault::Conflict, Fault::Refused, Fault::Full];
+
+/// Runs something on copies of a store, with each fault at each of its calls, and shows what that left.
+/// Returns how often it failed, and how many calls it makes.
+pub fn break_everywhere<T>(
+    before: &Clay,
+    faults: &[Fault],
+    run: &dyn Fn(SharedObjects) -> strongroom::error::Result<T>,
+    show: &mut dyn FnMut(Broken<T>),
+) -> (u64, u64) {
+    let recorded = Arc::new(Recorded::new(before.copy() as SharedObjects));
+    run(recorded.clone()).unwrap();
+    let calls = recorded.calls.lock().unwrap().len() as u64;
+    let mut broke = 0;
+    for fault in faults.iter().copied() {
+        for at in 0..calls {
+            let clay = before.copy();
+            let faulty = Faulty::new(clay.clone(), move |call, _, _| (call == at).then_some(fault));
+            let first = run(Arc::new(faulty));
+            broke += u64::from(first.is_err());
+            show(Broken { what: format!("{fault:?} at call {at} of {calls}"), at, clay, first });
+        }
+    }
+    (broke, calls)
 }
