@@ -56,7 +56,10 @@ pub fn request(
 /// Returns the newest request that stands, for a source or for all.
 pub fn asked(tenant: &Tenant, source: Option<&str>) -> Result<u64> {
     let none = || {
-        Error::new(Kind::Usage, format!("nobody asked that {} be destroyed (`tenant destroy request`)", tenant.name))
+        Error::new(
+            Kind::Usage,
+            format!("nobody asked that {} be destroyed (`destroy request`)", source.unwrap_or(&tenant.name)),
+        )
     };
     let mut requests = tenant.state.destructions.iter().rev();
     let found = requests.find(|(_, asked)| asked.destroy.source.as_deref() == source);
