@@ -31,8 +31,34 @@ pub enum Kind {
     NoKey,
     /// The store takes no writes: read-only, full or not permitted.
     NotWritable,
+    /// The place that a restore or an export writes to refused; what is stored is unharmed.
+    Target,
     /// Stopped on request.
     Interrupted,
+}
+
+/// What somebody may do next about an error. The library does not know how that is asked for: whoever shows the
+/// error to a person says it in words of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    MakeRepository,
+    MakeKey,
+    MakeTenant,
+    ListTenants,
+    ListSnapshots,
+    ListForgotten,
+    ListFiles,
+    ListHolds,
+    ListRoles,
+    AddKey,
+    RotateKeys,
+    ChangePolicy,
+    RaiseQuota,
+    Forget,
+    Prune,
+    /// Check everything, and read all that is stored.
+    ReadEverything,
+    NameAnotherCache,
 }
 
 impl Kind {
@@ -52,6 +78,7 @@ impl Kind {
             Self::Refused => 17,
             Self::NoKey => 18,
             Self::NotWritable => 19,
+            Self::Target => 20,
             Self::Interrupted => 130,
         }
     }
@@ -62,6 +89,8 @@ impl Kind {
 pub struct Error {
     pub kind: Kind,
     pub message: String,
+    /// What may be done about it.
+    pub next: Option<Next>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -71,11 +100,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Makes an error of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), next: None, source: None }
     }
     /// Adds the cause.
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+    /// Says what may be done about it.
+    pub fn next(mut self, next: Next) -> Self {
+        self.next = Some(next);
         self
     }
     /// Puts what was being done in front of the message.

@@ -20,6 +20,11 @@ macro_rules! id {
                 fmt::Display::fmt(self, f)
             }
         }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
         impl FromStr for $name {
             type Err = NotAnId;
             /// Parses exactly the lower-case hexadecimal form that `Display` prints.

@@ -3,13 +3,13 @@
 
 mod args;
 mod commands;
+mod hints;
 mod key_command;
 #[cfg(feature = "aws-kms")]
 mod kms;
 mod output;
 mod ready;
 mod recovery;
-#[expect(clippy::disallowed_methods, reason = "the one adapter to the real clock, randomness, sleeping and spawning")]
 mod system;
 mod tour;
 
@@ -37,7 +37,7 @@ pub fn main() -> u8 {
                     serde_json::json!({ "error": { "kind": format!("{:?}", error.kind), "message": error.to_string(), "exit_code": error.kind.exit_code() } })
                 );
             }
-            eprintln!("strongroom: {error}");
+            eprintln!("strongroom: {error}{}", hints::after(&error));
             error.kind.exit_code()
         }
     }

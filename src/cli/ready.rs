@@ -4,10 +4,10 @@ use super::{
     args::{Global, Progress},
     key_command::KeyCommand,
     output::parse_size,
-    system::{self, System},
+    system,
 };
 use crate::{
-    environment::SharedEnvironment,
+    environment::{SharedEnvironment, System},
     error::{Error, Kind, Result},
     pipeline::chunk::ChunkSize,
     repository::{Credential, Identity, Passphrase, Repository, Tenant, Wrapper},

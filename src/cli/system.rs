@@ -1,44 +1,13 @@
-//! The real environment: clock, randomness, threads, signals, terminal.
+//! What the command line asks of this machine: signals, the terminal, who and where it is.
 
-use crate::{
-    environment::Environment,
-    error::{Error, Kind, Result},
-};
+use crate::error::{Error, Kind, Result};
 use std::{
     io::{IsTerminal, Write},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
 };
-
-/// This machine.
-pub struct System;
-
-impl Environment for System {
-    fn now_ns(&self) -> i64 {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-    }
-    fn fill_random(&self, bytes: &mut [u8]) {
-        #[expect(
-            clippy::expect_used,
-            reason = "without randomness nothing may be sealed: stopping is the only safe answer"
-        )]
-        getrandom::fill(bytes).expect("the system's random source");
-    }
-    fn sleep(&self, duration: Duration) {
-        std::thread::sleep(duration);
-    }
-    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
-        #[expect(
-            clippy::expect_used,
-            reason = "a system without threads left can do nothing; the ledger keeps what was published"
-        )]
-        std::thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread");
-    }
-}
 
 /// Keeps keys out of core dumps, and out of other processes' sight.
 pub fn hide_memory() {

@@ -3,10 +3,10 @@
 use super::{
     args::Global,
     output::{ratio, size},
-    system::{self, System},
+    system,
 };
 use crate::{
-    environment::SharedEnvironment,
+    environment::{SharedEnvironment, System},
     error::{Error, Kind, Result, failed},
     format::sealed::Suite,
     operation::{Unwatched, backup, browse, check, restore},

@@ -2,7 +2,8 @@
 
 use super::{owners::custody, print, screen};
 use crate::{
-    cli::{args::*, key_command, output::duration_ns, ready, recovery, system},
+    cli::{args::*, key_command, output::duration_ns, ready, recovery},
+    environment::System,
     error::{Error, Kind, Result, failed},
     format::{entry::EntryKind, key::Circle},
     operation::reseal,
@@ -72,7 +73,7 @@ pub(super) fn read_public(file: &Path) -> Result<PublicIdentity> {
 }
 
 fn generate(global: &Global, file: &Path) -> Result<()> {
-    let public = write_key_file(file, &Identity::generate(&system::System))?;
+    let public = write_key_file(file, &Identity::generate(&System))?;
     print(global, json!({ "key_file": file, "public": public.to_text() }), || {
         format!(
             "{} holds a new key, {}.pub its public half.\nWhoever loses it loses every backup that no other key opens: nobody can make it again. Keep a copy where the backups are not.",
@@ -91,7 +92,7 @@ fn export(global: &Global, circle: ExportCircle, file: &Path) -> Result<()> {
         ExportCircle::Indexer => Circle::Indexer,
     };
     let role = Role { name: circle.name().into(), circle, kinds: EntryKind::STEWARD_ROLE.to_vec() };
-    let public = write_key_file(file, &Identity::generate(&system::System))?;
+    let public = write_key_file(file, &Identity::generate(&System))?;
     repository.add_identity(&mut tenant, &role, &public, circle.name())?;
     print(
         global,

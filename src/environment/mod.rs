@@ -1,6 +1,10 @@
-//! The effects that a simulation replaces: clock, randomness, sleeping and spawning.
-//!
-//! Only the traits are here; the real ones live in `cli`, seeded ones in the tests.
+//! The effects that a simulation replaces: clock, randomness, sleeping and spawning. `System` is this machine's;
+//! the tests have seeded ones.
+
+#[expect(clippy::disallowed_methods, reason = "the one adapter to the real clock, randomness, sleeping and spawning")]
+mod system;
+
+pub use system::System;
 
 use std::{sync::Arc, time::Duration};
 

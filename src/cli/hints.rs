@@ -1,0 +1,36 @@
+//! What to type next: the library's errors name no commands, so they are named here.
+
+use crate::error::{Error, Next};
+
+/// Returns what follows an error's text: how to do what may help.
+pub fn after(error: &Error) -> String {
+    error.next.map_or(String::new(), |next| format!("\n  {}", hint(next)))
+}
+
+fn hint(next: Next) -> &'static str {
+    match next {
+        Next::MakeRepository => "`strongroom init` makes a repository there",
+        Next::MakeKey => "`strongroom key generate FILE` makes a key file",
+        Next::MakeTenant => "`strongroom tenant create NAME` makes a tenant",
+        Next::ListTenants => "`strongroom tenant list` shows the tenants that this key opens",
+        Next::ListSnapshots => "`strongroom snapshots` lists the snapshots",
+        Next::ListForgotten => "`strongroom snapshots --forgotten` lists snapshots that can still come back",
+        Next::ListFiles => "`strongroom ls SNAPSHOT` shows what is in a snapshot",
+        Next::ListHolds => "`strongroom hold list` and `strongroom snapshots` show what is held or locked, and why",
+        Next::ListRoles => {
+            "`strongroom role list` shows who may do what, `strongroom key list` whose keys open the tenant"
+        }
+        Next::AddKey => "`strongroom key add` adds another key",
+        Next::RotateKeys => "`strongroom key rotate` makes new keys, while this one still opens the old ones",
+        Next::ChangePolicy => "`strongroom policy set` changes the policy, `strongroom policy show` shows it",
+        Next::RaiseQuota => {
+            "the operator can raise the quota with `strongroom quota set`; `strongroom forget` and then `strongroom prune` free space"
+        }
+        Next::Forget => "`strongroom forget` lets whole snapshots go",
+        Next::Prune => "`strongroom prune` deletes what no snapshot needs",
+        Next::ReadEverything => {
+            "`strongroom check --read-data` reads everything, and names what is damaged and the snapshots that it hits"
+        }
+        Next::NameAnotherCache => "--cache-dir DIR names another place for the cache",
+    }
+}

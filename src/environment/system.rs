@@ -1,0 +1,31 @@
+//! The real environment: this machine's clock, randomness and threads.
+
+use super::Environment;
+use std::time::{Duration, SystemTime};
+
+/// This machine.
+pub struct System;
+
+impl Environment for System {
+    fn now_ns(&self) -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    }
+    fn fill_random(&self, bytes: &mut [u8]) {
+        #[expect(
+            clippy::expect_used,
+            reason = "without randomness nothing may be sealed: stopping is the only safe answer"
+        )]
+        getrandom::fill(bytes).expect("the system's random source");
+    }
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
+        #[expect(
+            clippy::expect_used,
+            reason = "a system without threads left can do nothing; the ledger keeps what was published"
+        )]
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread");
+    }
+}
