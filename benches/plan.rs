@@ -142,7 +142,12 @@ fn main() {
             commit(&mut tenant, number, (segments / SNAPSHOTS) as u32, &mut parents);
         }
         let oldest = tenant.state.live().into_iter().take(SNAPSHOTS as usize / 2).map(|state| state.snapshot.id);
-        let body = Snapshots { snapshots: oldest.collect(), reason: "bench".into(), unknown: Default::default() };
+        let body = Snapshots {
+            snapshots: oldest.collect(),
+            reason: "bench".into(),
+            newest_too: false,
+            unknown: Default::default(),
+        };
         tenant.append("bench", |_, _| Ok((EntryKind::Retire, encode(&body), Annex::empty()))).unwrap();
         drop((tenant, repository));
         let child = std::process::Command::new(std::env::current_exe().unwrap())

@@ -247,6 +247,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     let retire = strongroom::format::entry::Snapshots {
         snapshots: all[..2].to_vec(),
         reason: String::new(),
+        newest_too: true,
         unknown: Default::default(),
     };
     let body = strongroom::format::encode(&retire);

@@ -519,8 +519,12 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
         assert_eq!(read_bytes(&repository.tenant("t").unwrap(), "shared@latest~1").unwrap(), bytes);
     }
     // It does not come back, and its name is not used again.
-    let undelete =
-        strongroom::format::entry::Snapshots { snapshots: apart, reason: String::new(), unknown: Default::default() };
+    let undelete = strongroom::format::entry::Snapshots {
+        snapshots: apart,
+        reason: String::new(),
+        newest_too: true,
+        unknown: Default::default(),
+    };
     let body = strongroom::format::encode(&undelete);
     assert!(tenant.append("", |_, _| Ok((EntryKind::Undelete, body.clone(), empty()))).is_err());
     assert!(back_up_bytes(&mut tenant, "apart", b"again").unwrap_err().message.contains("destroyed"));

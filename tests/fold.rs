@@ -3,15 +3,15 @@
 use crate::support::Random;
 use strongroom::{
     format::{
-        Blob, encode,
+        Blob, decode, encode,
         entry::*,
         key::Commitments,
         pack::{PackFact, SegmentRow},
         segment_set::SegmentSet,
-        snapshot::Snapshot,
+        snapshot::{Snapshot, Stats},
     },
     id::{ActorId, Hash, Nonce, PackId, ScopeId, SegmentId, SnapshotId},
-    ledger::{MemoryTables, Proven, SegmentStatus, State, Verdict},
+    ledger::{MemoryTables, Proven, Refusal, SegmentStatus, State, Verdict},
 };
 
 pub const OWNER: ActorId = ActorId([1; 32]);
@@ -22,6 +22,8 @@ pub const AGENT: ActorId = ActorId([2; 32]);
 pub struct Ledger {
     pub state: State,
     pub tables: MemoryTables,
+    /// The last entry let newest complete snapshots go on purpose.
+    newest_went: bool,
 }
 
 fn entry(number: u64, previous: Hash, actor: ActorId, kind: EntryKind, body: Vec<u8>) -> Entry {
@@ -91,7 +93,7 @@ impl Ledger {
         };
         let first = entry(0, Hash::default(), OWNER, EntryKind::Create, encode(&create));
         let state = State::begin(Proven { entry: &first, annex: &Annex::empty(), hash: hash_of(0) }).unwrap();
-        Self { state, tables: MemoryTables::default() }
+        Self { state, tables: MemoryTables::default(), newest_went: false }
     }
 
     pub fn next(&self) -> u64 {
@@ -100,8 +102,21 @@ impl Ledger {
 
     pub fn apply(&mut self, actor: ActorId, kind: EntryKind, body: Vec<u8>, annex: &Annex) -> Verdict {
         let number = self.next();
+        let retired = (kind == EntryKind::Retire).then(|| decode::<Snapshots>(&body).ok()).flatten();
+        self.newest_went = retired.is_some_and(|retired| retired.newest_too);
+        let foreseen = self.state.would_refuse(actor, kind, &body);
         let entry = entry(number, self.state.head.hash, actor, kind, body);
-        self.state.apply(&mut self.tables, Proven { entry: &entry, annex, hash: hash_of(number) }).unwrap()
+        let proven = Proven { entry: &entry, annex, hash: hash_of(number) };
+        let verdict = self.state.apply(&mut self.tables, proven).unwrap();
+        // What is refused before it is written would have been void, and what is forbidden is foreseen.
+        match &verdict {
+            Verdict::Valid => assert_eq!(foreseen, None, "{kind:?} would have counted"),
+            Verdict::Void(why) if why.refusal.is_some() => {
+                assert!(foreseen.is_some(), "{kind:?} was written in vain: {why}")
+            }
+            Verdict::Void(_) => {}
+        }
+        verdict
     }
 
     /// What must hold after every entry.
@@ -116,6 +131,15 @@ impl Ledger {
                 }
                 assert!(!self.tables.packs[&state.pack].dropped, "{id} is reached and its pack dropped");
             }
+        }
+        self.state.each_reach(|snapshot, reach| {
+            let is_dead = |id| self.tables.segments[&id].status == SegmentStatus::Dead;
+            assert!(!reach.iter().any(is_dead), "{} is live or held, and needs what is dead", snapshot.snapshot.id);
+        });
+        for (id, snapshot) in &self.state.snapshots {
+            let reach = self.state.reach(*id);
+            let is_dead = reach.iter().any(|id| self.tables.segments[&id].status == SegmentStatus::Dead);
+            assert_eq!(snapshot.gone, is_dead, "whether {id} can come back");
         }
         for (id, state) in &self.tables.segments {
             if state.status != SegmentStatus::Dead {
@@ -170,6 +194,10 @@ pub fn snapshot(id: u8, parent: Option<u8>) -> Snapshot {
         content: Blob::default(),
         unknown: Default::default(),
     }
+}
+pub fn snapshots_body(snapshots: &[SnapshotId], newest_too: bool) -> Vec<u8> {
+    let unknown = Default::default();
+    encode(&Snapshots { snapshots: snapshots.to_vec(), reason: String::new(), newest_too, unknown })
 }
 pub fn about(session: u64, seen: u64) -> Vec<u8> {
     encode(&About { session, reason: String::new(), seen, unknown: Default::default() })
@@ -239,6 +267,7 @@ fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
                 packs,
                 snapshot: Snapshot {
                     source: SOURCES[random.below(4) as usize / 3].into(),
+                    stats: Stats { unreadable: random.below(4) / 3, ..Stats::default() },
                     ..snapshot(next as u8, parent)
                 },
                 close: random.below(2) == 0,
@@ -247,22 +276,21 @@ fn random_step(ledger: &mut Ledger, random: &mut Random) -> Verdict {
             ledger.apply(actor, EntryKind::Commit, body, &annex)
         }
         7 | 8 => {
-            let body = encode(&Snapshots {
-                snapshots: vec![some_snapshot],
-                reason: String::new(),
-                unknown: Default::default(),
-            });
-            let live = ledger.state.live().first().map(|state| state.snapshot.id);
-            let oldest = encode(&Snapshots {
-                snapshots: live.into_iter().collect(),
-                reason: String::new(),
-                unknown: Default::default(),
-            });
-            let kind = if random.below(4) == 0 { EntryKind::Undelete } else { EntryKind::Retire };
-            ledger.apply(actor, kind, if kind == EntryKind::Retire { oldest } else { body }, &Annex::empty())
+            if random.below(4) == 0 {
+                return ledger.apply(
+                    actor,
+                    EntryKind::Undelete,
+                    snapshots_body(&[some_snapshot], false),
+                    &Annex::empty(),
+                );
+            }
+            let count = 1 + random.below(2) as usize;
+            let oldest: Vec<_> = ledger.state.live().iter().take(count).map(|state| state.snapshot.id).collect();
+            let body = snapshots_body(&oldest, random.below(2) == 0);
+            ledger.apply(actor, EntryKind::Retire, body, &Annex::empty())
         }
         9 | 10 => {
-            let useful = ledger.state.live_reach();
+            let useful = ledger.state.protected_reach();
             let garbage: Vec<SegmentId> = known.iter().copied().filter(|id| !useful.contains(*id)).collect();
             let all: SegmentSet =
                 garbage.iter().copied().filter(|id| ledger.tables.segments[id].status != SegmentStatus::Dead).collect();
@@ -316,7 +344,9 @@ fn random_order(ledger: &mut Ledger, random: &mut Random) -> Verdict {
     let some_actor = |random: &mut Random| ACTORS[random.below(3) as usize];
     let unknown = std::collections::BTreeMap::new;
     let live: Vec<_> = state.live().iter().map(|state| state.snapshot.id).collect();
-    let snapshots: Vec<_> = live.get(random.below(live.len().max(1) as u64) as usize).copied().into_iter().collect();
+    let any: Vec<_> = state.snapshots.keys().copied().collect();
+    let pool = if random.below(2) == 0 { &live } else { &any };
+    let snapshots: Vec<_> = pool.get(random.below(pool.len().max(1) as u64) as usize).copied().into_iter().collect();
     let source = match random.below(20) {
         0 => None,
         number => Some(SOURCES[number as usize % 2].to_owned()),
@@ -407,6 +437,11 @@ fn check_change(before: &State, after: &Ledger, what: &str) {
         assert!(!gone || before.destroyed_sources.contains_key(source), "{what}: {source} lost its keys");
         assert!(gone || state.sources[source].number == own.number, "{what}");
     }
+    for (source, newest) in before.newest_complete() {
+        let stays = state.snapshots[&newest].is_live();
+        let on_purpose = after.newest_went || state.destroyed_sources.contains_key(source);
+        assert!(stays || on_purpose, "{what}: the newest complete snapshot of {source} went");
+    }
     for source in state.destroyed_sources.keys() {
         assert!(state.live().iter().all(|live| live.snapshot.source != *source), "{what}: {source} came back");
     }
@@ -470,7 +505,7 @@ fn an_agent_can_add_and_nothing_else() {
         let mut ledger = Ledger::new();
         let verdict = ledger.apply(AGENT, *kind, session_body(), &Annex::empty());
         let granted = EntryKind::BACKUP_ROLE.contains(kind);
-        let refused = matches!(&verdict, Verdict::Void(why) if why.0.contains("no grant"));
+        let refused = matches!(&verdict, Verdict::Void(why) if why.why.contains("no grant"));
         assert_eq!(refused, !granted, "{kind:?}: {verdict:?}");
     }
 }
@@ -484,7 +519,7 @@ fn an_unknown_kind_or_rule_version_is_named_and_forbids_writing() {
         .state
         .apply(&mut ledger.tables, Proven { entry: &strange, annex: &Annex::empty(), hash: hash_of(1) })
         .unwrap();
-    assert!(matches!(verdict, Verdict::Void(why) if why.0.contains("kind 200")));
+    assert!(matches!(verdict, Verdict::Void(why) if why.why.contains("kind 200")));
     assert!(ledger.state.not_understood.is_some());
 }
 
@@ -508,8 +543,7 @@ fn holds_and_locks_win_over_retirement() {
         unknown: Default::default(),
     };
     assert_eq!(ledger.apply(OWNER, EntryKind::Hold, encode(&hold), &Annex::empty()), Verdict::Valid);
-    let retire =
-        encode(&Snapshots { snapshots: vec![SnapshotId([5; 16])], reason: String::new(), unknown: Default::default() });
+    let retire = snapshots_body(&[SnapshotId([5; 16])], true);
     let destroy =
         encode(&Destroy { wait_ns: 0, approvals: 0, reason: String::new(), source: None, unknown: Default::default() });
     assert!(matches!(ledger.apply(OWNER, EntryKind::Retire, retire.clone(), &Annex::empty()), Verdict::Void(_)));
@@ -538,4 +572,171 @@ fn holds_and_locks_win_over_retirement() {
         Verdict::Valid,
         "the store's time has passed it"
     );
+}
+
+const NOTHING: fn() -> Annex = Annex::empty;
+
+impl Ledger {
+    /// Opens a session and commits a snapshot of a new segment in it. Returns the segment.
+    fn commit(&mut self, id: u8, unreadable: u64) -> SegmentId {
+        let session = self.next();
+        assert_eq!(self.apply(OWNER, EntryKind::Session, session_body(), &NOTHING()), Verdict::Valid);
+        let segment = SegmentId { session, ordinal: 0 };
+        let (body, annex) = commit_body(
+            session,
+            segment,
+            Snapshot { stats: Stats { unreadable, ..Stats::default() }, ..snapshot(id, None) },
+        );
+        assert_eq!(self.apply(OWNER, EntryKind::Commit, body, &annex), Verdict::Valid);
+        segment
+    }
+    fn retire(&mut self, ids: &[u8], newest_too: bool) -> Verdict {
+        let ids: Vec<_> = ids.iter().map(|id| SnapshotId([*id; 16])).collect();
+        self.apply(OWNER, EntryKind::Retire, snapshots_body(&ids, newest_too), &NOTHING())
+    }
+    fn hold(&mut self, id: Option<u8>, source: Option<&str>) -> Verdict {
+        let snapshots = id.map(|id| SnapshotId([id; 16])).into_iter().collect();
+        let source = source.map(str::to_owned);
+        let (case, reason, unknown) = (String::new(), String::new(), Default::default());
+        self.apply(OWNER, EntryKind::Hold, encode(&Hold { case, reason, snapshots, source, unknown }), &NOTHING())
+    }
+    /// Condemns a segment and declares it dead.
+    fn bury(&mut self, segment: SegmentId) -> [Verdict; 2] {
+        let (condemn, annex) = (self.next(), names(&[segment].into_iter().collect()));
+        let condemned = self.apply(OWNER, EntryKind::Condemn, segments_body(None), &annex);
+        [condemned, self.apply(OWNER, EntryKind::Dead, segments_body(Some(condemn)), &annex)]
+    }
+}
+
+fn commit_body(session: u64, segment: SegmentId, snapshot: Snapshot) -> (Vec<u8>, Annex) {
+    let packs = vec![pack_fact(session, segment.ordinal)];
+    let annex = Annex {
+        rows: vec![row(segment, Vec::new(), 0)],
+        reach_added: [segment].into_iter().collect(),
+        ..Annex::empty()
+    };
+    (encode(&Commit { session, packs, snapshot, close: true, unknown: Default::default() }), annex)
+}
+
+fn refusal(verdict: &Verdict) -> Option<Refusal> {
+    match verdict {
+        Verdict::Void(why) => why.refusal,
+        Verdict::Valid => panic!("it counts"),
+    }
+}
+
+/// Somebody forgets, somebody else places a hold on the source, and then prune runs.
+#[test]
+fn a_hold_covers_what_was_forgotten_and_is_not_yet_pruned() {
+    for (by_id, condemned_before) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut ledger = Ledger::new();
+        let segment = ledger.commit(5, 0);
+        ledger.commit(6, 0);
+        assert_eq!(ledger.retire(&[5], false), Verdict::Valid);
+        let annex = names(&[segment].into_iter().collect());
+        let condemn = ledger.next();
+        if condemned_before {
+            let verdict = ledger.apply(OWNER, EntryKind::Condemn, segments_body(None), &annex);
+            assert_eq!(verdict, Verdict::Valid);
+        }
+        let hold = ledger.next();
+        let held = if by_id { ledger.hold(Some(5), None) } else { ledger.hold(None, Some("s")) };
+        assert_eq!(held, Verdict::Valid, "it can still come back");
+        if condemned_before {
+            let dead = ledger.apply(OWNER, EntryKind::Dead, segments_body(Some(condemn)), &annex);
+            assert_ne!(dead, Verdict::Valid, "what was condemned before the hold stays, too");
+        }
+        assert!(ledger.bury(segment).iter().all(|verdict| *verdict != Verdict::Valid));
+        ledger.check();
+        let release = encode(&Release { hold, reason: String::new(), unknown: Default::default() });
+        assert_eq!(ledger.apply(OWNER, EntryKind::Release, release, &NOTHING()), Verdict::Valid);
+        assert_eq!(ledger.bury(segment), [Verdict::Valid, Verdict::Valid]);
+        ledger.check();
+        assert_ne!(ledger.hold(Some(5), None), Verdict::Valid, "a hold that keeps nothing must not look like one");
+        let back = snapshots_body(&[SnapshotId([5; 16])], false);
+        assert_ne!(ledger.apply(OWNER, EntryKind::Undelete, back, &NOTHING()), Verdict::Valid);
+    }
+}
+
+/// Two forgets that each leave one must not leave none.
+#[test]
+fn the_newest_complete_snapshot_of_a_source_stays_unless_somebody_says_so() {
+    let mut ledger = Ledger::new();
+    ledger.commit(5, 0);
+    ledger.commit(6, 0);
+    ledger.commit(7, 1);
+    assert_eq!(refusal(&ledger.retire(&[5, 6], false)), Some(Refusal::Last), "7 is not whole");
+    assert_eq!(ledger.retire(&[5], false), Verdict::Valid);
+    assert_eq!(refusal(&ledger.retire(&[6], false)), Some(Refusal::Last), "another forget left 5");
+    assert_eq!(ledger.retire(&[7], false), Verdict::Valid);
+    let session = ledger.next();
+    ledger.apply(OWNER, EntryKind::Session, session_body(), &NOTHING());
+    let segment = SegmentId { session, ordinal: 0 };
+    for (unreadable, expected) in [(1, Some(Refusal::Last)), (0, None)] {
+        let stats = Stats { unreadable, ..Stats::default() };
+        let (commit, annex) = commit_body(session, segment, Snapshot { stats, ..snapshot(8, None) });
+        let Commit { session, packs, snapshot, .. } = decode(&commit).unwrap();
+        let (replaces, reason) = (SnapshotId([6; 16]), String::new());
+        let body = encode(&Rewrite { session, packs, snapshot, replaces, reason, unknown: Default::default() });
+        let verdict = ledger.apply(OWNER, EntryKind::Rewrite, body, &annex);
+        assert_eq!(verdict == Verdict::Valid, expected.is_none(), "{verdict:?}");
+        assert!(expected.is_none() || refusal(&verdict) == expected);
+    }
+    assert_eq!(refusal(&ledger.retire(&[8], false)), Some(Refusal::Last), "it took the place of 6");
+    assert_eq!(ledger.retire(&[8], true), Verdict::Valid, "on purpose");
+    assert!(ledger.state.live().is_empty());
+}
+
+#[test]
+fn what_is_only_copied_does_not_use_up_the_day() {
+    let mut ledger = Ledger::new();
+    let segment = ledger.commit(5, 0);
+    let from = ledger.tables.segments[&segment].pack;
+    let quota = encode(&Quota { day_hard: Some(1_500), stored_hard: Some(5_000), ..Quota::default() });
+    assert_eq!(ledger.apply(OWNER, EntryKind::Quota, quota, &NOTHING()), Verdict::Valid);
+    let session = ledger.next();
+    ledger.apply(OWNER, EntryKind::Session, session_body(), &NOTHING());
+    let moved = SegmentRow { moved_from: Some(from), ..row(segment, Vec::new(), 0) };
+    let body = encode(&Publish { session, packs: vec![pack_fact(session, 0)], unknown: Default::default() });
+    let annex = Annex { rows: vec![moved], ..Annex::empty() };
+    assert_eq!(ledger.apply(OWNER, EntryKind::Repack, body, &annex), Verdict::Valid);
+    assert_eq!((ledger.state.stored_bytes, ledger.state.day_bytes), (2_000, 1_000));
+    let drop = encode(&Packs { packs: vec![from], tier: None, unknown: Default::default() });
+    assert_eq!(ledger.apply(OWNER, EntryKind::Drop, drop, &NOTHING()), Verdict::Valid);
+    assert_eq!(ledger.state.stored_bytes, 1_000);
+    let next = SegmentId { session, ordinal: 0 };
+    let packs = vec![pack_fact(session, 1)];
+    let body = encode(&Publish { session, packs, unknown: Default::default() });
+    let verdict =
+        ledger.apply(OWNER, EntryKind::Publish, body, &Annex { rows: vec![row(next, vec![], 0)], ..NOTHING() });
+    assert_eq!(refusal(&verdict), Some(Refusal::Quota), "what is new does count");
+}
+
+/// Whoever is refused must learn that it is no use to try again.
+#[test]
+fn a_refusal_is_told_from_a_race() {
+    let mut ledger = Ledger::new();
+    ledger.commit(5, 0);
+    let about = about(99, 99);
+    assert_eq!(refusal(&ledger.apply(OWNER, EntryKind::Renew, about.clone(), &NOTHING())), None);
+    assert_eq!(refusal(&ledger.apply(AGENT, EntryKind::Fence, about, &NOTHING())), Some(Refusal::Role));
+    let hold = ledger.next();
+    assert_eq!(ledger.hold(Some(5), None), Verdict::Valid);
+    assert_eq!(refusal(&ledger.retire(&[5], true)), Some(Refusal::Protected));
+    let destroy = |wait_ns| {
+        let (approvals, reason, source) = (1, String::new(), None);
+        encode(&Destroy { wait_ns, approvals, reason, source, unknown: Default::default() })
+    };
+    assert_eq!(refusal(&ledger.apply(OWNER, EntryKind::Destroy, destroy(0), &NOTHING())), Some(Refusal::Protected));
+    let release = encode(&Release { hold, reason: String::new(), unknown: Default::default() });
+    assert_eq!(ledger.apply(OWNER, EntryKind::Release, release, &NOTHING()), Verdict::Valid);
+    let policy = |wait_ns| Policy { destroy_wait_ns: Some(wait_ns), chunk_bytes: 8192, ..Policy::default() };
+    assert_eq!(ledger.apply(OWNER, EntryKind::Policy, encode(&policy(9)), &NOTHING()), Verdict::Valid);
+    let weaker = ledger.apply(OWNER, EntryKind::Policy, encode(&policy(8)), &NOTHING());
+    assert_eq!(refusal(&weaker), Some(Refusal::Policy));
+    assert_eq!(refusal(&ledger.apply(OWNER, EntryKind::Destroy, destroy(8), &NOTHING())), Some(Refusal::Policy));
+    let asked = ledger.next();
+    assert_eq!(ledger.apply(OWNER, EntryKind::Destroy, destroy(9), &NOTHING()), Verdict::Valid);
+    let request = encode(&Request { destroy: asked, reason: String::new(), unknown: Default::default() });
+    assert_eq!(refusal(&ledger.apply(OWNER, EntryKind::Shred, request, &NOTHING())), Some(Refusal::NotYet));
 }

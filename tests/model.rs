@@ -5,12 +5,12 @@
 //! 409, and a listing that lacks the newest entries are both a fold that lags, which is no fault). Four
 //! writers, three pruners and five faults: random walks.
 
-use crate::fold::{AGENT, Ledger, OWNER, names, pack_fact, row, segments_body, session_body, snapshot};
+use crate::fold::{AGENT, Ledger, OWNER, names, pack_fact, row, segments_body, session_body, snapshot, snapshots_body};
 use stateright::{Checker, Model, Property};
 use strongroom::{
     format::{
         encode,
-        entry::{About, Annex, Commit, EntryKind, Packs, Publish, Rewrite, Segments, Snapshots},
+        entry::{About, Annex, Commit, EntryKind, Packs, Publish, Rewrite, Segments},
         pack::SegmentRow,
         segment_set::SegmentSet,
     },
@@ -216,11 +216,7 @@ fn fold(entries: &[Written], mutation: Mutation) -> (Ledger, Vec<bool>) {
             }
             Written::Retire(id) | Written::Undelete(id) => {
                 let is_retire = matches!(entry, Written::Retire(_));
-                let body = encode(&Snapshots {
-                    snapshots: vec![SnapshotId([*id; 16])],
-                    reason: String::new(),
-                    unknown: Default::default(),
-                });
+                let body = snapshots_body(&[SnapshotId([*id; 16])], true);
                 (OWNER, if is_retire { EntryKind::Retire } else { EntryKind::Undelete }, body, Annex::empty())
             }
             Written::Rescue(ids) => {
@@ -384,7 +380,7 @@ impl World {
             let newest = ledger.state.snapshots.values().map(|state| state.number).max();
             ledger.state.snapshots.retain(|_, state| Some(state.number) != newest);
         }
-        let useful = ledger.state.live_reach();
+        let useful = ledger.state.protected_reach();
         match actor.step {
             0 => Some(Written::Retire(1)),
             1 => {

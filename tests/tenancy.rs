@@ -67,6 +67,7 @@ fn an_agent_with_the_backup_role_cannot_delete() {
     let retire = strongroom::format::entry::Snapshots {
         snapshots: vec![id],
         reason: String::new(),
+        newest_too: true,
         unknown: Default::default(),
     };
     let body = strongroom::format::encode(&retire);

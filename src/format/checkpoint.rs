@@ -73,6 +73,8 @@ record! {
         8 observed_ns: Option<i64>,
         /// Its place among the others: `number`, or that of the snapshot in whose place REWRITE put it.
         9 order: u64,
+        /// A segment that it needs is dead: it cannot come back.
+        10 gone: bool,
     }
 
     /// A ledger folded up to its head.

@@ -247,6 +247,8 @@ record! {
     Snapshots {
         0 snapshots: Vec<SnapshotId>,
         1 reason: String,
+        /// RETIRE: also the newest complete one of a source, on purpose.
+        2 newest_too: bool,
     }
 
     /// HOLD: snapshots, or all of a source, stay until RELEASE.

@@ -8,6 +8,6 @@ mod state;
 mod tables;
 pub mod tree;
 
-pub use fold::{Exceeded, Proven, Verdict, Void};
+pub use fold::{Exceeded, Proven, Refusal, Verdict, Void};
 pub use state::{Head, OpenSession, SnapshotState, State};
 pub use tables::{MemoryTables, PackState, SegmentState, SegmentStatus, Tables, TablesError};

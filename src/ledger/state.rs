@@ -29,15 +29,35 @@ impl State {
         reach
     }
 
-    /// Returns the union of the reaches of all live snapshots.
-    pub fn live_reach(&self) -> SegmentSet {
+    /// Returns what may not go: the union of the reaches of all snapshots that are live, or held and can come
+    /// back.
+    pub fn protected_reach(&self) -> SegmentSet {
         let mut union = SegmentSet::default();
         self.each_reach(|_, reach| union.0 |= &reach.0);
         union
     }
 
-    /// Hands out all live snapshots with their reaches.
+    /// Hands out all snapshots that are live, or held and can come back, with their reaches.
     pub fn each_reach(&self, mut each: impl FnMut(&SnapshotState, &SegmentSet)) {
+        self.each_reach_of_all(|snapshot, reach| {
+            let comes_back = !snapshot.gone && !self.destroyed_sources.contains_key(&snapshot.snapshot.source);
+            if snapshot.is_live() || comes_back && self.is_protected(snapshot) {
+                each(snapshot, reach);
+            }
+        });
+    }
+
+    /// Returns the retired snapshots that could come back, and cannot once some segments are dead.
+    pub(super) fn lost_without(&self, segments: &SegmentSet) -> Vec<SnapshotId> {
+        let mut lost = Vec::new();
+        self.each_reach_of_all(|snapshot, reach| {
+            let is_lost = !snapshot.is_live() && !snapshot.gone && !reach.is_disjoint(segments);
+            lost.extend(is_lost.then_some(snapshot.snapshot.id));
+        });
+        lost
+    }
+
+    fn each_reach_of_all(&self, mut each: impl FnMut(&SnapshotState, &SegmentSet)) {
         // Each chain is walked once: a snapshot's reach is kept until the last of its children has used it.
         let mut children: BTreeMap<SnapshotId, u32> = BTreeMap::new();
         for state in self.snapshots.values() {
@@ -57,9 +77,7 @@ impl State {
             let mut reach = inherited.unwrap_or_default();
             reach.0 -= &state.reach_removed.0;
             reach.0 |= &state.reach_added.0;
-            if state.is_live() {
-                each(state, &reach);
-            }
+            each(state, &reach);
             if children.contains_key(&state.snapshot.id) {
                 reaches.insert(state.snapshot.id, reach);
             }
@@ -71,6 +89,19 @@ impl State {
         let mut live: Vec<_> = self.snapshots.values().filter(|snapshot| snapshot.is_live()).collect();
         live.sort_by_key(|snapshot| snapshot.order);
         live
+    }
+
+    /// Returns the newest complete live snapshot of each source; of one without a complete one, the newest.
+    pub fn newest_complete(&self) -> BTreeMap<&str, SnapshotId> {
+        let mut newest: BTreeMap<&str, &SnapshotState> = BTreeMap::new();
+        let place = |state: &SnapshotState| (state.snapshot.is_complete(), state.order);
+        for state in self.snapshots.values().filter(|state| state.is_live()) {
+            let known = newest.entry(&state.snapshot.source).or_insert(state);
+            if place(state) > place(known) {
+                *known = state;
+            }
+        }
+        newest.into_iter().map(|(source, state)| (source, state.snapshot.id)).collect()
     }
 
     /// Says whether a snapshot's lock has not passed, by the newest time that OBSERVED told.
@@ -122,8 +153,16 @@ impl SnapshotState {
             compliance: false,
             observed_ns: None,
             order: number,
+            gone: false,
             unknown: Default::default(),
         }
+    }
+}
+
+impl Snapshot {
+    /// Says whether all that was to be backed up could be read.
+    pub fn is_complete(&self) -> bool {
+        self.stats.unreadable == 0
     }
 }
 

@@ -110,7 +110,7 @@ pub fn forget(tenant: &mut Tenant, options: &Options) -> Result<Report> {
     let gone: Vec<SnapshotId> =
         report.outcomes.iter().filter(|outcome| outcome.kept_by.is_empty()).map(|outcome| outcome.id).collect();
     if !options.dry_run {
-        retire(tenant, &gone, "retention")?;
+        retire_unless_newest(tenant, &gone, "retention", false)?;
     }
     Ok(report)
 }
@@ -140,7 +140,7 @@ fn decide(tenant: &Tenant, options: &Options) -> Result<Report> {
                 None => tenant.written_ns(state.order)?,
             };
             let tags = state.snapshot.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let complete = state.snapshot.stats.unreadable == 0;
+            let complete = state.snapshot.is_complete();
             candidates.push(Candidate { id: state.snapshot.id, time_ns, complete, tags });
             states.insert(state.snapshot.id, (*state, time_ns));
         }
@@ -217,8 +217,13 @@ fn suspicions(source: &str, snapshots: &[&SnapshotState], candidates: &[Candidat
     warnings
 }
 
-/// Retires snapshots by name.
+/// Retires snapshots by name, also the newest complete one of a source.
 pub fn retire(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Result<()> {
+    retire_unless_newest(tenant, snapshots, reason, true)
+}
+
+/// Retires snapshots; the newest complete one of a source stays, unless `newest_too`.
+fn retire_unless_newest(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str, newest_too: bool) -> Result<()> {
     tenant.append_if("forget", |state, _| {
         // Somebody else may have retired or held some meanwhile.
         let mut still = Vec::new();
@@ -233,7 +238,11 @@ pub fn retire(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Re
             }
             still.push(*id);
         }
-        let body = Snapshots { snapshots: still, reason: reason.into(), unknown: Default::default() };
+        if !newest_too {
+            let newest: Vec<_> = state.newest_complete().into_values().collect();
+            still.retain(|id| !newest.contains(id));
+        }
+        let body = Snapshots { snapshots: still, reason: reason.into(), newest_too, unknown: Default::default() };
         Ok((!body.snapshots.is_empty()).then(|| (EntryKind::Retire, encode(&body), Annex::empty())))
     })?;
     Ok(())
@@ -242,16 +251,16 @@ pub fn retire(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Re
 /// Brings forgotten snapshots back, if nothing that they need is dead yet.
 pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Result<()> {
     tenant.sync()?;
-    tenant.append("undelete", |state, index| {
-        for id in snapshots {
-            for segment in state.reach(*id).iter() {
-                let found = index.segment(segment)?;
-                if found.is_none_or(|found| found.status == SegmentStatus::Dead) {
-                    return Err(failed(format!("snapshot {id} cannot come back: `prune` has deleted what it needs")));
-                }
-            }
+    tenant.append("undelete", |state, _| {
+        if let Some(id) = snapshots.iter().find(|id| state.snapshots.get(*id).is_some_and(|known| known.gone)) {
+            return Err(failed(format!("snapshot {id} cannot come back: `prune` has deleted what it needs")));
         }
-        let body = Snapshots { snapshots: snapshots.to_vec(), reason: reason.into(), unknown: Default::default() };
+        let body = Snapshots {
+            snapshots: snapshots.to_vec(),
+            reason: reason.into(),
+            newest_too: false,
+            unknown: Default::default(),
+        };
         Ok((EntryKind::Undelete, encode(&body), Annex::empty()))
     })?;
     // Later backups may rely on what was condemned meanwhile.

@@ -197,11 +197,11 @@ fn fence(tenant: &mut Tenant, grace_ns: i64) -> Result<Vec<u64>> {
 
 /// Segments that nothing needs: not reached, not of an open session, and closed under dependants.
 fn unneeded(state: &State, index: &Index) -> Result<SegmentSet> {
-    let live = state.live_reach();
+    let protected = state.protected_reach();
     let mut family = Family::default();
     index.each_segment(&mut |id, segment| {
         let open = state.sessions.contains_key(&id.session);
-        if segment.status != SegmentStatus::Dead && !open && !live.contains(id) {
+        if segment.status != SegmentStatus::Dead && !open && !protected.contains(id) {
             family.add(id, &segment);
         }
         Ok(true)
@@ -262,8 +262,8 @@ fn bury(tenant: &mut Tenant) -> Result<u64> {
     let candidates = unneeded(&tenant.state, &tenant.index)?;
     let condemned = tenant.append_if("prune", |state, index| {
         let mut fresh = SegmentSet::default();
-        let live = state.live_reach();
-        for id in candidates.iter().filter(|id| !live.contains(*id) && !state.sessions.contains_key(&id.session)) {
+        let protected = state.protected_reach();
+        for id in candidates.iter().filter(|id| !protected.contains(*id) && !state.sessions.contains_key(&id.session)) {
             let segment = index.segment(id)?;
             // What is condemned already waits for its own time.
             if segment.is_some_and(|segment| segment.status == SegmentStatus::Live) {
@@ -296,10 +296,10 @@ fn declare_dead(tenant: &mut Tenant) -> Result<u64> {
         for (condemn, group) in groups {
             let mut named = SegmentSet::default();
             let written = tenant.append_if("prune", |state, index| {
-                let live = state.live_reach();
+                let protected = state.protected_reach();
                 let older = state.sessions.keys().next().is_some_and(|session| *session < condemn);
                 let mut still = SegmentSet::default();
-                for id in group.iter().filter(|id| !older && !live.contains(*id)) {
+                for id in group.iter().filter(|id| !older && !protected.contains(*id)) {
                     let segment = index.segment(id)?;
                     let cited = segment.is_some_and(|segment| {
                         segment.status == SegmentStatus::Condemned && segment.condemned_by == condemn

@@ -149,10 +149,8 @@ pub fn compact(tenant: &mut Tenant, used_percent: u64, dry_run: bool, monitor: &
     let pool = pool(tenant)?;
     tenant.read_chunk_tables()?;
     let (mut used, mut found): (HashMap<SegmentId, RoaringBitmap>, Found) = Default::default();
-    let mut untouchable = SegmentSet::default();
     for state in tenant.state.live().into_iter().cloned().collect::<Vec<_>>() {
         if tenant.state.is_protected(&state) {
-            untouchable.0 |= &tenant.state.reach(state.snapshot.id).0;
             continue;
         }
         let content = content(tenant, &state)?;
@@ -167,7 +165,11 @@ pub fn compact(tenant: &mut Tenant, used_percent: u64, dry_run: bool, monitor: &
         let rewritten = Rewritten::of(&state);
         found.push((state, content, rewritten));
     }
-    let mut reach = tenant.state.live_reach();
+    let [mut reach, mut untouchable] = <[SegmentSet; 2]>::default();
+    tenant.state.each_reach(|snapshot, its| match tenant.state.is_protected(snapshot) {
+        true => untouchable.0 |= &its.0,
+        false => reach.0 |= &its.0,
+    });
     reach.0 -= &untouchable.0;
     let (mut avoided, mut report) = (SegmentSet::default(), Compacted::default());
     let (mut whole, mut gone) = ([0u64; 2], [0u64; 2]);

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashSet};
 pub struct Month {
     /// `2026-11`.
     pub month: String,
+    /// Of new data: what was only copied to other packs is none.
     pub added_bytes: u64,
     pub deleted_bytes: u64,
     /// At the end of the month, or now.
@@ -46,6 +47,8 @@ fn month_of(ns: i64) -> Result<(String, i64)> {
 struct Change {
     entry: u64,
     added: u64,
+    /// Of what is stored already, to take its place.
+    copied: u64,
     deleted: u64,
     backup: bool,
 }
@@ -100,7 +103,7 @@ pub fn usage(tenant: &Tenant, now_ns: i64) -> Result<Vec<Month>> {
     for change in changes {
         let time_ns = times.get(&change.entry).copied().unwrap_or(began_ns);
         advance(&mut months, time_ns, stored)?;
-        stored = stored.saturating_add(change.added).saturating_sub(change.deleted);
+        stored = stored.saturating_add(change.added + change.copied).saturating_sub(change.deleted);
         if let Some(month) = months.last_mut() {
             month.added_bytes += change.added;
             month.deleted_bytes += change.deleted;
@@ -143,9 +146,10 @@ struct Notes {
 impl Notes {
     fn note(&mut self, tenant: &Tenant, entry: &Entry) -> Result<()> {
         let body = &entry.body.0;
-        let mut change = Change { entry: entry.number, added: 0, deleted: 0, backup: false };
+        let mut change = Change { entry: entry.number, added: 0, copied: 0, deleted: 0, backup: false };
         let mut packs: Vec<PackFact> = Vec::new();
-        match EntryKind::from_number(entry.kind) {
+        let kind = EntryKind::from_number(entry.kind);
+        match kind {
             Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Heal) => {
                 packs.extend(decode::<Publish>(body).into_iter().flat_map(|publish| publish.packs));
             }
@@ -182,10 +186,13 @@ impl Notes {
         for fact in packs {
             // What is in no table was void.
             if tenant.index.pack(fact.pack)?.is_some() && self.came.insert(fact.pack) {
-                change.added += fact.length;
+                match kind {
+                    Some(EntryKind::Repack | EntryKind::Heal) => change.copied += fact.length,
+                    _ => change.added += fact.length,
+                }
             }
         }
-        if change.added + change.deleted > 0 || change.backup {
+        if change.added + change.copied + change.deleted > 0 || change.backup {
             self.changes.push(change);
         }
         Ok(())

@@ -1,0 +1,110 @@
+//! Destruction: asked for, approved, waited for, done.
+
+use super::verdict::{Refusal, Rule, Stop, permit, refused, require, void};
+use crate::{
+    format::{
+        checkpoint::Destruction,
+        entry::{Destroy, Entry, Request},
+    },
+    id::ActorId,
+    ledger::{
+        state::{SnapshotState, State},
+        tables::Tables,
+    },
+};
+
+impl State {
+    pub(super) fn destroy(&mut self, entry: &Entry, destroy: Destroy) -> Rule {
+        self.may_destroy(&destroy)?;
+        let actor = entry.actor;
+        let asked =
+            Destruction { destroy, actor, observed_ns: None, approved_by: Vec::new(), unknown: Default::default() };
+        self.destructions.insert(entry.number, asked);
+        Ok(())
+    }
+
+    pub(super) fn may_destroy(&self, destroy: &Destroy) -> Rule {
+        permit(!self.protects(destroy.source.as_deref()), Refusal::Protected, || "something is held or locked".into())?;
+        if let Some(source) = &destroy.source {
+            require(self.sources.contains_key(source), || format!("source {source} has no keys of its own"))?;
+        }
+        let wait_ns = self.policy.destroy_wait_ns.unwrap_or(0);
+        permit(destroy.wait_ns >= wait_ns, Refusal::Policy, || {
+            format!("the policy wants {} s of waiting", wait_ns / 1_000_000_000)
+        })?;
+        let approvals = self.policy.destroy_approvals.unwrap_or(0);
+        permit(destroy.approvals >= approvals, Refusal::Policy, || {
+            format!("the policy wants that {approvals} others approve")
+        })
+    }
+
+    fn asked(&self, request: &Request) -> Result<&Destruction, Stop> {
+        let asked = self.destructions.get(&request.destroy);
+        asked.ok_or_else(|| void(format!("entry {} asks for no destruction", request.destroy)))
+    }
+
+    pub(super) fn approve(&mut self, actor: ActorId, request: &Request) -> Rule {
+        self.may_approve(actor, request)?;
+        if let Some(asked) = self.destructions.get_mut(&request.destroy) {
+            asked.approved_by.push(actor);
+        }
+        Ok(())
+    }
+
+    pub(super) fn may_approve(&self, actor: ActorId, request: &Request) -> Rule {
+        let asked = self.asked(request)?;
+        permit(asked.actor != actor, Refusal::NotYet, || "nobody approves what they asked for".into())?;
+        require(!asked.approved_by.contains(&actor), || "that key has approved already".into())
+    }
+
+    pub(super) fn withdraw(&mut self, request: &Request) -> Rule {
+        self.may_withdraw(request)?;
+        self.destructions.remove(&request.destroy);
+        Ok(())
+    }
+
+    pub(super) fn may_withdraw(&self, request: &Request) -> Rule {
+        self.asked(request).map(drop)
+    }
+
+    /// Says why what a DESTROY asked for may not happen yet.
+    pub fn not_yet(&self, destroy: u64) -> Option<String> {
+        let Some(asked) = self.destructions.get(&destroy) else {
+            return Some(format!("entry {destroy} asks for no destruction, or was withdrawn"));
+        };
+        if self.protects(asked.destroy.source.as_deref()) {
+            return Some("something is held or locked".into());
+        }
+        let missing = (asked.destroy.approvals as usize).saturating_sub(asked.approved_by.len());
+        if missing > 0 {
+            return Some(format!("{missing} more must approve"));
+        }
+        let end = asked.observed_ns.and_then(|asked_ns| asked_ns.checked_add(asked.destroy.wait_ns));
+        let is_over = asked.destroy.wait_ns == 0 || end.is_some_and(|end| end <= self.observed_ns);
+        (!is_over).then(|| "the waiting time is not over".into())
+    }
+
+    pub(super) fn may_shred(&self, shred: &Request) -> Rule {
+        let asked = self.asked(shred)?;
+        if let Some(why) = self.not_yet(shred.destroy) {
+            return Err(refused(Refusal::NotYet, why));
+        }
+        let gone = asked.destroy.source.as_ref().filter(|source| self.destroyed_sources.contains_key(*source));
+        require(gone.is_none(), || "the source was destroyed before".into())
+    }
+
+    pub(super) fn shred(&mut self, tables: &mut dyn Tables, number: u64, shred: &Request) -> Rule {
+        self.may_shred(shred)?;
+        let Some(source) = self.asked(shred)?.destroy.source.clone() else {
+            self.shredded = Some(number);
+            return Ok(());
+        };
+        let its = |snapshot: &&SnapshotState| snapshot.is_live() && snapshot.snapshot.source == source;
+        let live: Vec<_> = self.snapshots.values().filter(its).map(|snapshot| snapshot.snapshot.id).collect();
+        for id in live {
+            self.change_snapshot(tables, id, |snapshot| snapshot.retired_by = Some(number));
+        }
+        self.destroyed_sources.insert(source, number);
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! Where segments are: they move to other packs, are found damaged and healed, and packs in which none is
+//! left are dropped.
+
+use super::{
+    Proven,
+    sessions::{Added, located},
+    verdict::{Rule, Stop, require, void},
+};
+use crate::{
+    format::{
+        entry::{Packs, Publish},
+        segment_set::SegmentSet,
+    },
+    id::{PackId, SegmentId},
+    ledger::{
+        state::State,
+        tables::{SegmentState, SegmentStatus, Tables, TablesError},
+    },
+};
+use std::collections::BTreeMap;
+
+impl State {
+    /// Checks rows that say where known segments are from now on.
+    pub(super) fn relocated(
+        &self,
+        tables: &dyn Tables,
+        proven: Proven<'_>,
+        publish: &Publish,
+    ) -> Result<Vec<(SegmentId, SegmentState)>, Stop> {
+        let mut moved: BTreeMap<SegmentId, SegmentState> = BTreeMap::new();
+        for row in &proven.annex.rows {
+            let id = row.segment;
+            let mut state = tables.segment(id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
+            require(state.status != SegmentStatus::Dead, || format!("segment {id} is dead"))?;
+            require(row.moved_from == Some(state.pack), || format!("segment {id} has moved since"))?;
+            (state.pack, state.offset, state.length) = (located(row, &publish.packs)?, row.offset, row.length);
+            require(moved.insert(id, state).is_none(), || format!("segment {id} is named twice"))?;
+        }
+        Ok(moved.into_iter().collect())
+    }
+
+    pub(super) fn relocate(
+        &mut self,
+        tables: &mut dyn Tables,
+        proven: Proven<'_>,
+        publish: &Publish,
+        moved: Vec<(SegmentId, SegmentState)>,
+    ) -> Rule {
+        let next_pack = self.new_packs(publish.session, proven.entry.actor, &publish.packs)?;
+        self.add(tables, publish.session, proven.entry.number, &publish.packs, next_pack, Added::default())?;
+        for (id, state) in moved {
+            if let Some(before) = tables.segment(id)? {
+                count_pack(tables, before.pack, -1)?;
+            }
+            count_pack(tables, state.pack, 1)?;
+            tables.put_segment(id, state)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn repack(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, repack: Publish) -> Rule {
+        let moved = self.relocated(tables, proven, &repack)?;
+        require(moved.iter().all(|(_, state)| !state.damaged), || "a damaged segment cannot be copied".into())?;
+        self.relocate(tables, proven, &repack, moved)
+    }
+
+    pub(super) fn heal(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, heal: Publish) -> Rule {
+        let mut moved = self.relocated(tables, proven, &heal)?;
+        for (id, state) in &mut moved {
+            require(state.damaged, || format!("segment {id} is not damaged"))?;
+            state.damaged = false;
+        }
+        self.relocate(tables, proven, &heal, moved)
+    }
+
+    pub(super) fn drop_packs(&mut self, tables: &mut dyn Tables, drop: Packs) -> Rule {
+        for id in &drop.packs {
+            let pack = tables.pack(*id)?.ok_or_else(|| void(format!("pack {id} is unknown")))?;
+            require(pack.live_segments == 0, || format!("pack {id} holds a segment that is not dead"))?;
+        }
+        for id in drop.packs {
+            if let Some(mut pack) = tables.pack(id)?.filter(|pack| !pack.dropped) {
+                self.stored_bytes = self.stored_bytes.saturating_sub(pack.length);
+                pack.dropped = true;
+                tables.put_pack(id, pack)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn move_packs(tables: &mut dyn Tables, packs: Packs) -> Rule {
+    let tier = packs.tier.ok_or_else(|| void("MOVE must name a tier"))?;
+    for id in &packs.packs {
+        require(tables.pack(*id)?.is_some_and(|pack| !pack.dropped), || format!("pack {id} is unknown or dropped"))?;
+    }
+    for id in packs.packs {
+        if let Some(mut pack) = tables.pack(id)? {
+            pack.tier = tier;
+            tables.put_pack(id, pack)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn mark_damaged(tables: &mut dyn Tables, segments: &SegmentSet) -> Rule {
+    for id in segments.iter() {
+        require(tables.segment(id)?.is_some(), || format!("segment {id} is unknown"))?;
+    }
+    for id in segments.iter() {
+        if let Some(mut state) = tables.segment(id)? {
+            state.damaged = true;
+            tables.put_segment(id, state)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn count_pack(tables: &mut dyn Tables, id: PackId, difference: i32) -> Result<(), TablesError> {
+    if let Some(mut pack) = tables.pack(id)? {
+        pack.live_segments = pack.live_segments.saturating_add_signed(difference);
+        tables.put_pack(id, pack)?;
+    }
+    Ok(())
+}

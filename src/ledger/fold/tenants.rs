@@ -1,0 +1,55 @@
+//! The repository's tenants, and the promotion of a replica.
+
+use super::verdict::{Rule, Stop, require, void};
+use crate::{
+    format::entry::{Destroyed, Generation, Tenant},
+    ledger::state::{State, TenantState},
+};
+
+impl State {
+    pub(super) fn may_add_tenant(&self, tenant: &Tenant) -> Rule {
+        require(self.create.ledger == "repository", || "only the repository's ledger names tenants".into())?;
+        let known = self.tenants.values().any(|known| known.tenant == tenant.tenant);
+        require(!known && !self.tenants.contains_key(&tenant.name), || format!("tenant {} exists", tenant.name))
+    }
+
+    pub(super) fn tenant(&mut self, tenant: Tenant) -> Rule {
+        self.may_add_tenant(&tenant)?;
+        let state = TenantState {
+            tenant: tenant.tenant,
+            genesis: tenant.genesis,
+            owner: tenant.owner,
+            destroyed: None,
+            unknown: Default::default(),
+        };
+        self.tenants.insert(tenant.name, state);
+        Ok(())
+    }
+
+    /// Returns the name of a tenant that is about to be destroyed.
+    pub(super) fn name_of(&self, destroyed: &Destroyed) -> Result<String, Stop> {
+        let named = self.tenants.iter().find(|(_, tenant)| tenant.tenant == destroyed.tenant);
+        let name = named.filter(|(_, tenant)| tenant.destroyed.is_none()).map(|(name, _)| name.clone());
+        name.ok_or_else(|| void(format!("there is no tenant {}", destroyed.tenant)))
+    }
+
+    /// The name is free from now on.
+    pub(super) fn destroyed(&mut self, destroyed: &Destroyed) -> Rule {
+        let name = self.name_of(destroyed)?;
+        if let Some(state) = self.tenants.remove(&name) {
+            let state = TenantState { destroyed: Some(destroyed.certificate), ..state };
+            self.tenants.insert(format!("{name} {}", destroyed.tenant), state);
+        }
+        Ok(())
+    }
+
+    pub(super) fn may_promote(&self, generation: &Generation) -> Rule {
+        require(Some(generation.generation) == self.generation.checked_add(1), || "not the next generation".into())
+    }
+
+    pub(super) fn promote(&mut self, generation: &Generation) -> Rule {
+        self.may_promote(generation)?;
+        self.generation = generation.generation;
+        Ok(())
+    }
+}
