@@ -59,6 +59,7 @@ pub enum Next {
     /// Check everything, and read all that is stored.
     ReadEverything,
     NameAnotherCache,
+    NameTenant,
 }
 
 impl Kind {

@@ -181,10 +181,8 @@ fn commands_that_read_are_on_record() {
     place.ok(&["restore", "latest", "--target", &file("out"), "--dry-run"]);
     place.ok(&["cat", &format!("latest:{}", file("data"))]);
     place.ok(&["tenant", "export", "t", &file("export.tar")]);
-    let shown = place.json(&["audit", "show"]);
-    let reads: Vec<_> = shown["entries"]
-        .as_array()
-        .unwrap()
+    let shown = place.json_lines(&["audit", "show"]);
+    let reads: Vec<_> = shown
         .iter()
         .filter(|entry| entry["kind"] == "ACCESS")
         .map(|entry| (entry["what"]["action"].as_str().unwrap(), entry["why"].as_str().unwrap(), entry["from"] != ""))

@@ -43,6 +43,11 @@ impl Place {
     pub fn json(&self, args: &[&str]) -> serde_json::Value {
         serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
     }
+    /// Runs a command that prints a line of JSON for each of many things.
+    pub fn json_lines(&self, args: &[&str]) -> Vec<serde_json::Value> {
+        let lines = self.ok(&[args, &["--json"]].concat());
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
     pub fn fails(&self, args: &[&str], code: i32, says: &str) {
         let output = self.run(args);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -73,8 +78,8 @@ fn everyday_use_works_as_the_readme_says() {
     assert_eq!(snapshots["snapshots"][0]["tags"]["a"], "b");
     assert!(place.ok(&["ls", "latest"]).contains("sub/three"));
     assert!(place.ok(&["find", "three"]).contains("sub/three"));
-    let changes = place.json(&["diff", "latest~1", "latest"]);
-    assert!(changes["changes"].as_array().unwrap().iter().any(|change| change["change"] == "added"));
+    let changes = place.json_lines(&["diff", "latest~1", "latest"]);
+    assert!(changes.iter().any(|change| change["change"] == "added"));
     assert_eq!(place.ok(&["cat", &format!("s@latest:{path}/sub/two")]), "two");
     let target = place.path("out");
     let id = snapshots["snapshots"][0]["snapshot_id"].as_str().unwrap();
@@ -264,7 +269,7 @@ fn an_interrupt_ends_cleanly() {
     let mut stdin = child.stdin.take().unwrap();
     std::io::Write::write_all(&mut stdin, &Random(1).bytes(6 << 20)).unwrap();
     // The session is open once its entry is there.
-    while place.json(&["audit", "show"])["entries"].as_array().unwrap().len() < 2 {}
+    while place.json_lines(&["audit", "show"]).len() < 2 {}
     let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let _closed_early = std::io::Write::write_all(&mut stdin, &Random(2).bytes(12 << 20));
@@ -631,9 +636,17 @@ fn rules_are_inherited_from_the_repository_by_tenants_and_by_sources() {
     let other = place.path("other");
     place.ok(&["key", "generate", other.to_str().unwrap()]);
     place.ok(&["tenant", "create", "theirs", "--owner", &format!("{}.pub", other.display())]);
-    let set = place.json(&["policy", "set", "--default", "--keep-last", "7"]);
+    let set = place.run(&["policy", "set", "--default", "--keep-last", "7", "--json"]);
+    assert_eq!(set.status.code(), Some(3), "a tenant that was not told is no success");
+    let set: serde_json::Value = serde_json::from_slice(&set.stdout).unwrap();
     assert_eq!(set["not_told"][0]["tenant"], "theirs", "{set}");
     assert_eq!(kept("theirs").1, 8);
+    // One whose data the operator reads, too, follows.
+    place.ok(&["tenant", "create", "shared", "--owner", &format!("{}.pub", other.display()), "--managed"]);
+    let set = place.run(&["policy", "set", "--default", "--keep-last", "6", "--json"]);
+    let set: serde_json::Value = serde_json::from_slice(&set.stdout).unwrap();
+    assert!(set["told"].as_array().unwrap().contains(&"shared".into()), "{set}");
+    assert_eq!(kept("shared").1, 6);
 }
 
 /// Who holds the keys is shown wherever a tenant is, and it is true.

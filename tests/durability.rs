@@ -149,8 +149,8 @@ fn what_reaches_the_disk_does_so_in_order() {
     // Three times three packs, an entry that opens and one that commits.
     assert!(made >= 15, "{made}");
     let events = traced(&place, &["forget", "--keep-last", "1", "--prune"]);
-    let audit = place.json(&["audit", "show"]);
-    let entries = audit["entries"].as_array().unwrap().iter().filter(|entry| entry["kind"] == "DROP");
+    let audit = place.json_lines(&["audit", "show"]);
+    let entries = audit.iter().filter(|entry| entry["kind"] == "DROP");
     let shown = place.json(&["tenant", "show", "t"]);
     let tenant = shown["tenant_id"].as_str().unwrap();
     let entry = |entry: &serde_json::Value| format!("t/{tenant}/ledger/{:016x}", entry["entry"].as_u64().unwrap());

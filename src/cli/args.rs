@@ -1,7 +1,7 @@
 //! What can be typed.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// A multi-tenant, deduplicating, encrypted backup repository.
 #[derive(Parser)]
@@ -14,50 +14,80 @@ pub struct Args {
 }
 
 #[derive(ClapArgs, Clone)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// The repository: a folder, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX
-    #[arg(long, global = true, env = "STRONGROOM_REPO")]
+    #[arg(long, global = true, env = "STRONGROOM_REPO", hide_env_values = true, value_name = "PLACE")]
     pub repo: Option<String>,
-    /// The key file that opens it
-    #[arg(long, global = true, env = "STRONGROOM_KEY_FILE", value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-    /// A file that holds a passphrase, instead of a key file (also: STRONGROOM_PASSPHRASE)
-    #[arg(long, global = true, value_name = "FILE")]
-    pub passphrase_file: Option<PathBuf>,
-    /// A command that unwraps a key file that is kept in the repository, such as one that asks an HSM: JSON on
-    /// its standard input and output (see the README)
-    #[arg(long, global = true, env = "STRONGROOM_KEY_COMMAND", value_name = "COMMAND")]
-    pub key_command: Option<String>,
-    /// The AWS KMS key that unwraps a key file that is kept in the repository: its id, ARN or alias
-    #[arg(long, global = true, env = "STRONGROOM_KEY_KMS", value_name = "KEY")]
-    pub key_kms: Option<String>,
-    /// Where this machine keeps its indexes; can be deleted at any time
-    #[arg(long, global = true, env = "STRONGROOM_CACHE_DIR", value_name = "DIR")]
-    pub cache_dir: Option<PathBuf>,
-    /// The tenant, by name or id
-    #[arg(long, global = true, env = "STRONGROOM_TENANT")]
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// The ways to give a key that the environment and the profile name, the more important ones first
+    #[arg(skip)]
+    pub lower_keys: Vec<KeyArgs>,
+    /// The tenant, by name or id; not needed where the key opens only one
+    #[arg(long, global = true, env = "STRONGROOM_TENANT", hide_env_values = true, value_name = "NAME")]
     pub tenant: Option<String>,
-    /// A TOML file with defaults for these options
-    #[arg(long, global = true, env = "STRONGROOM_PROFILE", value_name = "FILE")]
-    pub profile: Option<PathBuf>,
-    /// One JSON object on standard output
+    /// Print JSON on standard output: one object, or one object a line from commands that list many things
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say nothing but errors
+    /// Print nothing but errors
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Say which ledger was opened, and which new entries of it are void
-    #[arg(long, short, global = true)]
+    /// Also say which ledger was opened, and which new entries of it do not count
+    #[arg(long, short, global = true, hide_short_help = true)]
     pub verbose: bool,
-    /// Progress on standard error
-    #[arg(long, global = true, value_enum)]
+    /// Whether to show progress on standard error: on a terminal (auto), never, or as lines of JSON
+    #[arg(long, global = true, value_enum, hide_short_help = true)]
     pub progress: Option<Progress>,
-    /// Upload at most this much a second (such as 2MiB)
-    #[arg(long, global = true, value_name = "RATE")]
+    /// Where this machine keeps its indexes; the folder can be deleted at any time
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_CACHE_DIR",
+        hide_env_values = true,
+        value_name = "DIR",
+        hide_short_help = true
+    )]
+    pub cache_dir: Option<PathBuf>,
+    /// A TOML file with defaults for these options; the environment beats it, and options beat both
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_PROFILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    pub profile: Option<PathBuf>,
+    /// Upload at most this much a second, such as 2MiB
+    #[arg(long, global = true, value_name = "RATE", hide_short_help = true)]
     pub limit_upload: Option<String>,
     /// Download at most this much a second
-    #[arg(long, global = true, value_name = "RATE")]
+    #[arg(long, global = true, value_name = "RATE", hide_short_help = true)]
     pub limit_download: Option<String>,
+}
+
+/// Ways to give a key. One is enough; a passphrase beside an SSH key opens that.
+#[derive(ClapArgs, Clone, Default)]
+#[command(next_help_heading = "Global options")]
+pub struct KeyArgs {
+    /// The key file, or an SSH key, that opens the tenant [env: STRONGROOM_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// A file with a passphrase, instead of a key file [env: STRONGROOM_PASSPHRASE holds the passphrase itself]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub passphrase_file: Option<PathBuf>,
+    /// A command that opens a key file which is kept in the repository, for instance by asking an HSM: JSON on its
+    /// standard input and output, as the README describes [env: STRONGROOM_KEY_COMMAND]
+    #[arg(long, global = true, value_name = "COMMAND", hide_short_help = true)]
+    pub key_command: Option<String>,
+    /// The AWS KMS key (id, ARN or alias) that opens a key file which is kept in the repository
+    /// [env: STRONGROOM_KEY_KMS]
+    #[arg(long, global = true, value_name = "KEY", hide_short_help = true)]
+    pub key_kms: Option<String>,
+    /// The passphrase itself, which only the environment can hold
+    #[arg(skip)]
+    pub passphrase: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,19 +129,36 @@ pub enum Command {
     /// List what is in a snapshot
     Ls {
         #[arg(value_name = "SNAP[:PATH]")]
-        snapshot: String,
+        snapshot: OsString,
+        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        #[arg(long)]
+        source: Option<String>,
         /// Not what is below folders
         #[arg(long)]
         shallow: bool,
     },
     /// Find paths in all snapshots (gitignore pattern)
-    Find { pattern: String },
+    Find {
+        pattern: String,
+        /// Only in snapshots of this source
+        #[arg(long)]
+        source: Option<String>,
+    },
     /// Compare two snapshots
-    Diff { old: String, new: String },
+    Diff {
+        old: OsString,
+        new: OsString,
+        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        #[arg(long)]
+        source: Option<String>,
+    },
     /// Write a file to standard output; a folder as a tar archive
     Cat {
         #[arg(value_name = "SNAP:PATH")]
-        snapshot: String,
+        snapshot: OsString,
+        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        #[arg(long)]
+        source: Option<String>,
         /// For the record
         #[arg(long, default_value = "")]
         reason: String,
@@ -132,7 +179,10 @@ pub enum Command {
     /// Take files out of snapshots that should never have been backed up
     Rewrite {
         #[arg(required = true, value_name = "SNAP")]
-        snapshots: Vec<String>,
+        snapshots: Vec<OsString>,
+        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        #[arg(long)]
+        source: Option<String>,
         /// What to take out (gitignore syntax)
         #[arg(long, required = true, value_name = "PATTERN")]
         exclude: Vec<String>,
@@ -158,7 +208,10 @@ pub enum Command {
     /// Keep a snapshot until a time, by the store's clock
     Lock {
         #[arg(value_name = "SNAP")]
-        snapshot: String,
+        snapshot: OsString,
+        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        #[arg(long)]
+        source: Option<String>,
         /// Such as 2033-12-31 or 2033-12-31T12:00Z
         #[arg(long)]
         until: String,
@@ -431,26 +484,29 @@ pub enum CertificateCommand {
 pub enum QuotaCommand {
     /// Show it, and what is used of it
     Show,
-    /// Set it (operators); what is not named has no limit
+    /// Set limits (operators); those that are not named stay, and `none` takes one away
     Set(QuotaArgs),
 }
 
 #[derive(ClapArgs)]
 pub struct QuotaArgs {
-    /// Stored bytes; a backup that would exceed them fails
-    #[arg(long, value_name = "SIZE")]
+    /// The most stored bytes: a backup that would exceed them fails
+    #[arg(long, value_name = "SIZE|none")]
     pub stored: Option<String>,
-    /// Warns
-    #[arg(long, value_name = "SIZE")]
+    /// Beyond so many stored bytes backups warn
+    #[arg(long, value_name = "SIZE|none")]
     pub stored_soft: Option<String>,
-    #[arg(long, value_name = "N")]
-    pub snapshots: Option<u64>,
-    #[arg(long, value_name = "N")]
-    pub snapshots_soft: Option<u64>,
-    /// Bytes stored in a day (UTC)
-    #[arg(long, value_name = "SIZE")]
+    /// The most snapshots
+    #[arg(long, value_name = "N|none")]
+    pub snapshots: Option<String>,
+    /// Beyond so many snapshots backups warn
+    #[arg(long, value_name = "N|none")]
+    pub snapshots_soft: Option<String>,
+    /// The most bytes stored in a day (UTC)
+    #[arg(long, value_name = "SIZE|none")]
     pub day: Option<String>,
-    #[arg(long, value_name = "SIZE")]
+    /// Beyond so many bytes in a day backups warn
+    #[arg(long, value_name = "SIZE|none")]
     pub day_soft: Option<String>,
 }
 
@@ -477,47 +533,55 @@ pub enum PolicyCommand {
     /// Show it
     Show,
     /// Change it, for the tenant, for one source, or for all tenants; later backups follow it
-    Set {
-        #[arg(long)]
-        source: Option<String>,
-        /// The repository's default (--keep-... only): for all tenants that have no rules of their own, now
-        /// and later
-        #[arg(long, conflicts_with_all = ["source", "chunk_size", "delta"])]
-        default: bool,
-        /// Average chunk, 4KiB to 1MiB, or fixed:SIZE; data that is cut differently is stored anew
-        #[arg(long, value_name = "SIZE")]
-        chunk_size: Option<String>,
-        /// What new data is compared with, as in `backup --delta`
-        #[arg(long, value_enum)]
-        delta: Option<DeltaArg>,
-        /// Give the source keys of its own, before its first backup: it shares no data with others, and can be
-        /// destroyed alone
-        #[arg(long, value_enum, requires = "source")]
-        key_scope: Option<KeyScopeArg>,
-        /// Whether data may be read where that cannot be put on record, as on a read-only mirror
-        #[arg(long, value_enum, conflicts_with_all = ["source", "default"])]
-        access_log: Option<AccessLogArg>,
-        /// How long `tenant destroy` must wait at least; it can be made longer, never shorter
-        #[arg(long, value_name = "DURATION", conflicts_with_all = ["source", "default"])]
-        destroy_after: Option<String>,
-        /// How many others must approve `tenant destroy`; can be raised, never lowered
-        #[arg(long, value_name = "N", conflicts_with_all = ["source", "default"])]
-        destroy_approvals: Option<u32>,
-        #[command(flatten)]
-        keep: KeepArgs,
-    },
+    Set(Box<PolicySetArgs>),
     /// Show which snapshots would be there after years of backups
-    Simulate {
-        #[arg(long)]
-        source: Option<String>,
-        #[arg(long, default_value_t = 7)]
-        years: u32,
-        /// How many hours lie between two backups
-        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8784))]
-        every_hours: u32,
-        #[command(flatten)]
-        keep: KeepArgs,
-    },
+    Simulate(Box<SimulateArgs>),
+}
+
+#[derive(ClapArgs)]
+pub struct SimulateArgs {
+    /// By the rules of this source
+    #[arg(long)]
+    pub source: Option<String>,
+    /// For how many years
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub years: u32,
+    /// How many hours lie between two backups
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8784))]
+    pub every_hours: u32,
+    #[command(flatten)]
+    pub keep: KeepArgs,
+}
+
+#[derive(ClapArgs)]
+pub struct PolicySetArgs {
+    #[arg(long)]
+    pub source: Option<String>,
+    /// The repository's default (--keep-... only): for all tenants that have no rules of their own, now
+    /// and later
+    #[arg(long, conflicts_with_all = ["source", "chunk_size", "delta"])]
+    pub default: bool,
+    /// Average chunk, 4KiB to 1MiB, or fixed:SIZE; data that is cut differently is stored anew
+    #[arg(long, value_name = "SIZE")]
+    pub chunk_size: Option<String>,
+    /// What new data is compared with, as in `backup --delta`
+    #[arg(long, value_enum)]
+    pub delta: Option<DeltaArg>,
+    /// Give the source keys of its own, before its first backup: it shares no data with others, and can be
+    /// destroyed alone
+    #[arg(long, value_enum, requires = "source")]
+    pub key_scope: Option<KeyScopeArg>,
+    /// Whether data may be read where that cannot be put on record, as on a read-only mirror
+    #[arg(long, value_enum, conflicts_with_all = ["source", "default"])]
+    pub access_log: Option<AccessLogArg>,
+    /// How long `tenant destroy` must wait at least; it can be made longer, never shorter
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["source", "default"])]
+    pub destroy_after: Option<String>,
+    /// How many others must approve `tenant destroy`; can be raised, never lowered
+    #[arg(long, value_name = "N", conflicts_with_all = ["source", "default"])]
+    pub destroy_approvals: Option<u32>,
+    #[command(flatten)]
+    pub keep: KeepArgs,
 }
 
 /// Rules of retention; a snapshot stays if any of them keeps it.
@@ -561,8 +625,8 @@ pub struct KeepArgs {
 #[derive(ClapArgs)]
 pub struct ForgetArgs {
     /// Snapshots to forget by name, instead of by rules
-    #[arg(value_name = "SNAP", conflicts_with_all = ["policy", "source"])]
-    pub snapshots: Vec<String>,
+    #[arg(value_name = "SNAP", conflicts_with = "policy")]
+    pub snapshots: Vec<OsString>,
     /// By the rules that `policy show` shows
     #[arg(long)]
     pub policy: bool,
@@ -598,10 +662,14 @@ pub struct PruneArgs {
 pub enum HoldCommand {
     /// Hold a snapshot, or all of a source with those to come
     Place {
-        #[arg(value_name = "SNAP", required_unless_present = "source", conflicts_with = "source")]
-        snapshot: Option<String>,
+        #[arg(value_name = "SNAP", required_unless_present = "source")]
+        snapshot: Option<OsString>,
+        /// Without SNAP: all snapshots of this source, and those to come
         #[arg(long)]
         source: Option<String>,
+        /// Hold a source that has no snapshots yet
+        #[arg(long, requires = "source", conflicts_with = "snapshot")]
+        future: bool,
         #[arg(long)]
         case: String,
         #[arg(long)]
@@ -718,13 +786,16 @@ pub struct BackupArgs {
     pub no_verify: bool,
     /// Paths, or after `--` a command
     #[arg(value_name = "PATH")]
-    pub paths: Vec<std::ffi::OsString>,
+    pub paths: Vec<OsString>,
 }
 
 #[derive(ClapArgs)]
 pub struct RestoreArgs {
     #[arg(value_name = "SNAP[:PATH]")]
-    pub snapshot: String,
+    pub snapshot: OsString,
+    /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+    #[arg(long)]
+    pub source: Option<String>,
     /// The folder to restore to, or `-` for standard output (a folder as a tar archive)
     #[arg(long)]
     pub target: PathBuf,

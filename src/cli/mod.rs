@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod credential;
 mod hints;
 mod key_command;
 #[cfg(feature = "aws-kms")]
@@ -10,6 +11,7 @@ mod kms;
 mod output;
 mod ready;
 mod recovery;
+mod screen;
 mod system;
 mod tour;
 
@@ -28,19 +30,27 @@ pub fn main() -> u8 {
         }
     };
     let json = args.global.json;
-    match commands::run(args) {
-        Ok(()) => 0,
-        Err(error) => {
-            if json && !commands::PRINTED.load(std::sync::atomic::Ordering::Relaxed) {
-                println!(
-                    "{}",
-                    serde_json::json!({ "error": { "kind": format!("{:?}", error.kind), "message": error.to_string(), "exit_code": error.kind.exit_code() } })
-                );
-            }
-            eprintln!("strongroom: {error}{}", hints::after(&error));
-            error.kind.exit_code()
-        }
+    let ran = commands::run(args);
+    if let Err(error) = &ran
+        && json
+        && !output::was_printed()
+    {
+        let told = serde_json::json!({ "error": { "kind": format!("{:?}", error.kind), "message": error.to_string(), "exit_code": error.kind.exit_code() } });
+        // A failure is told below.
+        drop(output::line_of_many(&told.to_string()));
     }
+    match (output::finish(), ran) {
+        (output::Ended::Closed, _) => output::CLOSED_PIPE,
+        (output::Ended::Lost(error), Ok(())) => told(&error),
+        (_, Err(error)) => told(&error),
+        (output::Ended::Whole, Ok(())) => 0,
+    }
+}
+
+/// Tells of an error, and returns its exit code.
+fn told(error: &crate::error::Error) -> u8 {
+    output::say(&output::harmless(&format!("strongroom: {error}{}\n", hints::after(error))));
+    error.kind.exit_code()
 }
 
 /// Returns the description of the command line, for completions and the manual page.

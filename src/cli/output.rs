@@ -1,112 +1,182 @@
-//! Progress on standard error, and numbers for people.
+//! What people and programs read: standard output, warnings, numbers and names for people.
+//!
+//! Standard output is written through one writer that remembers the first failure, so that no command can end
+//! well although its output was lost.
 
-use super::{args::Progress, system};
-use crate::operation::Monitor;
+use super::args::Global;
+use crate::error::{Error, Kind, Result};
+pub use crate::operation::times::text as time;
+use serde::Serialize;
 use std::{
-    io::{IsTerminal, Write},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+    io::{BufWriter, ErrorKind, IsTerminal, Stdout, Write},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
-/// Shows progress and problems.
-pub struct Screen {
-    mode: Progress,
-    quiet: bool,
-    interrupt: Arc<AtomicBool>,
-    files: AtomicU64,
-    bytes: AtomicU64,
-    pub problems: AtomicU64,
-    state: Mutex<State>,
+/// What a shell reports of a program that wrote into a pipe that nobody reads any more.
+pub const CLOSED_PIPE: u8 = 141;
+
+struct Out {
+    writer: BufWriter<Stdout>,
+    is_terminal: bool,
+    /// With `--json`, standard output has a result or an error, not both.
+    printed: bool,
+    failed: Option<std::io::Error>,
 }
 
-struct State {
-    phase: &'static str,
-    total_bytes: Option<u64>,
-    began: Instant,
-    shown: Option<Instant>,
+static OUT: LazyLock<Mutex<Out>> = LazyLock::new(|| {
+    let stdout = std::io::stdout();
+    let is_terminal = stdout.is_terminal();
+    Mutex::new(Out { writer: BufWriter::with_capacity(1 << 16, stdout), is_terminal, printed: false, failed: None })
+});
+
+fn out() -> MutexGuard<'static, Out> {
+    OUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Screen {
-    pub fn new(mode: Progress, quiet: bool) -> Self {
-        let on_terminal = std::io::stderr().is_terminal() && !quiet;
-        let mode = if mode == Progress::Auto && !on_terminal { Progress::Never } else { mode };
-        let state = State { phase: "start", total_bytes: None, began: Instant::now(), shown: None };
-        Self {
-            mode,
-            quiet,
-            interrupt: system::interrupt_flag(),
-            files: 0.into(),
-            bytes: 0.into(),
-            problems: 0.into(),
-            state: Mutex::new(state),
+impl Out {
+    /// Does something to the writer, unless an earlier write failed; remembers the first failure.
+    fn attempt<T>(&mut self, what: impl FnOnce(&mut BufWriter<Stdout>) -> std::io::Result<T>) -> std::io::Result<T> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.kind().into());
         }
+        what(&mut self.writer).inspect_err(|error| {
+            let same = error.raw_os_error().map(std::io::Error::from_raw_os_error);
+            self.failed = Some(same.unwrap_or_else(|| error.kind().into()));
+        })
     }
 
-    fn show(&self, force: bool) {
-        if self.mode == Progress::Never {
-            return;
-        }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !force && state.shown.is_some_and(|shown| shown.elapsed() < Duration::from_millis(200)) {
-            return;
-        }
-        state.shown = Some(Instant::now());
-        let (files, bytes) = (self.files.load(Relaxed), self.bytes.load(Relaxed));
-        let seconds = state.began.elapsed().as_secs_f64();
-        let rate = if seconds > 0.0 { bytes as f64 / seconds } else { 0.0 };
-        let eta =
-            state.total_bytes.filter(|total| rate > 0.0 && *total >= bytes).map(|total| (total - bytes) as f64 / rate);
-        let mut err = std::io::stderr().lock();
-        drop(match self.mode {
-            Progress::Json => writeln!(
-                err,
-                "{}",
-                serde_json::json!({ "progress": { "phase": state.phase, "files": files, "bytes": bytes, "total_bytes": state.total_bytes, "rate_bytes_per_second": rate as u64, "elapsed_seconds": seconds, "eta_seconds": eta } })
-            ),
-            _ => {
-                let eta = eta.map_or(String::new(), |eta| format!(", {eta:.0} s left"));
-                write!(err, "\r\x1b[K{}: {files} files, {}, {}/s{eta}", state.phase, size(bytes), size(rate as u64))
-            }
-        });
-    }
-
-    /// Clears the line.
-    pub fn end(&self) {
-        self.show(true);
-        if self.mode == Progress::Auto {
-            eprint!("\r\x1b[K");
-        }
+    fn line(&mut self, line: &str, flush: bool) -> std::io::Result<()> {
+        let flush = flush || self.is_terminal;
+        self.attempt(|writer| {
+            writer.write_all(line.as_bytes())?;
+            writer.write_all(b"\n")?;
+            if flush { writer.flush() } else { Ok(()) }
+        })
     }
 }
 
-impl Monitor for Screen {
-    fn phase(&self, name: &'static str, total_bytes: Option<u64>) {
-        self.files.store(0, Relaxed);
-        self.bytes.store(0, Relaxed);
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) =
-            State { phase: name, total_bytes, began: Instant::now(), shown: None };
+/// Standard output for raw bytes, such as a file's content.
+pub struct Raw;
+
+impl Write for Raw {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        out().attempt(|writer| writer.write(bytes))
     }
-    fn progress(&self, files: u64, bytes: u64) {
-        self.files.fetch_add(files, Relaxed);
-        let before = self.bytes.fetch_add(bytes, Relaxed);
-        if files == 0 || before.is_multiple_of(64) || self.files.load(Relaxed).is_multiple_of(64) {
-            self.show(false);
+    fn flush(&mut self) -> std::io::Result<()> {
+        out().attempt(BufWriter::flush)
+    }
+}
+
+/// Prints a command's result: one object, or what a person reads. A failure is told by `finish`.
+pub fn print(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) {
+    let mut out = out();
+    out.printed = true;
+    if let Some(line) = chosen(global, object, text) {
+        // Remembered, and told at the end: what the command did is done.
+        drop(out.line(&line, true));
+    }
+}
+
+/// Prints one of many: a line of JSON, or what a person reads. Fails as soon as nobody reads any more, so that
+/// a long list ends.
+pub fn print_one(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    match chosen(global, object, text) {
+        Some(line) => line_of_many(&line),
+        None => Ok(()),
+    }
+}
+
+/// Prints a line of a list.
+pub fn line_of_many(line: &str) -> Result<()> {
+    let mut out = out();
+    out.printed = true;
+    out.line(line, false).map_err(lost)
+}
+
+fn chosen(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) -> Option<String> {
+    let line = match (global.json, global.quiet) {
+        (true, _) => serde_json::to_string(&object).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")),
+        (false, true) => return None,
+        (false, false) => harmless(text().trim_end()),
+    };
+    (!line.is_empty()).then_some(line)
+}
+
+fn lost(error: std::io::Error) -> Error {
+    Error::new(Kind::Failed, "standard output could not be written, so what was printed is not whole").because(error)
+}
+
+/// Says whether a result was printed.
+pub fn was_printed() -> bool {
+    out().printed
+}
+
+/// How standard output ended.
+pub enum Ended {
+    Whole,
+    /// Whoever read it went away: as with `head`, that is nobody's error.
+    Closed,
+    Lost(Error),
+}
+
+/// Writes what is left, and tells whether all of standard output was written.
+pub fn finish() -> Ended {
+    let mut out = out();
+    drop(out.attempt(BufWriter::flush));
+    match out.failed.take() {
+        None => Ended::Whole,
+        Some(error) if error.kind() == ErrorKind::BrokenPipe => Ended::Closed,
+        Some(error) => Ended::Lost(lost(error)),
+    }
+}
+
+/// Writes to standard error. That nobody reads it stops nothing.
+pub fn say(text: &str) {
+    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+}
+
+/// Tells of something that does not stop the command.
+pub fn warn(global: &Global, what: impl std::fmt::Display) {
+    if !global.quiet {
+        say(&harmless(&format!("strongroom: warning: {what}\n")));
+    }
+}
+
+/// Whether a character could steer a terminal, or show a name as another one.
+fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, is_harmful: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_harmful(c) {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
         }
     }
-    fn problem(&self, what: &str, why: &str) {
-        self.problems.fetch_add(1, Relaxed);
-        if self.mode == Progress::Json {
-            eprintln!("{}", serde_json::json!({ "problem": { "path": what, "message": why } }));
-        } else if !self.quiet {
-            eprintln!("{}{what}: {why}", if self.mode == Progress::Auto { "\r\x1b[K" } else { "" });
-        }
-    }
-    fn is_interrupted(&self) -> bool {
-        system::is_set(&self.interrupt)
-    }
+    escaped
+}
+
+/// A name that somebody else chose, for people: on one line, and unable to steer a terminal.
+pub fn shown(name: &str) -> String {
+    escaped(name, is_harmful)
+}
+
+/// A path for people.
+pub fn shown_path(path: &[u8]) -> String {
+    shown(&String::from_utf8_lossy(path))
+}
+
+/// A text of several lines in which nothing steers a terminal, wherever it came from.
+pub fn harmless(text: &str) -> String {
+    escaped(text, |c| is_harmful(c) && c != '\n' && c != '\t')
+}
+
+/// A field of comma-separated values. What a spreadsheet would take for a formula gets an apostrophe.
+pub fn csv(text: &str) -> String {
+    let formula = if text.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
+    format!("\"{formula}{}\"", shown(text).replace('"', "\"\""))
 }
 
 /// Writes bytes for people.
@@ -141,12 +211,6 @@ pub fn duration_ns(text: &str) -> Option<i64> {
     let span: jiff::Span = text.parse().ok()?;
     let seconds = span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())).ok()?;
     (0.0..1e9).contains(&seconds).then_some((seconds * 1e9) as i64)
-}
-
-/// Writes a time for people, in UTC.
-pub fn time(ns: i64) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(ns))
-        .map_or_else(|_| ns.to_string(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 /// Writes a ratio for people.

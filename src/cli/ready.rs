@@ -1,20 +1,19 @@
-//! Arguments made ready: profile read, key found, repository opened.
+//! Arguments made ready: profile read, repository and tenant opened.
 
 use super::{
-    args::{Global, Progress},
-    key_command::KeyCommand,
-    output::parse_size,
+    args::{Global, KeyArgs, Progress},
+    credential::credential,
+    output::{parse_size, say, shown, warn},
     system,
 };
 use crate::{
-    environment::{SharedEnvironment, System},
     error::{Error, Kind, Result},
+    operation::open::{self, Connection},
     pipeline::chunk::ChunkSize,
-    repository::{Credential, Identity, Passphrase, Repository, Tenant, Wrapper},
-    store::{Limited, Place, Retried, SharedObjects, is_local, open},
+    repository::{Repository, Tenant},
 };
 use serde::Deserialize;
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 /// The profile file.
 #[derive(Deserialize, Default)]
@@ -36,23 +35,22 @@ fn usage(message: impl Into<String>) -> Error {
     Error::new(Kind::Usage, message)
 }
 
-/// Fills in from the profile what neither flag nor environment gave.
+/// Fills in what no option gave: from the environment (most of which the parser has done), then from the profile.
 pub fn with_profile(mut global: Global) -> Result<Global> {
+    global.lower_keys.push(KeyArgs::from_environment());
     let Some(path) = &global.profile else { return Ok(global) };
     let text =
         std::fs::read_to_string(path).map_err(|error| usage(format!("profile {}", path.display())).because(error))?;
     let profile: Profile =
         toml::from_str(&text).map_err(|error| usage(format!("profile {}: {}", path.display(), error.message())))?;
+    global.lower_keys.push(KeyArgs {
+        key_file: profile.key_file,
+        passphrase_file: profile.passphrase_file,
+        key_command: profile.key_command,
+        key_kms: profile.key_kms,
+        passphrase: None,
+    });
     global.repo = global.repo.or(profile.repo);
-    // What the command line says beats another way in the profile.
-    if global.passphrase_file.is_none() && global.key_command.is_none() && global.key_kms.is_none() {
-        global.key_file = global.key_file.or(profile.key_file);
-    }
-    if global.key_file.is_none() && global.passphrase_file.is_none() {
-        global.key_command = global.key_command.or(profile.key_command);
-        global.key_kms = global.key_kms.or(profile.key_kms);
-    }
-    global.passphrase_file = global.passphrase_file.or(profile.passphrase_file);
     global.cache_dir = global.cache_dir.or(profile.cache_dir);
     global.tenant = global.tenant.or(profile.tenant);
     global.limit_upload = global.limit_upload.or(profile.limit_upload);
@@ -65,72 +63,10 @@ pub fn with_profile(mut global: Global) -> Result<Global> {
     Ok(global)
 }
 
-fn read(path: &PathBuf) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Error::new(Kind::NoKey, format!("{}", path.display())).because(error))
-}
-
-/// Makes what wraps with a key of AWS KMS.
-#[cfg(feature = "aws-kms")]
-pub fn aws_kms(key: &str) -> Result<Box<dyn Wrapper>> {
-    Ok(Box::new(super::kms::AwsKms(key.to_owned())))
-}
-#[cfg(not(feature = "aws-kms"))]
-pub fn aws_kms(_: &str) -> Result<Box<dyn Wrapper>> {
-    Err(usage(
-        "this strongroom was built without AWS KMS: `cargo build --release --features aws-kms`, or use --key-command",
-    ))
-}
-
-/// Finds who is asking.
-fn credential(global: &Global) -> Result<Credential> {
-    if let Some(command) = &global.key_command {
-        return Ok(Credential::Wrapper(Box::new(KeyCommand(command.clone()))));
-    }
-    if let Some(key) = &global.key_kms {
-        return Ok(Credential::Wrapper(aws_kms(key)?));
-    }
-    if let Some(path) = &global.key_file {
-        let text = zeroize::Zeroizing::new(read(path)?);
-        let identity = match Identity::is_ssh_key(&text) {
-            true => Identity::from_ssh_key(&text, || passphrase(global)),
-            false => Identity::from_key_file(&text),
-        };
-        return identity.map(Credential::Identity).map_err(|error| error.while_doing(path.display()));
-    }
-    Ok(Credential::Wrapper(Box::new(Passphrase(passphrase(global)?))))
-}
-
-fn passphrase(global: &Global) -> Result<age::secrecy::SecretString> {
-    match (&global.passphrase_file, std::env::var("STRONGROOM_PASSPHRASE")) {
-        (Some(path), _) => passphrase_in(path),
-        (None, Ok(passphrase)) => secret(passphrase),
-        (None, Err(_)) => secret(system::ask_passphrase()?),
-    }
-}
-
-/// Reads a passphrase from a file: all of it, less the end of its line.
-pub fn passphrase_in(path: &PathBuf) -> Result<age::secrecy::SecretString> {
-    secret(read(path)?.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-fn secret(passphrase: String) -> Result<age::secrecy::SecretString> {
-    if passphrase.is_empty() {
-        return Err(Error::new(Kind::NoKey, "the passphrase is empty"));
-    }
-    Ok(age::secrecy::SecretString::from(passphrase))
-}
-
-fn place(global: &Global) -> Result<Place> {
-    let repo = global
-        .repo
-        .as_ref()
-        .ok_or_else(|| usage("which repository? --repo PLACE, STRONGROOM_REPO or a profile says"))?;
-    repo.parse()
-}
-
-fn objects(global: &Global, place: &Place, create: bool) -> Result<(SharedObjects, SharedEnvironment)> {
-    let environment: SharedEnvironment = Arc::new(System);
-    let mut objects = open(place, create)?;
+/// Returns how the repository is reached.
+fn connection(global: &Global) -> Result<Connection> {
+    let repo = global.repo.as_ref();
+    let repo = repo.ok_or_else(|| usage("which repository? --repo PLACE, STRONGROOM_REPO or a profile says"))?;
     let rate = |text: &Option<String>| match text {
         Some(text) => parse_size(text)
             .filter(|rate| *rate > 0)
@@ -138,11 +74,14 @@ fn objects(global: &Global, place: &Place, create: bool) -> Result<(SharedObject
             .ok_or_else(|| usage(format!("{text}: not a rate such as 2MiB"))),
         None => Ok(None),
     };
-    let (up, down) = (rate(&global.limit_upload)?, rate(&global.limit_download)?);
-    if up.is_some() || down.is_some() {
-        objects = Arc::new(Limited::new(objects, environment.clone(), up, down));
-    }
-    Ok((Arc::new(Retried { inner: objects, environment: environment.clone(), attempts: 3 }), environment))
+    Ok(Connection {
+        cache: cache(global),
+        who: system::who(),
+        from: system::from(),
+        upload_bytes_per_second: rate(&global.limit_upload)?,
+        download_bytes_per_second: rate(&global.limit_download)?,
+        ..Connection::at(repo.parse()?)
+    })
 }
 
 fn cache(global: &Global) -> Option<PathBuf> {
@@ -155,80 +94,40 @@ fn cache(global: &Global) -> Option<PathBuf> {
     global.cache_dir.clone().or_else(default)
 }
 
-/// How much of each tenant's data is kept on this machine to be compared with, where the store is far.
-const PACK_CACHE_BYTES: u64 = 2 << 30;
-
-/// Returns the folder for what does not fit in memory: beside the indexes, else the system's.
+/// Returns the folder for what does not fit in memory.
 pub fn spill(global: &Global) -> Result<PathBuf> {
-    let folder = cache(global).unwrap_or_else(std::env::temp_dir);
-    std::fs::create_dir_all(&folder).map_err(|error| {
-        Error::new(Kind::Failed, format!("cannot make the cache {}; --cache-dir names another place", folder.display()))
-            .because(error)
-    })?;
-    Ok(folder)
+    connection(global)?.spill()
 }
 
 /// Makes the repository.
 pub fn init(global: &Global) -> Result<Repository> {
-    let credential = credential(global)?;
-    let (objects, environment) = objects(global, &place(global)?, true)?;
-    Repository::init(objects, environment, credential, cache(global), system::who())
+    connection(global)?.make(credential(global)?)
 }
 
 /// Opens the repository.
 pub fn repository(global: &Global) -> Result<Repository> {
-    let place = place(global)?;
-    let (objects, environment) = objects(global, &place, false)?;
-    let missing = |error: Error| {
-        if error.kind == Kind::NoRepository {
-            error.while_doing(global.repo.clone().unwrap_or_default())
-        } else {
-            error
-        }
-    };
-    // The place first: a wrong one must not ask for a passphrase.
-    if crate::store::get_if_present(objects.as_ref(), crate::format::names::CONFIG)?.is_none() {
-        return Err(missing(Error::new(
-            Kind::NoRepository,
-            "there is no repository at this place; `strongroom init` makes one",
-        )));
-    }
-    let mut repository = Repository::open(objects, environment, credential(global)?, cache(global), system::who())?;
-    repository.from = system::from();
-    repository.pack_cache_bytes = (!is_local(&place)).then_some(PACK_CACHE_BYTES);
-    Ok(repository)
+    connection(global)?.open(|| credential(global)).map_err(|error| match error.kind {
+        Kind::NoRepository => error.while_doing(global.repo.clone().unwrap_or_default()),
+        _ => error,
+    })
 }
 
 /// Opens the tenant; if none was named and the key opens just one, that.
 pub fn tenant(global: &Global) -> Result<Tenant> {
-    let repository = repository(global)?;
-    let tenant = match &global.tenant {
-        Some(name) => repository.tenant(name)?,
-        None => match repository.tenants()?.as_slice() {
-            [(_, id, _)] => repository.tenant(&id.to_string())?,
-            [] => {
-                return Err(Error::new(
-                    Kind::TenantUnknown,
-                    "this key opens no tenant yet; `strongroom tenant create NAME` makes one",
-                ));
-            }
-            several => {
-                let names: Vec<_> = several.iter().map(|(name, ..)| name.as_str()).collect();
-                return Err(usage(format!("which tenant? --tenant NAME, with one of {}", names.join(", "))));
-            }
-        },
-    };
+    let tenant = open::tenant(&repository(global)?, global.tenant.as_deref())?;
     if global.verbose {
         let (head, circle) = (&tenant.state.head, tenant.keys.circle.name());
-        eprintln!(
-            "strongroom: tenant {} ({}), circle {circle}, ledger head {} {}",
-            tenant.name, tenant.keys.owner, head.number, head.hash
-        );
-        tenant.void.iter().for_each(|(number, why)| eprintln!("strongroom: ledger entry {number} is {why}"));
+        say(&format!(
+            "strongroom: tenant {} ({}), circle {circle}, ledger head {} {}\n",
+            shown(&tenant.name),
+            tenant.keys.owner,
+            head.number,
+            head.hash
+        ));
+        let void = tenant.void.iter();
+        void.for_each(|(number, why)| say(&format!("strongroom: ledger entry {number} is {}\n", shown(why))));
     }
-    if !global.quiet {
-        tenant.damage.iter().for_each(|damage| eprintln!("strongroom: warning: {damage}"));
-    }
+    tenant.damage.iter().for_each(|damage| warn(global, damage));
     Ok(tenant)
 }
 

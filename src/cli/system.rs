@@ -1,8 +1,12 @@
 //! What the command line asks of this machine: signals, the terminal, who and where it is.
 
-use crate::error::{Error, Kind, Result};
+use super::output::say;
+use crate::{
+    environment::{Environment, System},
+    error::{Error, Kind, Next, Result},
+};
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -49,27 +53,63 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Gives the terminal back as it was, however asking ended.
+struct Silent {
+    stdin: std::io::Stdin,
+    before: rustix::termios::Termios,
+}
+
+impl Silent {
+    fn new(stdin: std::io::Stdin) -> Result<Self> {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let failed = |error: rustix::io::Errno| Error::new(Kind::NoKey, "cannot ask on this terminal").because(error);
+        let before = tcgetattr(&stdin).map_err(failed)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(failed)?;
+        Ok(Self { stdin, before })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let flush = rustix::termios::OptionalActions::Flush;
+        let _best_effort = rustix::termios::tcsetattr(&self.stdin, flush, &self.before);
+        say("\n");
+    }
+}
+
 /// Asks for a passphrase on the terminal, without showing it.
 pub fn ask_passphrase() -> Result<String> {
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return Err(Error::new(
             Kind::NoKey,
-            "no key was given. Ways to give one: --key-file FILE or STRONGROOM_KEY_FILE; --passphrase-file FILE or STRONGROOM_PASSPHRASE; a profile; or a terminal to ask on. `strongroom key generate FILE` makes a key file",
-        ));
+            "no key was given. Ways to give one: --key-file FILE or STRONGROOM_KEY_FILE; --passphrase-file FILE or STRONGROOM_PASSPHRASE; a profile; or a terminal to ask on",
+        )
+        .next(Next::MakeKey));
     }
-    eprint!("Passphrase: ");
-    drop(std::io::stderr().flush());
-    let failed = |error: rustix::io::Errno| Error::new(Kind::NoKey, "cannot ask on this terminal").because(error);
-    let before = tcgetattr(&stdin).map_err(failed)?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(failed)?;
-    let mut line = String::new();
-    let read = stdin.read_line(&mut line);
-    tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(failed)?;
-    eprintln!();
-    read.map_err(|error| Error::new(Kind::NoKey, "cannot read the passphrase").because(error))?;
+    // Before the echo goes: what stops the process from here on is noticed below.
+    let interrupt = interrupt_flag();
+    say("Passphrase: ");
+    let silent = Silent::new(stdin)?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let read_line = move || {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line);
+        drop(sender.send(read.map(|_| line)));
+    };
+    System.spawn("passphrase", Box::new(read_line));
+    let line = loop {
+        match receiver.recv_timeout(std::time::Duration::from_millis(50)) {
+            Ok(line) => break line,
+            Err(_) if is_set(&interrupt) => {
+                return Err(Error::new(Kind::Interrupted, "interrupted before anything was done"));
+            }
+            Err(_) => {}
+        }
+    };
+    drop(silent);
+    let line = line.map_err(|error| Error::new(Kind::NoKey, "cannot read the passphrase").because(error))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -2,7 +2,7 @@
 
 use super::{
     args::Global,
-    output::{ratio, size},
+    output::{line_of_many, ratio, size},
     system,
 };
 use crate::{
@@ -43,7 +43,8 @@ pub fn run(global: &Global) -> Result<()> {
     std::fs::create_dir_all(scratch.0.join("data")).map_err(io)?;
     let say = |text: &str| {
         if !global.json && !global.quiet {
-            println!("{text}");
+            // A failure is told at the end.
+            drop(line_of_many(text));
         }
     };
     let environment: SharedEnvironment = Arc::new(System);
@@ -100,11 +101,8 @@ pub fn run(global: &Global) -> Result<()> {
     }
     if global.json {
         let days: Vec<_> = days.iter().map(|day| serde_json::json!({ "what": day.name, "logical_bytes": day.logical, "stored_bytes": day.stored, "seconds": day.seconds })).collect();
-        println!(
-            "{}",
-            serde_json::json!({ "backups": days, "restored_files": restored.files, "compared_files": compared, "check_read_bytes": report.read_bytes, "problems": 0 })
-        );
-        return Ok(());
+        let told = serde_json::json!({ "backups": days, "restored_files": restored.files, "compared_files": compared, "check_read_bytes": report.read_bytes, "problems": 0 });
+        return line_of_many(&told.to_string());
     }
     say(&format!("\n{:34} {:>10} {:>10} {:>8} {:>7}", "backup", "size", "stored", "ratio", "time"));
     let (mut logical, mut stored) = (0, 0);

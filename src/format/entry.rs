@@ -4,7 +4,7 @@
 use super::{
     key::Commitments,
     pack::{PackFact, SegmentRow},
-    record::{Blob, record},
+    record::{Blob, Field, encode, record},
     segment_set::SegmentSet,
     snapshot::Snapshot,
 };
@@ -446,4 +446,26 @@ impl Annex {
     pub fn is_empty(&self) -> bool {
         *self == Self::empty()
     }
+}
+
+/// A body that belongs to one kind of entry alone. It says which, so that a body is never written under
+/// another kind's number.
+pub trait Body: Field {
+    /// The kind of entry that says this.
+    const KIND: EntryKind;
+
+    /// Returns what an entry with this body and without an annex is made of.
+    fn drafted(&self) -> (EntryKind, Vec<u8>, Annex) {
+        (Self::KIND, encode(self), Annex::empty())
+    }
+}
+
+macro_rules! bodies {
+    ($($name:ident,)*) => { $(impl Body for $name { const KIND: EntryKind = EntryKind::$name; })* };
+}
+
+// PUBLISH, REPACK and HEAL share a body, as do RETIRE and UNDELETE, and others: these are not here.
+bodies! {
+    Create, Grant, Revoke, Session, Commit, Hold, Release, Lock, Rewrite, Epoch, Policy, Observed, Quota, Destroy,
+    Destroyed, Generation, Access, Tenant,
 }

@@ -1,9 +1,10 @@
 //! Snapshots and what is in them: found by name, listed, compared.
 
+use super::naming;
 use crate::{
-    error::{Error, Kind, Result, damaged},
+    error::{Error, Result, damaged},
     format::{
-        catalogue::{Entry, IndexPoint, compare_paths, is_within, take_framed},
+        catalogue::{Entry, FileType, IndexPoint, compare_paths, is_within, take_framed},
         decode,
         recipe::Stream,
         record::Field,
@@ -13,7 +14,8 @@ use crate::{
     ledger::SnapshotState,
     repository::{SegmentPool, StreamReader, Tenant},
 };
-use std::{cmp::Ordering, io::Read, marker::PhantomData};
+use serde::Serialize;
+use std::{borrow::Cow, cmp::Ordering, io::Read, marker::PhantomData};
 
 /// How many bytes of opened segments a reader keeps.
 pub const POOL_BYTES: usize = 96 << 20;
@@ -23,59 +25,9 @@ pub fn pool(tenant: &Tenant) -> Result<SegmentPool> {
     Ok(SegmentPool::new(tenant.segments()?, POOL_BYTES))
 }
 
-/// Finds a snapshot: an id or unique prefix, `latest`, `latest~2`, `SOURCE@latest`, or `@TIME`
-/// (newest at or before), with `SOURCE` in front if wanted.
+/// Finds a whole snapshot by its name, as `naming` describes.
 pub fn find<'a>(tenant: &'a Tenant, name: &str) -> Result<&'a SnapshotState> {
-    let unknown = |why: &str| {
-        Error::new(
-            Kind::Failed,
-            format!("no snapshot `{name}` in tenant {}: {why}; `strongroom snapshots` lists them", tenant.name),
-        )
-    };
-    let live = tenant.state.live();
-    let (source, what) = match name.rsplit_once('@') {
-        Some((source, what)) => (Some(source).filter(|source| !source.is_empty()), what),
-        None => (None, name),
-    };
-    let mine: Vec<_> =
-        live.iter().copied().filter(|state| source.is_none_or(|source| state.snapshot.source == source)).collect();
-    if let Some(back) = what.strip_prefix("latest") {
-        let back: usize = match back.strip_prefix('~') {
-            Some(number) => number.parse().map_err(|_| unknown("the number after ~ is none"))?,
-            None if back.is_empty() => 0,
-            None => return Err(unknown("after `latest` only ~NUMBER can follow")),
-        };
-        return mine.iter().rev().nth(back).copied().ok_or_else(|| unknown("there are not that many"));
-    }
-    if name.contains('@') {
-        let time =
-            parse_time(what).ok_or_else(|| unknown("after @ comes `latest` or a time like 2026-11-20T12:00Z"))?;
-        let found = mine
-            .into_iter()
-            .filter(|state| state.snapshot.started_ns <= time)
-            .max_by_key(|state| state.snapshot.started_ns);
-        return found.ok_or_else(|| unknown("none is that old"));
-    }
-    let mut found = live.into_iter().filter(|state| what.len() >= 4 && state.snapshot.id.to_string().starts_with(what));
-    match (found.next(), found.next()) {
-        (Some(state), None) => Ok(state),
-        (Some(_), Some(_)) => Err(unknown("the prefix is not unique")),
-        _ => Err(unknown("no id begins like that (at least 4 characters)")),
-    }
-}
-
-/// Reads a time as people write it; without seconds or a time of day, in UTC.
-pub fn parse_time(text: &str) -> Option<i64> {
-    let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
-        // Without seconds, or without a time: in UTC.
-        let text = text.trim_end_matches('Z');
-        let civil = text
-            .parse::<jiff::civil::DateTime>()
-            .or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(23, 59, 59, 0)))
-            .ok()?;
-        civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
-    })?;
-    i64::try_from(timestamp.as_nanosecond()).ok()
+    naming::whole(tenant, None, name.as_bytes())
 }
 
 /// Opens what only the tenant may know of a snapshot.
@@ -182,8 +134,101 @@ fn start_of(pool: &SegmentPool, path_index: &Stream, below: &[u8]) -> Result<u64
     Ok(start)
 }
 
+/// What a program is told of an entry.
+#[derive(Debug, Serialize)]
+pub struct EntryView<'a> {
+    /// With replacements for what is not UTF-8.
+    pub path: Cow<'a, str>,
+    /// The path's bytes in hexadecimal, if they are not UTF-8.
+    pub path_hex: Option<String>,
+    #[serde(rename = "type")]
+    pub file_type: &'static str,
+    pub size_bytes: Option<u64>,
+    /// In octal digits.
+    pub mode: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub user: Option<&'a str>,
+    pub group: Option<&'a str>,
+    pub mtime_s: i64,
+    pub mtime_ns: u32,
+}
+
+impl<'a> From<&'a Entry> for EntryView<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        let path = &entry.path.0;
+        Self {
+            path: String::from_utf8_lossy(path),
+            path_hex: std::str::from_utf8(path).is_err().then(|| hex::encode(path)),
+            file_type: type_name(entry.file_type),
+            size_bytes: entry.content.as_ref().map(|content| content.length),
+            mode: format!("{:o}", entry.mode),
+            uid: entry.uid,
+            gid: entry.gid,
+            user: entry.user.as_deref(),
+            group: entry.group.as_deref(),
+            mtime_s: entry.mtime_s,
+            mtime_ns: entry.mtime_ns,
+        }
+    }
+}
+
+/// Returns what kinds of files are called.
+pub fn type_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::File => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symlink",
+        FileType::Fifo => "fifo",
+        FileType::CharDevice => "char-device",
+        FileType::BlockDevice => "block-device",
+        FileType::Socket => "socket",
+    }
+}
+
+/// Hands out the entries of a snapshot that stand at and below a path, in order; with `shallow`, only the path
+/// itself and what is directly in it.
+pub fn list(
+    tenant: &Tenant,
+    state: &SnapshotState,
+    below: &[u8],
+    shallow: bool,
+    visit: &mut dyn FnMut(&Entry) -> Result<()>,
+) -> Result<()> {
+    let mut entries = Entries::open(&pool(tenant)?, &content(tenant, state)?, below)?;
+    let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count() + usize::from(!path.is_empty());
+    while let Some(entry) = entries.read_next()? {
+        if !shallow || depth(&entry.path.0) <= depth(below) + 1 {
+            visit(&entry)?;
+        }
+    }
+    Ok(())
+}
+
+/// Hands out the entries of all snapshots, or of one source's, that are wanted.
+pub fn search(
+    tenant: &Tenant,
+    source: Option<&str>,
+    wanted: &dyn Fn(&Entry) -> bool,
+    visit: &mut dyn FnMut(&SnapshotState, &Entry) -> Result<()>,
+) -> Result<()> {
+    source.map_or(Ok(()), |source| naming::known_source(tenant, source))?;
+    let pool = pool(tenant)?;
+    let live = tenant.state.live().into_iter();
+    for state in live.filter(|state| source.is_none_or(|source| state.snapshot.source == source)) {
+        let mut entries = Entries::open(&pool, &content(tenant, state)?, b"")?;
+        while let Some(entry) = entries.read_next()? {
+            if wanted(&entry) {
+                visit(state, &entry)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// How an entry differs between two snapshots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Difference {
     Added,
     Removed,
@@ -198,7 +243,7 @@ pub fn diff(
     pool: &SegmentPool,
     old: &SnapshotContent,
     new: &SnapshotContent,
-    visit: &mut dyn FnMut(Difference, &Entry),
+    visit: &mut dyn FnMut(Difference, &Entry) -> Result<()>,
 ) -> Result<()> {
     let (mut olds, mut news) = (Entries::open(pool, old, b"")?, Entries::open(pool, new, b"")?);
     let (mut a, mut b) = (olds.read_next()?, news.read_next()?);
@@ -216,14 +261,14 @@ pub fn diff(
             let meta =
                 |entry: &Entry| (entry.mode, entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns, entry.xattrs.clone());
             if a.file_type != b.file_type || digest(a) != digest(b) || a.target != b.target || a.device != b.device {
-                visit(Difference::Modified, b);
+                visit(Difference::Modified, b)?;
             } else if meta(a) != meta(b) {
-                visit(Difference::Metadata, b);
+                visit(Difference::Metadata, b)?;
             }
         } else if let (Ordering::Less, Some(a)) = (order, &a) {
-            visit(Difference::Removed, a);
+            visit(Difference::Removed, a)?;
         } else if let (Ordering::Greater, Some(b)) = (order, &b) {
-            visit(Difference::Added, b);
+            visit(Difference::Added, b)?;
         }
         if order != Ordering::Greater {
             a = olds.read_next()?;

@@ -1,6 +1,7 @@
 //! What people and jobs do with a tenant, one file each. Operations never call each other; they
 //! report through `Monitor` and print nothing.
 
+pub mod audit;
 pub mod backup;
 pub mod browse;
 mod catalogue;
@@ -8,11 +9,21 @@ pub mod certificate;
 pub mod check;
 pub mod destroy;
 pub mod forget;
+pub mod keys;
+pub mod naming;
+pub mod open;
+pub mod policy;
 mod previous;
+pub mod protect;
 pub mod prune;
+pub mod quota;
 pub mod reseal;
 pub mod restore;
 pub mod rewrite;
+pub mod simulate;
+pub mod snapshots;
+pub mod tenants;
+pub mod times;
 pub mod transfer;
 pub mod usage;
 

@@ -265,7 +265,9 @@ impl Repository {
                 let role = Role { name: "owner".into(), ..Role::administrator() };
                 self.put_slot(&keys, Circle::Tenant, &new.name, &other.recipient)?;
                 grants.push(grant(other, &role, "owner", false));
-                let kinds: Vec<_> = EntryKind::STEWARD_ROLE.iter().copied().chain(OPERATOR_KINDS).collect();
+                let mut kinds: Vec<_> = EntryKind::STEWARD_ROLE.iter().copied().chain(OPERATOR_KINDS).collect();
+                // The default rules of retention are the operator's to tell where it looks after the data.
+                kinds.extend(new.managed.then_some(EntryKind::Policy));
                 let operator = match new.managed {
                     true => Role { name: "operator".into(), circle: Circle::Tenant, kinds },
                     false => Role { name: "operator".into(), circle: Circle::Steward, kinds },

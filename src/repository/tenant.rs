@@ -433,9 +433,20 @@ impl Tenant {
 
     /// Visits every entry that can be read, from the store, with its stored hash.
     pub fn each_entry(&self, visit: &mut dyn FnMut(&crate::format::entry::Entry, Hash)) -> Result<()> {
+        self.try_each_entry(&mut |entry, hash| {
+            visit(entry, hash);
+            Ok(())
+        })
+    }
+
+    /// Visits every entry that can be read, until a visit fails.
+    pub fn try_each_entry(
+        &self,
+        visit: &mut dyn FnMut(&crate::format::entry::Entry, Hash) -> Result<()>,
+    ) -> Result<()> {
         for number in 0..=self.state.head.number {
             if let Slot::Entry(found) = read(self.objects.as_ref(), &self.keys, number)? {
-                visit(&found.entry, found.hash);
+                visit(&found.entry, found.hash)?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Data in.
 
-use super::{print, screen};
+use super::{print, screen, warn};
 use crate::{
     cli::{args::*, output::size, ready, system},
     error::{Error, Kind, Result, failed},
@@ -141,9 +141,7 @@ pub(super) fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     watch.end();
     let report = report?;
     print(global, backup_json(&report, &tenant), || backup_text(&report));
-    for warning in report.warnings.iter().filter(|_| !global.quiet) {
-        eprintln!("strongroom: warning: {warning}");
-    }
+    report.warnings.iter().for_each(|warning| warn(global, warning));
     match report.stats.unreadable {
         0 => Ok(()),
         count => Err(Error::new(

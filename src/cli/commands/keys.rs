@@ -1,12 +1,17 @@
 //! Who opens what: key files, slots, roles, rotation.
 
-use super::{owners::custody, print, screen};
+use super::{print, screen};
 use crate::{
-    cli::{args::*, key_command, output::duration_ns, ready, recovery},
+    cli::{
+        args::*,
+        credential, key_command,
+        output::{Raw, duration_ns, shown, size},
+        ready, recovery,
+    },
     environment::System,
     error::{Error, Kind, Result, failed},
     format::{entry::EntryKind, key::Circle},
-    operation::reseal,
+    operation::keys,
     repository::{Identity, Passphrase, PublicIdentity, Repository, Role, Tenant, Wrapper},
 };
 use serde_json::json;
@@ -27,7 +32,7 @@ pub(super) fn key(global: &Global, command: KeyCommand) -> Result<()> {
         KeyCommand::Sheet { file } => {
             let sheet = recovery::sheet(&read_identity(&file)?)?;
             // The one secret that is printed, because it was asked for.
-            std::io::stdout().write_all(sheet.as_bytes()).map_err(|error| failed("standard output").because(error))
+            Raw.write_all(sheet.as_bytes()).map_err(|error| failed("standard output").because(error))
         }
         KeyCommand::Split { file, shares, needed, to } => split(global, &file, (shares, needed), &to),
         KeyCommand::Join { file, shares } => {
@@ -58,7 +63,8 @@ fn write_key_file(file: &Path, identity: &Identity) -> Result<PublicIdentity> {
 }
 
 fn read_secret(file: &Path) -> Result<Zeroizing<String>> {
-    let bad = |error| Error::new(Kind::NoKey, file.display().to_string()).because(error);
+    // It is what the command is about, not who asks.
+    let bad = |error| Error::new(Kind::Usage, file.display().to_string()).because(error);
     std::fs::read_to_string(file).map(Zeroizing::new).map_err(bad)
 }
 
@@ -110,36 +116,20 @@ fn export(global: &Global, circle: ExportCircle, file: &Path) -> Result<()> {
 }
 
 fn list(global: &Global) -> Result<()> {
-    let repository = ready::repository(global)?;
-    let tenant = ready::tenant(global)?;
-    let holders = repository.holders(&tenant)?;
-    let custody = custody(tenant.state.is_managed());
-    let list: Vec<_> = holders
-        .iter()
-        .map(|holder| json!({ "name": holder.name, "actor": holder.actor.to_string(), "kind": holder.kind, "circle": holder.circle.name(), "recipient": holder.recipient, "operator": holder.operator, "slots": holder.slots }))
-        .collect();
-    print(
-        global,
-        json!({ "tenant": tenant.name, "custody": custody, "epoch": tenant.state.epoch, "keys": list }),
-        || {
-            let mut text = format!("tenant {}, {custody}, keys of epoch {}\n", tenant.name, tenant.state.epoch);
-            for holder in &holders {
-                let note = match (holder.slots, holder.operator) {
-                    (0, _) => "  HAS NO SLOT: opens nothing",
-                    (_, true) => "  the operator's",
-                    _ => "",
-                };
-                text += &format!(
-                    "{:.12}  {:8} {:10} {}{note}\n",
-                    holder.actor.to_string(),
-                    holder.circle.name(),
-                    holder.kind,
-                    holder.name
-                );
-            }
-            text
-        },
-    );
+    let view = keys::list(&ready::repository(global)?, &ready::tenant(global)?)?;
+    print(global, &view, || {
+        let mut text = format!("tenant {}, {}, keys of epoch {}\n", shown(&view.tenant), view.custody, view.epoch);
+        for key in &view.keys {
+            let note = match (key.slots, key.operator) {
+                (0, _) => "  HAS NO SLOT: opens nothing",
+                (_, true) => "  the operator's",
+                _ => "",
+            };
+            let actor = key.actor.to_string();
+            text += &format!("{actor:.12}  {:8} {:10} {}{note}\n", key.circle, key.kind, shown(&key.name));
+        }
+        text
+    });
     Ok(())
 }
 
@@ -148,9 +138,9 @@ fn add(global: &Global, name: String, role: &str, how: NewKey) -> Result<()> {
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
     let wrapper: Option<Box<dyn Wrapper>> = match (&how.new_passphrase_file, how.by_command, how.by_kms) {
-        (Some(file), ..) => Some(Box::new(Passphrase(ready::passphrase_in(file)?))),
+        (Some(file), ..) => Some(Box::new(Passphrase(credential::passphrase_in(file)?))),
         (None, Some(command), _) => Some(Box::new(key_command::KeyCommand(command))),
-        (None, None, Some(key)) => Some(ready::aws_kms(&key)?),
+        (None, None, Some(key)) => Some(credential::aws_kms(&key)?),
         (None, None, None) => None,
     };
     let public = match (wrapper, &how.to) {
@@ -171,33 +161,16 @@ fn grant(
     let kinds: Vec<_> = role.kinds.iter().map(|kind| kind.name()).collect();
     let object = json!({ "tenant": tenant.name, "name": name, "actor": public.actor.to_string(), "role": role.name, "circle": role.circle.name(), "kinds": kinds });
     print(global, object, || {
-        format!("{name} is {} of {}, with the keys of the circle {}", role.name, tenant.name, role.circle.name())
+        let circle = role.circle.name();
+        format!("{} is {} of {}, with the keys of the circle {circle}", shown(name), role.name, shown(&tenant.name))
     });
     Ok(())
-}
-
-/// Finds whom a name or an actor means.
-fn named(tenant: &Tenant, who: &str) -> Result<crate::id::ActorId> {
-    // What an interrupted removal left behind belongs to a key without a grant.
-    if let Ok(actor) = who.parse() {
-        return Ok(actor);
-    }
-    let named = tenant.state.grants.values().filter(|grant| grant.name == who);
-    match named.map(|grant| grant.actor).collect::<Vec<_>>()[..] {
-        [actor] => Ok(actor),
-        _ => Err(Error::new(
-            Kind::Usage,
-            format!(
-                "`{who}` names no key, or several; `strongroom key list` shows them with their actors; nothing was removed"
-            ),
-        )),
-    }
 }
 
 fn remove(global: &Global, who: &str, reason: &str, rotate: bool) -> Result<()> {
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
-    let actor = named(&tenant, who)?;
+    let actor = keys::find(&tenant, who)?;
     let slots = repository.revoke(&mut tenant, actor, reason)?;
     let rotated = if rotate { Some(repository.rotate(&mut tenant, true, "key remove")?) } else { None };
     let object = json!({ "tenant": tenant.name, "actor": actor.to_string(), "deleted_slots": slots, "epoch": rotated.as_ref().map(|rotated| rotated.epoch) });
@@ -226,49 +199,24 @@ fn rotate(
     let bad =
         |text: &str| Error::new(Kind::Usage, format!("`{text}` is no duration, such as 90d; nothing was changed"));
     let limit_ns = older_than.map(|text| duration_ns(text).ok_or_else(|| bad(text))).transpose()?;
+    let options = keys::Rotation { new_root, older_than_ns: limit_ns, more_seals_than, rewrite };
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
-    let (state, began) = (&tenant.state, tenant.state.epoch_began);
-    let age_ns = tenant.environment.now_ns() - tenant.written_ns(began)?;
-    let seals = state.epoch_seals;
-    let is_due = (limit_ns.is_none() && more_seals_than.is_none())
-        || limit_ns.is_some_and(|limit| age_ns > limit)
-        || more_seals_than.is_some_and(|limit| seals > limit);
-    // A `--rewrite` that was interrupted goes on under the same keys.
-    let resumes = rewrite && !new_root && reseal::is_begun(&tenant)?;
-    let rotated = match is_due && !resumes {
-        true => Some(repository.rotate(&mut tenant, new_root, "key rotate")?),
-        false => None,
-    };
-    let resealed = match rewrite {
-        true => {
-            let watch = screen(global);
-            let report = reseal::reseal(&mut tenant, &watch);
-            watch.end();
-            Some(report?)
-        }
-        false => None,
-    };
-    let object = json!({ "tenant": tenant.name, "epoch": tenant.state.epoch, "rotated": rotated.is_some(), "age_seconds": age_ns / 1_000_000_000, "seals": seals,
-        "slots": rotated.as_ref().map(|rotated| rotated.slots), "rewritten_packs": resealed.as_ref().map(|report| report.packs), "rewritten_bytes": resealed.as_ref().map(|report| report.bytes) });
-    print(global, object, || {
-        let mut text = match &rotated {
-            Some(rotated) if new_root => {
-                format!("new keys of epoch {}, and a new root, wrapped for {} slots\n", rotated.epoch, rotated.slots)
+    let watch = screen(global);
+    let report = keys::rotate(&repository, &mut tenant, &options, &watch);
+    watch.end();
+    let report = report?;
+    print(global, &report, || {
+        let (epoch, seals) = (report.epoch, report.seals);
+        let mut text = match (report.slots, new_root) {
+            (Some(slots), true) => format!("new keys of epoch {epoch}, and a new root, wrapped for {slots} slots\n"),
+            (Some(_), false) => format!("new keys of epoch {epoch}\n"),
+            (None, _) => {
+                format!("the keys of epoch {epoch} stay: {} days old, {seals} seals\n", report.age_seconds / 86_400)
             }
-            Some(rotated) => format!("new keys of epoch {}\n", rotated.epoch),
-            None => format!(
-                "the keys of epoch {} stay: {} days old, {seals} seals\n",
-                tenant.state.epoch,
-                age_ns / 86_400_000_000_000
-            ),
         };
-        if let Some(report) = &resealed {
-            text += &format!(
-                "{} packs ({}) sealed anew; `prune` deletes the old ones\n",
-                report.packs,
-                crate::cli::output::size(report.bytes)
-            );
+        if let (Some(packs), Some(bytes)) = (report.rewritten_packs, report.rewritten_bytes) {
+            text += &format!("{packs} packs ({}) sealed anew; `prune` deletes the old ones\n", size(bytes));
         }
         text + "A backup that runs changes over when it next publishes: after 256 MiB or 60 s at most.\n"
     });
@@ -276,50 +224,25 @@ fn rotate(
 }
 
 fn check(global: &Global) -> Result<()> {
-    let repository = ready::repository(global)?;
-    let tenant = ready::tenant(global)?;
-    let holders = repository.holders(&tenant)?;
-    let mut problems = Vec::new();
-    for holder in holders.iter().filter(|holder| holder.recipient.is_some() && holder.slots == 0) {
-        problems.push(format!(
-            "{} has a grant and no slot: it opens nothing; remove it, or remove and add it again",
-            holder.name
-        ));
-    }
-    let stray = repository.stray_slots(&tenant)?;
-    if stray > 0 {
-        problems.push(format!(
-            "{stray} slots are of keys without a grant, which still open what they opened: a `key remove` was interrupted; repeat it with the actor that `audit show` names, or `key rotate --new-root`"
-        ));
-    }
-    let openers = holders.iter().filter(|holder| holder.circle == Circle::Tenant && holder.slots > 0).count();
-    if openers < 2 {
-        problems.push(
-            "only one key opens the content: if it is lost, so is the data; `strongroom key add` adds another".into(),
-        );
-    }
-    let newest = tenant.state.live().last().map(|snapshot| snapshot.snapshot.id);
-    let reads = match (newest, tenant.keys.circle) {
-        (Some(_), Circle::Tenant) => Some(crate::operation::browse::opens(&tenant).map_err(|error| error.to_string())),
-        _ => None,
-    };
-    if let Some(Err(error)) = &reads {
-        problems.push(format!("this key does not read the newest snapshot: {error}"));
-    }
-    let object = json!({ "tenant": tenant.name, "circle": tenant.keys.circle.name(), "epoch": tenant.state.epoch, "keys": holders.len(), "keys_that_open_content": openers, "problems": problems });
-    print(global, object, || {
+    let report = keys::check(&ready::repository(global)?, &ready::tenant(global)?)?;
+    print(global, &report, || {
         let mut text = format!(
-            "this key opens {} as {}, keys of epoch {}\n",
-            tenant.name,
-            tenant.keys.circle.name(),
-            tenant.state.epoch
+            "this key opens {} as {}, keys of epoch {}\nthe content is opened by: {}\n",
+            shown(&report.tenant),
+            report.circle,
+            report.epoch,
+            shown(&report.who_opens_content.join(", "))
         );
-        problems.iter().for_each(|problem| text += &format!("PROBLEM {problem}\n"));
+        report.warnings.iter().for_each(|warning| text += &format!("WARNING {}\n", shown(warning)));
+        report.problems.iter().for_each(|problem| text += &format!("PROBLEM {}\n", shown(problem)));
         text
     });
-    match reads {
-        Some(Err(why)) => Err(Error::new(Kind::Damaged, why)),
-        _ => Ok(()),
+    let count = report.problems.len();
+    match (report.unreadable, count) {
+        // Damage stays damage, and a store that does not answer is not damage.
+        (Some(error), _) => Err(error),
+        (None, 0) => Ok(()),
+        (None, count) => Err(failed(format!("{count} problems with the keys; they are listed above"))),
     }
 }
 
@@ -357,27 +280,13 @@ pub(super) fn role(global: &Global, command: RoleCommand) -> Result<()> {
         }
         RoleCommand::Revoke { who, reason } => return remove(global, &who, &reason, false),
         RoleCommand::List => {
-            let rows: Vec<_> = tenant
-                .state
-                .grants
-                .values()
-                .map(|grant| {
-                    let kinds: Vec<_> = grant
-                        .kinds
-                        .iter()
-                        .filter_map(|kind| EntryKind::from_number(*kind))
-                        .map(EntryKind::name)
-                        .collect();
-                    (grant, Role::names_of(&grant.kinds), kinds)
-                })
-                .collect();
-            let list: Vec<_> = rows.iter().map(|(grant, roles, kinds)| json!({ "name": grant.name, "actor": grant.actor.to_string(), "recipient": grant.recipient, "roles": roles, "kinds": kinds })).collect();
-            print(global, json!({ "tenant": tenant.name, "grants": list }), || {
-                let line = |(grant, roles, kinds): &(&crate::format::entry::Grant, Vec<&str>, Vec<&str>)| {
-                    let what = if roles.is_empty() { kinds.join(",") } else { roles.join(" or ") };
-                    format!("{:.12}  {:20}  {what}\n", grant.actor.to_string(), grant.name)
+            let grants = keys::grants(&tenant);
+            print(global, json!({ "tenant": tenant.name, "grants": grants }), || {
+                let line = |grant: &keys::GrantView| {
+                    let what = if grant.roles.is_empty() { grant.kinds.join(",") } else { grant.roles.join(" or ") };
+                    format!("{:.12}  {:20}  {what}\n", grant.actor.to_string(), shown(&grant.name))
                 };
-                rows.iter().map(line).collect()
+                grants.iter().map(line).collect()
             });
         }
     }

@@ -11,13 +11,14 @@ mod report;
 mod restore;
 mod retention;
 
-use super::{args::*, output::Screen, ready, tour};
-use crate::error::{Result, failed};
-use serde_json::Value;
-use std::{
-    io::Write,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+use super::{
+    args::*,
+    output::{Raw, print, print_one, warn},
+    ready,
+    screen::Screen,
+    tour,
 };
+use crate::error::{Result, failed};
 
 /// Runs a command.
 pub fn run(args: Args) -> Result<()> {
@@ -36,41 +37,25 @@ pub fn run(args: Args) -> Result<()> {
         Command::Tenant(TenantCommand::Export { name, file }) => owners::tenant_export(&global, name, &file),
         Command::Tenant(TenantCommand::Import { file }) => owners::tenant_import(&global, &file),
         Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
-        Command::Policy(PolicyCommand::Set { default: true, keep, .. }) => owners::policy_default(&global, &keep),
-        Command::Policy(PolicyCommand::Set {
-            source,
-            chunk_size,
-            delta,
-            keep,
-            key_scope,
-            access_log,
-            destroy_after,
-            destroy_approvals,
-            ..
-        }) => {
-            let care = owners::Care { key_scope, access_log, destroy_after, destroy_approvals };
-            owners::policy_set(&global, source, (chunk_size.as_deref(), delta), &keep, &care)
-        }
-        Command::Policy(PolicyCommand::Simulate { source, years, every_hours, keep }) => {
-            retention::simulate(&global, source, years, every_hours, &keep)
-        }
+        Command::Policy(PolicyCommand::Set(set)) => owners::policy_set(&global, *set),
+        Command::Policy(PolicyCommand::Simulate(args)) => retention::simulate(&global, *args),
         Command::Backup(args) => backup::back_up(&global, *args),
         Command::Snapshots { source, forgotten } => browse::snapshots(&global, source.as_deref(), forgotten),
         Command::Forget(args) => retention::forget_some(&global, &args),
         Command::Prune(args) => retention::prune_now(&global, &args),
-        Command::Rewrite { snapshots, exclude, reason, dry_run } => {
-            retention::rewrite(&global, &snapshots, &exclude, &reason, dry_run)
+        Command::Rewrite { snapshots, source, exclude, reason, dry_run } => {
+            retention::rewrite(&global, (source.as_deref(), &snapshots), &exclude, &reason, dry_run)
         }
         Command::Compact { min_used, dry_run } => retention::compact(&global, min_used, dry_run),
         Command::Undelete { snapshots, reason } => retention::undelete(&global, &snapshots, &reason),
         Command::Hold(command) => retention::hold(&global, command),
-        Command::Lock { snapshot, until, compliance, reason } => {
-            retention::lock(&global, &snapshot, &until, compliance, reason)
+        Command::Lock { snapshot, source, until, compliance, reason } => {
+            retention::lock(&global, (source.as_deref(), &snapshot), &until, compliance, reason)
         }
-        Command::Ls { snapshot, shallow } => browse::ls(&global, &snapshot, shallow),
-        Command::Find { pattern } => browse::find(&global, &pattern),
-        Command::Diff { old, new } => browse::diff(&global, &old, &new),
-        Command::Cat { snapshot, reason } => restore::cat(&global, &snapshot, &reason),
+        Command::Ls { snapshot, source, shallow } => browse::ls(&global, source.as_deref(), &snapshot, shallow),
+        Command::Find { pattern, source } => browse::find(&global, source.as_deref(), &pattern),
+        Command::Diff { old, new, source } => browse::diff(&global, source.as_deref(), &old, &new),
+        Command::Cat { snapshot, source, reason } => restore::cat(&global, (source.as_deref(), &snapshot), &reason),
         Command::Restore(args) => restore::restore_files(&global, &args),
         Command::Check { read_data } => report::check_all(&global, read_data),
         Command::Stats => report::stats(&global),
@@ -82,25 +67,13 @@ pub fn run(args: Args) -> Result<()> {
         Command::Audit(command) => audit::audit(&global, command),
         Command::Tour => tour::run(&global),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut super::command(), "strongroom", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut super::command(), "strongroom", &mut script);
+            std::io::Write::write_all(&mut Raw, &script).map_err(|error| failed("standard output").because(error))
         }
-        Command::Man => clap_mangen::Man::new(super::command())
-            .render(&mut std::io::stdout())
-            .map_err(|error| failed(error.to_string())),
-    }
-}
-
-/// Prints one object, or what a person reads.
-/// Whether a result was printed: with `--json`, standard output has one object, a result or an error.
-pub(super) static PRINTED: AtomicBool = AtomicBool::new(false);
-
-fn print(global: &Global, object: Value, text: impl FnOnce() -> String) {
-    PRINTED.store(true, Relaxed);
-    let line = if global.json { object.to_string() } else { text() };
-    if (global.json || !global.quiet) && !line.is_empty() {
-        // A closed pipe is nobody's loss.
-        drop(writeln!(std::io::stdout().lock(), "{}", line.trim_end()));
+        Command::Man => {
+            clap_mangen::Man::new(super::command()).render(&mut Raw).map_err(|error| failed(error.to_string()))
+        }
     }
 }
 

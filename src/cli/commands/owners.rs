@@ -3,27 +3,26 @@
 use super::{
     keys::read_public,
     print,
-    retention::{rules_from, rules_json, rules_text},
-    screen,
+    retention::{rules_from, rules_text},
+    screen, warn,
 };
 use crate::{
     cli::{
         args::*,
-        output::{duration_ns, size},
+        output::{duration_ns, shown, size},
         ready,
     },
     error::{Error, Kind, Result},
-    format::{
-        encode,
-        entry::{Annex, EntryKind, Policy, Retention},
-        sealed::Suite,
+    format::sealed::Suite,
+    operation::{
+        backup, destroy, policy,
+        tenants::{self, custody},
+        transfer,
     },
-    operation::{destroy, forget::rules_of, transfer},
-    pipeline::chunk::ChunkSize,
     repository::{NewTenant, Tenant},
 };
 use serde_json::json;
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 pub(super) fn init(global: &Global) -> Result<()> {
     let repository = ready::init(global)?;
@@ -76,47 +75,45 @@ pub(super) fn tenant_create(
 }
 
 pub(super) fn tenant_list(global: &Global, with_custody: bool) -> Result<()> {
-    let repository = ready::repository(global)?;
-    let (mut list, mut text) = (Vec::new(), String::new());
-    for (name, id, circle) in repository.tenants()? {
-        let mut object = json!({ "tenant": name, "tenant_id": id.to_string(), "circle": circle.name() });
-        let mut held = String::new();
-        if with_custody {
-            let known = custody(repository.tenant(&id.to_string())?.state.is_managed());
-            object["custody"] = json!(known);
-            held = format!("{known:13}  ");
-        }
-        list.push(object);
-        text += &format!("{id}  {:8} {held}{name}\n", circle.name());
+    let list = tenants::list(&ready::repository(global)?, with_custody)?;
+    print(global, json!({ "tenants": list }), || {
+        let line = |one: &tenants::Listed| {
+            let held = match (one.custody, &one.problem) {
+                (Some(held), _) => format!("{held:13}  "),
+                (None, Some(_)) => format!("{:13}  ", "NOT OPENED"),
+                (None, None) => String::new(),
+            };
+            let why = one.problem.as_ref().map_or(String::new(), |why| format!("  {}", shown(why)));
+            format!("{}  {:8} {held}{}{why}\n", one.tenant_id, one.circle, shown(&one.tenant))
+        };
+        list.iter().map(line).collect()
+    });
+    match list.iter().filter(|one| one.problem.is_some()).count() {
+        0 => Ok(()),
+        count => Err(Error::new(
+            Kind::Partial,
+            format!("{count} tenants could not be opened; they are listed with the reason"),
+        )),
     }
-    print(global, json!({ "tenants": list }), || text.clone());
-    Ok(())
 }
 
 pub(super) fn tenant_show(global: &Global, name: String) -> Result<()> {
-    let tenant = ready::tenant(&Global { tenant: Some(name), ..global.clone() })?;
-    let (state, id) = (&tenant.state, tenant.keys.owner);
-    let snapshots = state.live().len();
-    let chunk = chunks(state.policy.chunk_bytes, state.policy.fixed);
-    let suite = if state.create.suite == 1 { "xaes256gcm" } else { "xchacha20poly1305" };
-    let object = json!({ "tenant": tenant.name, "tenant_id": id.to_string(), "circle": tenant.keys.circle.name(), "custody": custody(state.is_managed()), "cipher": suite, "chunk_bytes": state.policy.chunk_bytes, "chunk_fixed": state.policy.fixed,
-        "snapshots": snapshots, "entries": state.head.number + 1, "head": state.head.hash.to_string(), "epoch": state.epoch });
-    print(global, object, || {
+    let view = tenants::show(&ready::tenant(&Global { tenant: Some(name), ..global.clone() })?);
+    print(global, &view, || {
         format!(
-            "tenant     {}\nid         {id}\nthis key   {}\ncustody    {}\ncipher     {suite}\nchunks     {chunk}\nsnapshots  {snapshots}\nledger     {} entries, head {}",
-            tenant.name,
-            tenant.keys.circle.name(),
-            custody(state.is_managed()),
-            state.head.number + 1,
-            state.head.hash
+            "tenant     {}\nid         {}\nthis key   {}\ncustody    {}\ncipher     {}\nchunks     {}\nsnapshots  {}\nledger     {} entries, head {}",
+            shown(&view.tenant),
+            view.tenant_id,
+            view.circle,
+            view.custody,
+            view.cipher,
+            chunks(view.chunk_bytes, view.chunk_fixed),
+            view.snapshots,
+            view.entries,
+            view.head
         )
     });
     Ok(())
-}
-
-/// How a tenant's keys are held.
-pub(super) fn custody(managed: bool) -> &'static str {
-    if managed { "managed" } else { "customer-held" }
 }
 
 fn chunks(bytes: u32, fixed: bool) -> String {
@@ -124,155 +121,101 @@ fn chunks(bytes: u32, fixed: bool) -> String {
 }
 
 pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
-    let policy = &tenant.state.policy;
-    let all = rules_of(&tenant.state, None);
-    let of = |bytes, fixed, (rules, whose): &(Retention, &str)| json!({ "chunk_bytes": bytes, "chunk_fixed": fixed, "keep": rules_json(rules), "keep_from": whose });
-    let sources: BTreeMap<_, _> = policy
-        .sources
-        .iter()
-        .map(|(name, source)| {
-            let (bytes, fixed) = match source.chunk_bytes {
-                0 => (policy.chunk_bytes, policy.fixed),
-                bytes => (bytes, source.fixed),
-            };
-            (name, (bytes, fixed, rules_of(&tenant.state, Some(name))))
-        })
-        .collect();
-    let mut object = of(policy.chunk_bytes, policy.fixed, &all);
-    object["tenant"] = json!(tenant.name);
-    object["sources_with_own_keys"] = json!(tenant.state.sources.keys().collect::<Vec<_>>());
-    object["access_log"] = json!(if policy.log_required { "required" } else { "best-effort" });
-    object["destroy_wait_seconds"] = json!(policy.destroy_wait_ns.map(|wait_ns| wait_ns / 1_000_000_000));
-    object["destroy_approvals"] = json!(policy.destroy_approvals);
-    object["delta"] = json!(["auto", "never", "always"].get(usize::from(policy.compare.unwrap_or(0))));
-    object["sources"] =
-        sources.iter().map(|(name, (bytes, fixed, rules))| ((*name).clone(), of(*bytes, *fixed, rules))).collect();
-    print(global, object, || {
-        let line = |bytes, fixed, (rules, whose): &(Retention, &str)| {
-            let from = match *whose {
-                "repository" => " (the repository's default)",
-                "built in" => " (built in)",
-                _ => "",
-            };
-            format!("chunks {}, keep {}{from}", chunks(bytes, fixed), rules_text(rules))
-        };
-        let mut text = line(policy.chunk_bytes, policy.fixed, &all) + "\n";
-        for (name, (bytes, fixed, rules)) in &sources {
-            text += &format!("{name}: {}\n", line(*bytes, *fixed, rules));
-        }
-        for name in tenant.state.sources.keys() {
-            text += &format!("{name}: keys of its own\n");
-        }
-        text
-    });
+    let view = policy::show(tenant);
+    print(global, &view, || policy_text(&view));
     Ok(())
 }
 
-/// What a tenant's policy says besides how backups are made and kept.
-pub(super) struct Care {
-    pub key_scope: Option<KeyScopeArg>,
-    pub access_log: Option<AccessLogArg>,
-    pub destroy_after: Option<String>,
-    pub destroy_approvals: Option<u32>,
+fn policy_text(view: &policy::View<'_>) -> String {
+    let line = |applied: &policy::Applied| {
+        let from = match applied.keep_from {
+            "repository" => " (the repository's default)",
+            "built in" => " (built in)",
+            _ => "",
+        };
+        let (chunks, keep) = (chunks(applied.chunk_bytes, applied.chunk_fixed), rules_text(&applied.keep));
+        format!("chunks {chunks}, delta {}, keep {keep}{from}", applied.delta)
+    };
+    let mut text = line(&view.all) + "\n";
+    text += match view.access_log {
+        "required" => "access log: required; what cannot be put on record may not be read\n",
+        _ => "access log: as far as possible; a read that cannot be put on record happens with a warning\n",
+    };
+    let wait = view.destroy_wait_seconds.map_or("none".into(), |seconds| format!("{} hours", seconds / 3600));
+    let approvals = view.destroy_approvals.unwrap_or(0);
+    text += &format!("destruction: least waiting time {wait}, approvals by at least {approvals} others\n");
+    for (name, applied) in &view.sources {
+        text += &format!("{}: {}\n", shown(name), line(applied));
+    }
+    for name in &view.sources_with_own_keys {
+        text += &format!("{}: keys of its own\n", shown(name));
+    }
+    text
 }
 
-pub(super) fn policy_set(
-    global: &Global,
-    source: Option<String>,
-    (chunk_size, delta): (Option<&str>, Option<DeltaArg>),
-    keep: &KeepArgs,
-    care: &Care,
-) -> Result<()> {
+pub(super) fn policy_set(global: &Global, set: PolicySetArgs) -> Result<()> {
     let bad =
         |text: &str| Error::new(Kind::Usage, format!("`{text}` is no duration, such as 72h; nothing was changed"));
-    let destroy_wait_ns =
-        care.destroy_after.as_deref().map(|text| duration_ns(text).ok_or_else(|| bad(text))).transpose()?;
-    let is_careful = care.access_log.is_some() || destroy_wait_ns.is_some() || care.destroy_approvals.is_some();
-    let size = match chunk_size.map(ready::chunk_size).transpose()? {
-        Some(ChunkSize::Average(bytes)) => Some((bytes, false)),
-        Some(ChunkSize::Fixed(bytes)) => Some((bytes, true)),
-        None => None,
+    let rules = rules_from(&set.keep)?;
+    if set.default {
+        return policy_default(global, rules);
+    }
+    let destroy_wait_ns = set.destroy_after.as_deref().map(|text| duration_ns(text).ok_or_else(|| bad(text)));
+    let change = policy::Change {
+        source: set.source,
+        chunk_size: set.chunk_size.as_deref().map(ready::chunk_size).transpose()?,
+        compare: set.delta.map(|delta| match delta {
+            DeltaArg::Auto => backup::Compare::Near,
+            DeltaArg::Never => backup::Compare::Never,
+            DeltaArg::Always => backup::Compare::Always,
+        }),
+        rules,
+        own_keys: set.key_scope.is_some(),
+        log_required: set.access_log.map(|log| log == AccessLogArg::Required),
+        destroy_wait_ns: destroy_wait_ns.transpose()?,
+        destroy_approvals: set.destroy_approvals,
     };
-    let rules = rules_from(keep)?;
-    if size.is_none() && rules.is_none() && delta.is_none() && !is_careful && care.key_scope.is_none() {
+    if change.is_empty() {
         return Err(Error::new(
             Kind::Usage,
-            "what is to be set? --chunk-size, --delta, --keep-..., --access-log or --destroy-...; nothing was changed",
+            "what is to be set? --chunk-size, --delta, --keep-..., --key-scope, --access-log or --destroy-...; nothing was changed",
         ));
     }
+    let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
-    if let (Some(source), Some(KeyScopeArg::Source)) = (&source, care.key_scope) {
-        ready::repository(global)?.separate(&mut tenant, source)?;
-    }
-    let compare = delta.map(|delta| match delta {
-        DeltaArg::Auto => 0,
-        DeltaArg::Never => 1,
-        DeltaArg::Always => 2,
-    });
-    tenant.append("policy set", |state, _| {
-        let mut policy = state.policy.clone();
-        policy.log_required = care.access_log.map_or(policy.log_required, |log| log == AccessLogArg::Required);
-        policy.destroy_wait_ns = destroy_wait_ns.or(policy.destroy_wait_ns);
-        policy.destroy_approvals = care.destroy_approvals.or(policy.destroy_approvals);
-        match &source {
-            Some(source) => {
-                let own = policy.sources.entry(source.clone()).or_default();
-                (own.chunk_bytes, own.fixed) = size.unwrap_or((own.chunk_bytes, own.fixed));
-                own.compare = compare.or(own.compare);
-                own.retention = rules.clone().or(own.retention.take());
-            }
-            None => {
-                (policy.chunk_bytes, policy.fixed) = size.unwrap_or((policy.chunk_bytes, policy.fixed));
-                policy.compare = compare.or(policy.compare);
-                policy.retention = rules.clone().or(policy.retention.take());
-            }
-        }
-        Ok((EntryKind::Policy, encode(&policy), Annex::empty()))
-    })?;
+    policy::set(&repository, &mut tenant, &change)?;
     policy_show(global, &tenant)
 }
 
-/// Sets the repository's default, and tells it to all tenants: what holds for a tenant is always in its own
-/// ledger.
-pub(super) fn policy_default(global: &Global, keep: &KeepArgs) -> Result<()> {
-    let rules = rules_from(keep)?
-        .ok_or_else(|| Error::new(Kind::Usage, "what is to be the default? --keep-...; nothing was changed"))?;
-    let repository = ready::repository(global)?;
-    repository.own_ledger()?.append("policy set", |state, _| {
-        let policy = Policy { retention: Some(rules.clone()), ..state.policy.clone() };
-        Ok((EntryKind::Policy, encode(&policy), Annex::empty()))
-    })?;
-    let (mut told, mut not_told) = (Vec::new(), Vec::new());
-    for (name, id, _) in repository.tenants()? {
-        let tell = |mut tenant: Tenant| {
-            tenant.append_if("policy set", |state, _| {
-                let policy = Policy { inherited: Some(rules.clone()), ..state.policy.clone() };
-                Ok((policy != state.policy).then(|| (EntryKind::Policy, encode(&policy), Annex::empty())))
-            })
-        };
-        match repository.tenant(&id.to_string()).and_then(tell) {
-            Ok(_) => told.push(name),
-            Err(error) => not_told.push((name, error.to_string())),
-        }
-    }
-    let failed: Vec<_> = not_told.iter().map(|(name, why)| json!({ "tenant": name, "why": why })).collect();
-    print(global, json!({ "keep": rules_json(&rules), "told": told, "not_told": failed }), || {
-        let mut text = format!("keep {}: the default of {} tenants, and of new ones\n", rules_text(&rules), told.len());
-        for (name, why) in &not_told {
-            text += &format!("NOT of {name}: {why}\n");
+/// Sets the repository's default.
+fn policy_default(global: &Global, rules: Option<crate::format::entry::Retention>) -> Result<()> {
+    let rules =
+        rules.ok_or_else(|| Error::new(Kind::Usage, "what is to be the default? --keep-...; nothing was changed"))?;
+    let report = policy::set_default(&ready::repository(global)?, &rules)?;
+    print(global, &report, || {
+        let keep = rules_text(&report.keep);
+        let mut text = format!("keep {keep}: the default of {} tenants, and of new ones\n", report.told.len());
+        for not_told in &report.not_told {
+            text += &format!("NOT of {}: {}\n", shown(&not_told.tenant), shown(&not_told.why));
         }
         text
     });
-    Ok(())
+    match report.not_told.len() {
+        0 => Ok(()),
+        count => Err(Error::new(
+            Kind::Partial,
+            format!(
+                "{count} tenants keep the rules that they had: they are listed, and whoever may set their policy can do it there"
+            ),
+        )),
+    }
 }
 
 pub(super) fn tenant_export(global: &Global, name: String, file: &Path) -> Result<()> {
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(&Global { tenant: Some(name), ..global.clone() })?;
     let warning = tenant.record_access("export", None, &file.display().to_string(), "")?;
-    if let Some(warning) = warning.filter(|_| !global.quiet) {
-        eprintln!("strongroom: warning: {warning}");
-    }
+    warning.iter().for_each(|warning| warn(global, warning));
     let watch = screen(global);
     let report = transfer::export(&repository, &mut tenant, file, &watch);
     watch.end();
@@ -299,7 +242,7 @@ fn moved(global: &Global, report: &transfer::Report, what: &str, then: &str) {
     print(global, object, || {
         format!(
             "{what} {}: {} objects ({}), {} ledger entries; {then}",
-            report.tenant,
+            shown(&report.tenant),
             report.objects,
             size(report.bytes),
             report.entries

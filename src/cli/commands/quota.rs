@@ -4,64 +4,73 @@ use super::print;
 use crate::{
     cli::{
         args::*,
-        output::{parse_size, size},
+        output::{csv as quoted, line_of_many, parse_size, size},
         ready,
     },
     error::{Error, Kind, Result},
-    format::{
-        encode,
-        entry::{Annex, EntryKind, Quota},
+    operation::{
+        quota::{self, Change, Limit},
+        usage::usage as usage_of,
     },
-    operation::usage::usage as usage_of,
-    repository::Tenant,
 };
 use serde_json::json;
 
-pub(super) fn quota(global: &Global, command: QuotaCommand) -> Result<()> {
-    let mut tenant = ready::tenant(global)?;
-    if let QuotaCommand::Set(args) = command {
-        let bad =
-            |text: &str| Error::new(Kind::Usage, format!("`{text}` is no size, such as 10GiB; nothing was changed"));
-        let bytes =
-            |text: &Option<String>| text.as_ref().map(|text| parse_size(text).ok_or_else(|| bad(text))).transpose();
-        let quota = Quota {
-            stored_soft: bytes(&args.stored_soft)?,
-            stored_hard: bytes(&args.stored)?,
-            snapshots_soft: args.snapshots_soft,
-            snapshots_hard: args.snapshots,
-            day_soft: bytes(&args.day_soft)?,
-            day_hard: bytes(&args.day)?,
-            unknown: Default::default(),
-        };
-        tenant.append("quota set", |_, _| Ok((EntryKind::Quota, encode(&quota), Annex::empty())))?;
+/// Reads a limit; `none` clears it.
+fn limit(text: Option<&str>, parse: fn(&str) -> Option<u64>) -> Result<Limit> {
+    match text {
+        None => Ok(Limit::Keep),
+        Some("none") => Ok(Limit::Clear),
+        Some(text) => parse(text).map(Limit::Set).ok_or_else(|| {
+            Error::new(
+                Kind::Usage,
+                format!("`{text}` is no limit: write a number, a size such as 10GiB, or none; nothing was changed"),
+            )
+        }),
     }
-    show(global, &tenant);
-    Ok(())
 }
 
-fn show(global: &Global, tenant: &Tenant) {
-    let state = &tenant.state;
-    let quota = state.quota.clone().unwrap_or_default();
-    let snapshots = state.live().len();
-    let object = json!({ "tenant": tenant.name,
-        "stored_bytes": state.stored_bytes, "stored_soft_bytes": quota.stored_soft, "stored_hard_bytes": quota.stored_hard,
-        "day_bytes": state.day_bytes, "day_soft_bytes": quota.day_soft, "day_hard_bytes": quota.day_hard,
-        "snapshots": snapshots, "snapshots_soft": quota.snapshots_soft, "snapshots_hard": quota.snapshots_hard });
-    print(global, object, || {
+pub(super) fn quota(global: &Global, command: QuotaCommand) -> Result<()> {
+    let change = match &command {
+        QuotaCommand::Show => None,
+        QuotaCommand::Set(args) => {
+            let bytes = |text: &Option<String>| limit(text.as_deref(), parse_size);
+            let count = |text: &Option<String>| limit(text.as_deref(), |text| text.parse().ok());
+            Some(Change {
+                stored_soft: bytes(&args.stored_soft)?,
+                stored_hard: bytes(&args.stored)?,
+                day_soft: bytes(&args.day_soft)?,
+                day_hard: bytes(&args.day)?,
+                snapshots_soft: count(&args.snapshots_soft)?,
+                snapshots_hard: count(&args.snapshots)?,
+            })
+        }
+    };
+    if change.as_ref() == Some(&Change::default()) {
+        return Err(Error::new(
+            Kind::Usage,
+            "which limit? --stored, --day, --snapshots or one of their -soft; nothing was changed",
+        ));
+    }
+    let mut tenant = ready::tenant(global)?;
+    change.iter().try_for_each(|change| quota::set(&mut tenant, change))?;
+    let view = quota::show(&tenant);
+    print(global, &view, || {
         let of = |limit: Option<u64>| limit.map_or("no limit".into(), size);
         let count = |limit: Option<u64>| limit.map_or("no limit".into(), |limit| limit.to_string());
         format!(
-            "stored      {:>12}   warns at {}, refused beyond {}\nin a day    {:>12}   warns at {}, refused beyond {}\nsnapshots   {snapshots:>12}   warns at {}, refused beyond {}",
-            size(state.stored_bytes),
-            of(quota.stored_soft),
-            of(quota.stored_hard),
-            size(state.day_bytes),
-            of(quota.day_soft),
-            of(quota.day_hard),
-            count(quota.snapshots_soft),
-            count(quota.snapshots_hard)
+            "stored      {:>12}   warns at {}, refused beyond {}\nin a day    {:>12}   warns at {}, refused beyond {}\nsnapshots   {:>12}   warns at {}, refused beyond {}",
+            size(view.stored_bytes),
+            of(view.stored_soft_bytes),
+            of(view.stored_hard_bytes),
+            size(view.day_bytes),
+            of(view.day_soft_bytes),
+            of(view.day_hard_bytes),
+            view.snapshots,
+            count(view.snapshots_soft),
+            count(view.snapshots_hard)
         )
     });
+    Ok(())
 }
 
 pub(super) fn usage(global: &Global, month: Option<&str>, csv: bool) -> Result<()> {
@@ -83,10 +92,11 @@ pub(super) fn usage(global: &Global, month: Option<&str>, csv: bool) -> Result<(
         .map(|(name, id, row)| json!({ "tenant": name, "tenant_id": id.to_string(), "month": row.month, "added_bytes": row.added_bytes, "deleted_bytes": row.deleted_bytes, "stored_bytes": row.stored_bytes, "byte_hours": u64::try_from(row.byte_hours).unwrap_or(u64::MAX), "average_bytes": row.average_bytes, "backups": row.backups }))
         .collect();
     if csv {
-        println!("tenant,tenant_id,month,added_bytes,deleted_bytes,stored_bytes,byte_hours,average_bytes,backups");
+        line_of_many("tenant,tenant_id,month,added_bytes,deleted_bytes,stored_bytes,byte_hours,average_bytes,backups")?;
         for (name, id, row) in &rows {
-            println!(
-                "\"{name}\",{id},{},{},{},{},{},{},{}",
+            line_of_many(&format!(
+                "{},{id},{},{},{},{},{},{},{}",
+                quoted(name),
                 row.month,
                 row.added_bytes,
                 row.deleted_bytes,
@@ -94,7 +104,7 @@ pub(super) fn usage(global: &Global, month: Option<&str>, csv: bool) -> Result<(
                 row.byte_hours,
                 row.average_bytes,
                 row.backups
-            );
+            ))?;
         }
         return Ok(());
     }

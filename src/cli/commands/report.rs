@@ -1,6 +1,6 @@
 //! How it is: check, figures, the ledger.
 
-use super::{owners::custody, print, screen};
+use super::{print, screen};
 use crate::{
     cli::{
         args::*,
@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, Result},
     format::snapshot::Stats,
     ledger::SegmentStatus,
-    operation::{check, forget::protected_cost},
+    operation::{check, forget::protected_cost, tenants::custody},
 };
 use serde_json::json;
 use std::collections::BTreeMap;

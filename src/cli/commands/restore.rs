@@ -1,32 +1,43 @@
 //! Data out.
 
-use super::{backup::patterns, browse::split_path, print, screen};
+use super::{backup::patterns, print, screen, warn};
 use crate::{
-    cli::{args::*, output::size, ready},
+    cli::{
+        args::*,
+        output::{Raw, size},
+        ready,
+    },
     error::{Result, failed},
     id::SnapshotId,
     ledger::SnapshotState,
-    operation::{browse, restore},
+    operation::{naming, restore},
     repository::Tenant,
     source::{Overwrite, Owner},
 };
 use serde_json::json;
-use std::path::Path;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+
+/// How a snapshot and a part of it are named: the source, if it is given apart, and the name.
+type Name<'a> = (Option<&'a str>, &'a OsStr);
+
+fn find(tenant: &Tenant, (source, name): Name<'_>) -> Result<(SnapshotId, Vec<u8>)> {
+    let named = naming::find(tenant, source, name.as_bytes())?;
+    Ok((named.state.snapshot.id, named.path))
+}
 
 /// Puts a read on record; where that is not possible and need not be, says so.
-pub(super) fn on_record(
+fn on_record(
     global: &Global,
     tenant: &mut Tenant,
-    (action, name): (&str, &str),
+    (action, name): (&str, Name<'_>),
     reason: &str,
-) -> Result<SnapshotId> {
-    let snapshot = browse::find(tenant, split_path(name).0)?.snapshot.id;
-    if let Some(warning) = tenant.record_access(action, Some(snapshot), name, reason)?
-        && !global.quiet
-    {
-        eprintln!("strongroom: warning: {warning}");
+) -> Result<(SnapshotId, Vec<u8>)> {
+    let (id, path) = find(tenant, name)?;
+    let detail = name.1.to_string_lossy();
+    if let Some(warning) = tenant.record_access(action, Some(id), &detail, reason)? {
+        warn(global, warning);
     }
-    Ok(snapshot)
+    Ok((id, path))
 }
 
 fn state_of(tenant: &Tenant, id: SnapshotId) -> Result<&SnapshotState> {
@@ -34,27 +45,21 @@ fn state_of(tenant: &Tenant, id: SnapshotId) -> Result<&SnapshotState> {
     tenant.state.snapshots.get(&id).filter(|state| state.is_live()).ok_or_else(forgotten)
 }
 
-pub(super) fn cat(global: &Global, name: &str, reason: &str) -> Result<()> {
+pub(super) fn cat(global: &Global, name: Name<'_>, reason: &str) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
-    let id = on_record(global, &mut tenant, ("cat", name), reason)?;
-    let (_, below) = split_path(name);
-    restore::cat(
-        &tenant,
-        state_of(&tenant, id)?,
-        &below,
-        &mut std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock()),
-    )
+    let (id, below) = on_record(global, &mut tenant, ("cat", name), reason)?;
+    restore::cat(&tenant, state_of(&tenant, id)?, &below, &mut std::io::BufWriter::with_capacity(1 << 20, Raw))
 }
 
 pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
+    let name = (args.source.as_deref(), args.snapshot.as_os_str());
     if args.target == Path::new("-") {
-        return cat(global, &args.snapshot, &args.reason);
+        return cat(global, name, &args.reason);
     }
     let mut tenant = ready::tenant(global)?;
-    let (snapshot, below) = split_path(&args.snapshot);
-    let id = match args.dry_run {
-        true => browse::find(&tenant, snapshot)?.snapshot.id,
-        false => on_record(global, &mut tenant, ("restore", &args.snapshot), &args.reason)?,
+    let (id, below) = match args.dry_run {
+        true => find(&tenant, name)?,
+        false => on_record(global, &mut tenant, ("restore", name), &args.reason)?,
     };
     let options = restore::Options {
         target: args.target.clone(),

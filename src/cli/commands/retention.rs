@@ -4,22 +4,30 @@ use super::{print, screen};
 use crate::{
     cli::{
         args::*,
-        output::{duration_ns, parse_size, size, time},
+        output::{duration_ns, parse_size, shown, shown_path, size, time},
         ready,
     },
     error::{Error, Kind, Result},
     format::{
         catalogue::{Entry, FileType},
-        encode,
-        entry::{Annex, EntryKind, Hold, Lock, Release, Retention},
+        entry::Retention,
     },
     id::SnapshotId,
-    operation::{browse, forget, prune, rewrite},
-    policy::retention::{self, Candidate},
+    operation::{
+        forget, naming,
+        policy::Rules,
+        protect::{self, Held, HoldView, NewLock},
+        prune, rewrite, simulate, times,
+    },
+    policy::retention,
     repository::Tenant,
 };
 use serde_json::{Value, json};
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
 
 fn usage(what: impl Into<String>) -> Error {
     Error::new(Kind::Usage, what)
@@ -52,14 +60,9 @@ pub(super) fn rules_from(keep: &KeepArgs) -> Result<Option<Retention>> {
     Ok(Some(rules))
 }
 
-pub(super) fn rules_json(rules: &Retention) -> Value {
-    json!({ "last": rules.last, "hourly": rules.hourly, "daily": rules.daily, "weekly": rules.weekly, "monthly": rules.monthly, "yearly": rules.yearly,
-        "within": rules.within, "within_hourly": rules.within_hourly, "within_daily": rules.within_daily, "within_weekly": rules.within_weekly,
-        "within_monthly": rules.within_monthly, "within_yearly": rules.within_yearly, "tags": rules.tags, "time_zone": rules.zone })
-}
-
-pub(super) fn rules_text(rules: &Retention) -> String {
-    let object = rules_json(rules);
+/// Writes rules for people.
+pub(super) fn rules_text(rules: &Rules) -> String {
+    let object = serde_json::to_value(rules).unwrap_or_default();
     let mut parts = Vec::new();
     for (name, value) in object.as_object().into_iter().flatten() {
         match value {
@@ -69,7 +72,13 @@ pub(super) fn rules_text(rules: &Retention) -> String {
             _ => {}
         }
     }
-    parts.join(", ")
+    shown(&parts.join(", "))
+}
+
+/// Finds whole snapshots by name.
+fn find_all(tenant: &Tenant, source: Option<&str>, names: &[OsString]) -> Result<Vec<SnapshotId>> {
+    let id = |name: &OsString| naming::whole(tenant, source, name.as_bytes()).map(|state| state.snapshot.id);
+    names.iter().map(id).collect()
 }
 
 pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
@@ -93,8 +102,7 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
         forgotten = gone.map(|outcome| outcome.id).collect();
         (object, text) = (outcomes_json(&report, args.dry_run), outcomes_text(&report, args.dry_run));
     } else {
-        let ids = args.snapshots.iter().map(|name| browse::find(&tenant, name).map(|state| state.snapshot.id));
-        let ids: Vec<SnapshotId> = ids.collect::<Result<_>>()?;
+        let ids = find_all(&tenant, args.source.as_deref(), &args.snapshots)?;
         if !args.dry_run {
             forget::retire(&mut tenant, &ids, "by name")?;
         }
@@ -134,14 +142,14 @@ fn outcomes_text(report: &forget::Report, dry_run: bool) -> String {
     for outcome in &report.outcomes {
         if outcome.source != source {
             source = &outcome.source;
-            text += &format!("{source}\n");
+            text += &format!("{}\n", shown(source));
         }
         let (what, why) =
             if outcome.kept_by.is_empty() { ("forget", String::new()) } else { ("keep", outcome.kept_by.join(", ")) };
-        text += &format!("  {what:6}  {:.12}  {}  {why}\n", outcome.id.to_string(), time(outcome.time_ns));
+        text += &format!("  {what:6}  {:.12}  {}  {}\n", outcome.id.to_string(), time(outcome.time_ns), shown(&why));
     }
     for warning in &report.warnings {
-        text += &format!("LOOK  {warning}\n");
+        text += &format!("LOOK  {}\n", shown(warning));
     }
     let would = if dry_run { "would be" } else { "are" };
     text + &format!("{gone} snapshots {would} forgotten, {} stay\n", report.outcomes.len() - gone)
@@ -237,14 +245,14 @@ pub(super) fn undelete(global: &Global, names: &[String], reason: &str) -> Resul
 /// Takes files out of snapshots.
 pub(super) fn rewrite(
     global: &Global,
-    names: &[String],
+    (source, names): (Option<&str>, &[OsString]),
     exclude: &[String],
     reason: &str,
     dry_run: bool,
 ) -> Result<()> {
     let patterns = super::backup::patterns(exclude, &[])?;
     let mut tenant = ready::tenant(global)?;
-    let ids = names.iter().map(|name| Ok(browse::find(&tenant, name)?.snapshot.id)).collect::<Result<Vec<_>>>()?;
+    let ids = find_all(&tenant, source, names)?;
     let excluded = |entry: &Entry| {
         let path = Path::new("/").join(OsStr::from_bytes(&entry.path.0));
         patterns.matched(path, entry.file_type == FileType::Directory).is_ignore()
@@ -266,7 +274,7 @@ pub(super) fn rewrite(
                 (None, true) => "stays as it is: nothing matches".into(),
                 (None, false) => "would be replaced: ".into(),
             };
-            let removed: Vec<String> = one.removed.iter().map(text).collect();
+            let removed: Vec<String> = one.removed.iter().map(|path| shown_path(path)).collect();
             lines += &format!(
                 "{} {what}{}\n",
                 one.old,
@@ -321,172 +329,119 @@ pub(super) fn compact(global: &Global, min_used: u64, dry_run: bool) -> Result<(
 pub(super) fn hold(global: &Global, command: HoldCommand) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
     match command {
-        HoldCommand::Place { snapshot, source, case, reason } => {
-            let snapshots = match &snapshot {
-                Some(name) => vec![browse::find(&tenant, name)?.snapshot.id],
-                None => Vec::new(),
+        HoldCommand::Place { snapshot, source, future, case, reason } => {
+            let held = match (&snapshot, &source) {
+                (Some(name), _) => {
+                    Held::Snapshot(naming::whole(&tenant, source.as_deref(), name.as_bytes())?.snapshot.id)
+                }
+                (None, Some(name)) => Held::Source { name, future },
+                (None, None) => return Err(usage("what is to be held? Name a snapshot or a --source")),
             };
-            if case.is_empty() || reason.is_empty() {
-                return Err(usage("a hold has a case and a reason; nothing was held"));
-            }
-            let body = encode(&Hold {
-                case: case.clone(),
-                reason,
-                snapshots: snapshots.clone(),
-                source,
-                unknown: Default::default(),
-            });
-            let number = tenant.append("hold", |_, _| Ok((EntryKind::Hold, body.clone(), Annex::empty())))?;
+            let number = protect::hold(&mut tenant, &held, &case, &reason)?;
             print(global, json!({ "tenant": tenant.name, "hold": number, "case": case }), || {
-                format!("hold {number} stands for {case}")
+                format!("hold {number} stands for {}", shown(&case))
             });
         }
         HoldCommand::Release { hold, reason } => {
-            if !tenant.state.holds.contains_key(&hold) {
-                return Err(usage(format!("no hold {hold} stands; `strongroom hold list` shows them")));
-            }
-            let body = encode(&Release { hold, reason, unknown: Default::default() });
-            tenant.append("hold", |_, _| Ok((EntryKind::Release, body.clone(), Annex::empty())))?;
+            protect::release(&mut tenant, hold, &reason)?;
             print(global, json!({ "tenant": tenant.name, "released": hold }), || format!("hold {hold} is released"));
         }
         HoldCommand::List => {
-            let mut placed = std::collections::BTreeMap::new();
-            for number in tenant.state.holds.keys() {
-                placed.extend(tenant.entry(*number)?.map(|entry| (*number, (entry.actor, entry.claims))));
-            }
-            let list: Vec<_> = tenant.state.holds.iter().map(|(number, hold)| {
-                let snapshots: Vec<_> = hold.snapshots.iter().map(ToString::to_string).collect();
-                let by = placed.get(number);
-                json!({ "hold": number, "case": hold.case, "reason": hold.reason, "snapshots": snapshots, "source": hold.source,
-                    "actor": by.map(|(actor, _)| actor.to_string()), "who": by.map(|(_, claims)| &claims.who), "clock_ns": by.map(|(_, claims)| claims.clock_ns) })
-            }).collect();
-            print(global, json!({ "tenant": tenant.name, "holds": list }), || {
-                let line = |number: &u64, hold: &Hold| {
-                    let what = hold.source.as_ref().map_or_else(
-                        || {
-                            hold.snapshots
-                                .iter()
-                                .map(|id| format!("{:.12}", id.to_string()))
-                                .collect::<Vec<_>>()
-                                .join(", ")
-                        },
-                        |source| format!("all of {source}"),
-                    );
-                    let by = placed.get(number).map_or(String::new(), |(actor, claims)| {
-                        format!("{}  {:.12} {}", time(claims.clock_ns), actor.to_string(), claims.who)
-                    });
-                    format!("{number:>6}  {by}  {}  {what}  {}\n", hold.case, hold.reason)
-                };
-                tenant.state.holds.iter().map(|(number, hold)| line(number, hold)).collect()
-            });
+            let holds = protect::holds(&tenant)?;
+            print(global, json!({ "tenant": tenant.name, "holds": holds }), || holds.iter().map(hold_line).collect());
         }
     }
     Ok(())
 }
 
-pub(super) fn lock(global: &Global, snapshot: &str, until: &str, compliance: bool, reason: String) -> Result<()> {
-    let until_ns = browse::parse_time(until).ok_or_else(|| {
+fn hold_line(hold: &HoldView) -> String {
+    let ids: Vec<_> = hold.snapshots.iter().map(|id| format!("{:.12}", id.to_string())).collect();
+    let what = hold.source.as_ref().map_or_else(|| ids.join(", "), |source| format!("all of {}", shown(source)));
+    let by = match (&hold.actor, &hold.who, hold.clock_ns) {
+        (Some(actor), Some(who), Some(clock_ns)) => {
+            format!("{}  {:.12} {}", time(clock_ns), actor.to_string(), shown(who))
+        }
+        _ => String::new(),
+    };
+    format!("{:>6}  {by}  {}  {what}  {}\n", hold.hold, shown(&hold.case), shown(&hold.reason))
+}
+
+pub(super) fn lock(
+    global: &Global,
+    (source, snapshot): (Option<&str>, &OsStr),
+    until: &str,
+    compliance: bool,
+    reason: String,
+) -> Result<()> {
+    let until_ns = times::parse(until).ok_or_else(|| {
         usage(format!("`{until}` is no time: write 2033-12-31 or 2033-12-31T12:00Z; nothing was locked"))
     })?;
     let mut tenant = ready::tenant(global)?;
-    // A lock that has passed may be changed: the store's time tells.
-    tenant.observe(false)?;
-    let state = browse::find(&tenant, snapshot)?;
-    let id = state.snapshot.id;
-    let locked_ns = state.locked_until_ns.filter(|_| tenant.state.is_locked(state));
-    if locked_ns.is_some_and(|locked_ns| state.compliance && (until_ns < locked_ns || !compliance)) {
-        return Err(Error::new(
-            Kind::Refused,
-            "a compliance lock cannot be shortened or weakened by anybody; it stands",
-        ));
-    }
-    if locked_ns.is_some_and(|locked_ns| until_ns < locked_ns) && reason.is_empty() {
-        return Err(usage("a lock is shortened only with a --reason, which goes on record; it stands"));
-    }
-    let body = encode(&Lock { snapshots: vec![id], until_ns, compliance, reason, unknown: Default::default() });
-    tenant.append("lock", |_, _| Ok((EntryKind::Lock, body.clone(), Annex::empty())))?;
-    print(
-        global,
-        json!({ "tenant": tenant.name, "snapshot_id": id.to_string(), "locked_until_ns": until_ns, "compliance": compliance }),
-        || {
-            let who =
-                if compliance { "nobody can shorten that" } else { "it can be shortened with a reason on record" };
-            format!("{:.12} stays until {}; {who}", id.to_string(), time(until_ns))
-        },
-    );
+    let id = naming::whole(&tenant, source, snapshot.as_bytes())?.snapshot.id;
+    let locked = protect::lock(&mut tenant, id, &NewLock { until_ns, compliance, reason })?;
+    print(global, &locked, || {
+        let who = match locked.compliance {
+            true => "nobody can shorten that",
+            false => "it can be shortened with a reason on record",
+        };
+        format!("{:.12} stays until {}; {who}", id.to_string(), time(until_ns))
+    });
     Ok(())
 }
 
-/// What a year of simulated backups is drawn with: one character a column of time.
-const COLUMNS: i64 = 78;
+/// How many characters a span of simulated backups is drawn with: one for each column of time.
+const COLUMNS: i128 = 78;
 
-pub(super) fn simulate(
-    global: &Global,
-    source: Option<String>,
-    years: u32,
-    every_hours: u32,
-    keep: &KeepArgs,
-) -> Result<()> {
-    let rules = match rules_from(keep)? {
+pub(super) fn simulate(global: &Global, args: SimulateArgs) -> Result<()> {
+    let SimulateArgs { source, years, every_hours, keep } = args;
+    let rules = match rules_from(&keep)? {
         Some(rules) => rules,
         None => {
             let tenant = ready::tenant(global)?;
             forget::rules_of(&tenant.state, source.as_deref()).0
         }
     };
-    let zone = forget::zone(&rules)?;
-    let step_ns = i64::from(every_hours) * 3_600_000_000_000;
-    let start_ns = 1_767_225_600_000_000_000; // 2026-01-01
-    let count = i64::from(years) * 8766 / i64::from(every_hours);
-    let mut live: Vec<Candidate> = Vec::new();
-    let (mut most, mut by_year) = (0, Vec::new());
-    for number in 0..count {
-        let mut id = SnapshotId::default();
-        id.0[..8].copy_from_slice(&number.to_be_bytes());
-        live.push(Candidate { id, time_ns: start_ns + number * step_ns, complete: true, tags: Vec::new() });
-        let decisions = retention::decide(&rules, &zone, &live);
-        let kept: std::collections::HashSet<_> =
-            decisions.iter().filter(|decision| !decision.kept_by.is_empty()).map(|decision| decision.id).collect();
-        live.retain(|candidate| kept.contains(&candidate.id));
-        most = most.max(live.len());
-        if (number + 1) * i64::from(every_hours) / 8766 > number * i64::from(every_hours) / 8766 {
-            by_year.push(live.len());
-        }
-    }
-    let end_ns = start_ns + (count - 1).max(0) * step_ns;
-    let list: Vec<_> =
-        live.iter().map(|candidate| json!({ "time": time(candidate.time_ns), "time_ns": candidate.time_ns })).collect();
-    let object = json!({ "keep": rules_json(&rules), "backups": count, "snapshots": list, "most_snapshots": most, "snapshots_after_each_year": by_year });
-    print(global, object, || {
+    let simulated = simulate::simulate(&rules, &forget::zone(&rules)?, years, every_hours)?;
+    print(global, &simulated, || {
         let mut text = format!(
-            "keep {}\n{count} backups in {years} years, one every {every_hours} hours: {} snapshots are left, at most {most} at a time\n",
-            rules_text(&rules),
-            live.len()
+            "keep {}\n{} backups in {years} years, one every {every_hours} hours: {} snapshots are left, at most {} at a time\n",
+            rules_text(&simulated.keep),
+            simulated.backups,
+            simulated.snapshots.len(),
+            simulated.most_snapshots
         );
-        for (name, span_ns) in [
-            ("all", end_ns - start_ns),
-            ("the last year", 8766 * 3_600_000_000_000),
-            ("the last month", 730 * 3_600_000_000_000),
-        ] {
-            let mut columns = vec![0u32; COLUMNS as usize];
-            for candidate in live.iter().filter(|candidate| end_ns - candidate.time_ns <= span_ns) {
-                let column = (COLUMNS - 1) - (end_ns - candidate.time_ns) * (COLUMNS - 1) / span_ns.max(1);
-                columns[column as usize] += 1;
-            }
-            let drawn: String = columns
-                .iter()
-                .map(|count| match count {
-                    0 => '.',
-                    1 => '|',
-                    2..=9 => (b'0' + *count as u8) as char,
-                    _ => '#',
-                })
-                .collect();
-            text += &format!("{drawn}  {name}\n");
+        let spans = [
+            ("all", i64::from(years) * simulate::HOURS_A_YEAR),
+            ("the last year", simulate::HOURS_A_YEAR),
+            ("the last month", 730),
+        ];
+        for (name, hours) in spans {
+            text += &format!("{}  {name}\n", drawn(&simulated, hours));
         }
         text += "year  snapshots at its end\n";
-        by_year.iter().zip(1..).for_each(|(count, year)| text += &format!("{year:>4}  {count:>9}\n"));
+        let years = simulated.snapshots_after_each_year.iter().zip(1..);
+        years.for_each(|(count, year)| text += &format!("{year:>4}  {count:>9}\n"));
         text
     });
     Ok(())
+}
+
+/// Draws which snapshots are left of the last so many hours.
+fn drawn(simulated: &simulate::Simulation, hours: i64) -> String {
+    let span_ns = i128::from(hours.max(1)) * 3_600_000_000_000;
+    let mut columns = [0u32; COLUMNS as usize];
+    for left in &simulated.snapshots {
+        let age_ns = i128::from(simulated.end_ns) - i128::from(left.time_ns);
+        let from_end = age_ns * (COLUMNS - 1) / span_ns;
+        let column = usize::try_from(COLUMNS - 1 - from_end).ok().and_then(|column| columns.get_mut(column));
+        // What is older than the span is not drawn.
+        column.into_iter().for_each(|column| *column += 1);
+    }
+    let drawn = columns.iter().map(|count| match count {
+        0 => '.',
+        1 => '|',
+        2..=9 => char::from_digit(*count, 10).unwrap_or('#'),
+        _ => '#',
+    });
+    drawn.collect()
 }

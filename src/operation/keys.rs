@@ -1,0 +1,226 @@
+//! Whose keys open a tenant and what they may do: listed, checked, found by name, and made anew when due.
+
+use super::{Monitor, browse, reseal, tenants::custody};
+use crate::{
+    error::{Error, Kind, Next, Result},
+    format::{
+        entry::{EntryKind, Grant},
+        key::Circle,
+    },
+    id::ActorId,
+    repository::{Repository, Role, Tenant},
+};
+use serde::Serialize;
+
+/// A key that a tenant's keys are wrapped for.
+#[derive(Debug, Serialize)]
+pub struct KeyView {
+    pub name: String,
+    pub actor: ActorId,
+    /// `key`, `ssh`, or what wraps its key file: `passphrase`, `aws-kms`, `command`.
+    pub kind: String,
+    /// How much it opens: `tenant` (all), `indexer`, `steward`.
+    pub circle: &'static str,
+    pub recipient: Option<String>,
+    /// It is the repository's operator's.
+    pub operator: bool,
+    /// How many of its slots are there; without any it opens nothing.
+    pub slots: usize,
+}
+
+/// The keys of a tenant.
+#[derive(Debug, Serialize)]
+pub struct KeysView {
+    pub tenant: String,
+    /// `managed` or `customer-held`.
+    pub custody: &'static str,
+    pub epoch: u32,
+    pub keys: Vec<KeyView>,
+}
+
+/// Lists whose keys open a tenant.
+pub fn list(repository: &Repository, tenant: &Tenant) -> Result<KeysView> {
+    let view = |holder: crate::repository::Holder| KeyView {
+        name: holder.name,
+        actor: holder.actor,
+        kind: holder.kind,
+        circle: holder.circle.name(),
+        recipient: holder.recipient,
+        operator: holder.operator,
+        slots: holder.slots,
+    };
+    Ok(KeysView {
+        tenant: tenant.name.clone(),
+        custody: custody(tenant.state.is_managed()),
+        epoch: tenant.state.epoch,
+        keys: repository.holders(tenant)?.into_iter().map(view).collect(),
+    })
+}
+
+/// What somebody may write into a tenant's ledger.
+#[derive(Debug, Serialize)]
+pub struct GrantView {
+    pub name: String,
+    pub actor: ActorId,
+    pub recipient: Option<String>,
+    /// The roles that are just that.
+    pub roles: Vec<&'static str>,
+    /// The kinds of entries.
+    pub kinds: Vec<&'static str>,
+}
+
+/// Lists who may do what.
+pub fn grants(tenant: &Tenant) -> Vec<GrantView> {
+    let view = |grant: &Grant| GrantView {
+        name: grant.name.clone(),
+        actor: grant.actor,
+        recipient: grant.recipient.clone(),
+        roles: Role::names_of(&grant.kinds),
+        kinds: grant.kinds.iter().filter_map(|kind| EntryKind::from_number(*kind)).map(EntryKind::name).collect(),
+    };
+    tenant.state.grants.values().map(view).collect()
+}
+
+/// The fewest digits of an actor that name it.
+const DIGITS_MIN: usize = 6;
+
+/// Finds whom a name, an actor, or an actor's first digits mean.
+pub fn find(tenant: &Tenant, who: &str) -> Result<ActorId> {
+    // A whole actor may have no grant: what an interrupted removal left behind is such a key's.
+    if let Ok(actor) = who.parse() {
+        return Ok(actor);
+    }
+    let grants = tenant.state.grants.values();
+    let mut found: Vec<ActorId> = grants.clone().filter(|grant| grant.name == who).map(|grant| grant.actor).collect();
+    if found.is_empty() && who.len() >= DIGITS_MIN {
+        let begins = |grant: &&Grant| grant.actor.to_string().starts_with(who);
+        found.extend(grants.filter(begins).map(|grant| grant.actor));
+    }
+    let wrong =
+        |why: &str| Err(Error::new(Kind::Usage, format!("`{who}` {why}; nothing was changed")).next(Next::ListRoles));
+    match found[..] {
+        [actor] => Ok(actor),
+        [] => wrong("names no key: neither a name nor an id begins like that"),
+        _ => wrong("names several keys: name one by its id"),
+    }
+}
+
+/// How well a tenant can be opened.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    pub tenant: String,
+    /// How much the key that asks opens.
+    pub circle: &'static str,
+    pub epoch: u32,
+    pub keys: usize,
+    pub keys_that_open_content: usize,
+    /// The names of the keys that open the content.
+    pub who_opens_content: Vec<String>,
+    /// What is wrong: somebody who should be able to open it cannot, or somebody can who should not.
+    pub problems: Vec<String>,
+    /// What is right, and risky.
+    pub warnings: Vec<String>,
+    /// Why the key that asks does not read the newest snapshot.
+    #[serde(skip)]
+    pub unreadable: Option<Error>,
+}
+
+/// Checks that every key that should open a tenant is there, and that the one that asks does.
+pub fn check(repository: &Repository, tenant: &Tenant) -> Result<CheckReport> {
+    let holders = repository.holders(tenant)?;
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    for holder in holders.iter().filter(|holder| holder.recipient.is_some() && holder.slots == 0) {
+        problems.push(format!(
+            "{} has a grant and no slot, so it opens nothing: remove it, or remove it and add it again",
+            holder.name
+        ));
+    }
+    let stray = repository.stray_slots(tenant)?;
+    if stray > 0 {
+        problems.push(format!(
+            "{stray} slots belong to keys without a grant, which still open what they opened. A removal was interrupted: repeat it with the actor that the audit trail names, or make new keys with a new root"
+        ));
+    }
+    let opens: Vec<_> = holders.iter().filter(|holder| holder.circle == Circle::Tenant && holder.slots > 0).collect();
+    match opens.len() {
+        0 => problems.push("no key opens the content: what is stored cannot be restored any more".into()),
+        1 => warnings.push("only one key opens the content: if it is lost, so is the data. Add another one".into()),
+        _ => {}
+    }
+    let reads = tenant.keys.circle == Circle::Tenant && !tenant.state.live().is_empty();
+    let unreadable = if reads { browse::opens(tenant).err() } else { None };
+    if let Some(error) = &unreadable {
+        problems.push(format!("this key does not read the newest snapshot: {error}"));
+    }
+    Ok(CheckReport {
+        tenant: tenant.name.clone(),
+        circle: tenant.keys.circle.name(),
+        epoch: tenant.state.epoch,
+        keys: holders.len(),
+        keys_that_open_content: opens.len(),
+        who_opens_content: opens.iter().map(|holder| holder.name.clone()).collect(),
+        problems,
+        warnings,
+        unreadable,
+    })
+}
+
+/// When keys are to be made anew, and how.
+#[derive(Debug, Default)]
+pub struct Rotation {
+    /// And a new root, so that slots that somebody kept open nothing of it.
+    pub new_root: bool,
+    /// Only if the keys in use are older, in nanoseconds.
+    pub older_than_ns: Option<i64>,
+    /// Only if they have sealed more things.
+    pub more_seals_than: Option<u64>,
+    /// Then seal what is stored with the keys in use.
+    pub rewrite: bool,
+}
+
+/// What came of a rotation.
+#[derive(Debug, Serialize)]
+pub struct RotationReport {
+    pub tenant: String,
+    pub epoch: u32,
+    pub rotated: bool,
+    /// How old the keys in use were.
+    pub age_seconds: i64,
+    /// How many things they had sealed.
+    pub seals: u64,
+    /// Slots that were made anew.
+    pub slots: Option<usize>,
+    pub rewritten_packs: Option<u64>,
+    pub rewritten_bytes: Option<u64>,
+}
+
+/// Makes new keys if they are due, and seals what is stored with them if asked to.
+pub fn rotate(
+    repository: &Repository,
+    tenant: &mut Tenant,
+    options: &Rotation,
+    monitor: &dyn Monitor,
+) -> Result<RotationReport> {
+    let age_ns = tenant.environment.now_ns().saturating_sub(tenant.written_ns(tenant.state.epoch_began)?);
+    let seals = tenant.state.epoch_seals;
+    let is_due = (options.older_than_ns.is_none() && options.more_seals_than.is_none())
+        || options.older_than_ns.is_some_and(|limit_ns| age_ns > limit_ns)
+        || options.more_seals_than.is_some_and(|limit| seals > limit);
+    // Sealing anew that was interrupted goes on under the same keys.
+    let resumes = options.rewrite && !options.new_root && reseal::is_begun(tenant)?;
+    let rotated = match is_due && !resumes {
+        true => Some(repository.rotate(tenant, options.new_root, "key rotate")?),
+        false => None,
+    };
+    let resealed = if options.rewrite { Some(reseal::reseal(tenant, monitor)?) } else { None };
+    Ok(RotationReport {
+        tenant: tenant.name.clone(),
+        epoch: tenant.state.epoch,
+        rotated: rotated.is_some(),
+        age_seconds: age_ns / 1_000_000_000,
+        seals,
+        slots: rotated.map(|rotated| rotated.slots),
+        rewritten_packs: resealed.as_ref().map(|report| report.packs),
+        rewritten_bytes: resealed.map(|report| report.bytes),
+    })
+}

@@ -1,0 +1,113 @@
+//! Where a repository is, and how this machine reaches it: the way in for a command, a server, an agent or a
+//! program that embeds the library.
+
+use crate::{
+    environment::{SharedEnvironment, System},
+    error::{Error, Kind, Next, Result},
+    format::names,
+    repository::{Credential, Repository, Tenant},
+    store::{Limited, Place, Retried, SharedObjects, get_if_present, is_local, open},
+};
+use std::{path::PathBuf, sync::Arc};
+
+/// How much of each tenant's data is kept on this machine to be compared with, where the store is far.
+const PACK_CACHE_BYTES: u64 = 2 << 30;
+
+/// A place, and how to reach it. Every field can be changed before `make` or `open`.
+#[derive(Clone)]
+pub struct Connection {
+    pub place: Place,
+    /// The folder that this machine keeps its indexes in; can be deleted at any time. Without, they are in memory.
+    pub cache: Option<PathBuf>,
+    /// Whose name goes on record, such as `user@host`.
+    pub who: String,
+    /// The machine's name, for the record.
+    pub from: String,
+    /// The most bytes a second that are written to the store.
+    pub upload_bytes_per_second: Option<u64>,
+    /// The most bytes a second that are read from it.
+    pub download_bytes_per_second: Option<u64>,
+    /// How many bytes of each tenant's packs are kept beside its index; none where the store is near.
+    pub pack_cache_bytes: Option<u64>,
+    /// Clock, randomness, sleeping and threads.
+    pub environment: SharedEnvironment,
+}
+
+impl Connection {
+    /// Returns the usual way to a place: no cache, no limits, this machine's clock.
+    pub fn at(place: Place) -> Self {
+        let pack_cache_bytes = (!is_local(&place)).then_some(PACK_CACHE_BYTES);
+        Self {
+            place,
+            cache: None,
+            who: String::new(),
+            from: String::new(),
+            upload_bytes_per_second: None,
+            download_bytes_per_second: None,
+            pack_cache_bytes,
+            environment: Arc::new(System),
+        }
+    }
+
+    /// Makes a repository there; the credential becomes its operator's.
+    pub fn make(&self, credential: impl Into<Credential>) -> Result<Repository> {
+        let objects = self.objects(true)?;
+        let made =
+            Repository::init(objects, self.environment.clone(), credential, self.cache.clone(), self.who.clone())?;
+        Ok(self.finished(made))
+    }
+
+    /// Opens the repository there. The credential is asked for only once there is something to open.
+    pub fn open(&self, credential: impl FnOnce() -> Result<Credential>) -> Result<Repository> {
+        let objects = self.objects(false)?;
+        if get_if_present(objects.as_ref(), names::CONFIG)?.is_none() {
+            let missing = Error::new(Kind::NoRepository, "there is no repository at this place");
+            return Err(missing.next(Next::MakeRepository));
+        }
+        let opened =
+            Repository::open(objects, self.environment.clone(), credential()?, self.cache.clone(), self.who.clone())?;
+        Ok(self.finished(opened))
+    }
+
+    fn finished(&self, mut repository: Repository) -> Repository {
+        repository.from.clone_from(&self.from);
+        repository.pack_cache_bytes = self.pack_cache_bytes;
+        repository
+    }
+
+    /// Opens the store alone.
+    fn objects(&self, create: bool) -> Result<SharedObjects> {
+        let mut objects = open(&self.place, create)?;
+        let (up, down) = (self.upload_bytes_per_second, self.download_bytes_per_second);
+        if up.is_some() || down.is_some() {
+            objects = Arc::new(Limited::new(objects, self.environment.clone(), up, down));
+        }
+        Ok(Arc::new(Retried { inner: objects, environment: self.environment.clone(), attempts: 3 }))
+    }
+
+    /// Returns the folder for what does not fit in memory, and makes it: beside the indexes, else the system's.
+    pub fn spill(&self) -> Result<PathBuf> {
+        let folder = self.cache.clone().unwrap_or_else(std::env::temp_dir);
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            let cannot = Error::new(Kind::Failed, format!("cannot make the cache {}", folder.display()));
+            cannot.because(error).next(Next::NameAnotherCache)
+        })?;
+        Ok(folder)
+    }
+}
+
+/// Opens a tenant by name or id; without one, the only one that the key opens.
+pub fn tenant(repository: &Repository, name: Option<&str>) -> Result<Tenant> {
+    if let Some(name) = name {
+        return repository.tenant(name);
+    }
+    match repository.tenants()?.as_slice() {
+        [(_, id, _)] => repository.tenant(&id.to_string()),
+        [] => Err(Error::new(Kind::TenantUnknown, "this key opens no tenant yet").next(Next::MakeTenant)),
+        several => {
+            let names: Vec<_> = several.iter().map(|(name, ..)| name.as_str()).collect();
+            let which = format!("this key opens several tenants, so one must be named: {}", names.join(", "));
+            Err(Error::new(Kind::Usage, which).next(Next::NameTenant))
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! How much a tenant may store: shown with what is used of it, and set.
+
+use crate::{
+    error::{Error, Kind, Result},
+    format::entry::{Body, Quota},
+    repository::Tenant,
+};
+use serde::Serialize;
+
+/// A quota, and what is used of it.
+#[derive(Debug, Serialize)]
+pub struct View<'a> {
+    pub tenant: &'a str,
+    pub stored_bytes: u64,
+    pub stored_soft_bytes: Option<u64>,
+    pub stored_hard_bytes: Option<u64>,
+    /// Bytes stored in the day that is running, as the store tells days (UTC).
+    pub day_bytes: u64,
+    pub day_soft_bytes: Option<u64>,
+    pub day_hard_bytes: Option<u64>,
+    pub snapshots: u64,
+    pub snapshots_soft: Option<u64>,
+    pub snapshots_hard: Option<u64>,
+}
+
+/// Returns a tenant's quota, and what is used of it.
+pub fn show(tenant: &Tenant) -> View<'_> {
+    let state = &tenant.state;
+    let quota = state.quota.clone().unwrap_or_default();
+    View {
+        tenant: &tenant.name,
+        stored_bytes: state.stored_bytes,
+        stored_soft_bytes: quota.stored_soft,
+        stored_hard_bytes: quota.stored_hard,
+        day_bytes: state.day_bytes,
+        day_soft_bytes: quota.day_soft,
+        day_hard_bytes: quota.day_hard,
+        snapshots: state.live().len() as u64,
+        snapshots_soft: quota.snapshots_soft,
+        snapshots_hard: quota.snapshots_hard,
+    }
+}
+
+/// What becomes of one limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Limit {
+    #[default]
+    Keep,
+    Clear,
+    Set(u64),
+}
+
+impl Limit {
+    fn applied_to(self, limit: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Keep => limit,
+            Self::Clear => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+/// What is to be changed. A soft limit warns, a hard one stops a backup before it is exceeded.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    pub stored_soft: Limit,
+    pub stored_hard: Limit,
+    pub day_soft: Limit,
+    pub day_hard: Limit,
+    pub snapshots_soft: Limit,
+    pub snapshots_hard: Limit,
+}
+
+/// Changes some limits of a tenant; the others stay.
+pub fn set(tenant: &mut Tenant, change: &Change) -> Result<()> {
+    if *change == Change::default() {
+        return Err(Error::new(Kind::Usage, "no limit was named, so nothing was changed"));
+    }
+    tenant.append_if("quota set", |state, _| {
+        let now = state.quota.clone().unwrap_or_default();
+        let quota = Quota {
+            stored_soft: change.stored_soft.applied_to(now.stored_soft),
+            stored_hard: change.stored_hard.applied_to(now.stored_hard),
+            snapshots_soft: change.snapshots_soft.applied_to(now.snapshots_soft),
+            snapshots_hard: change.snapshots_hard.applied_to(now.snapshots_hard),
+            day_soft: change.day_soft.applied_to(now.day_soft),
+            day_hard: change.day_hard.applied_to(now.day_hard),
+            unknown: now.unknown.clone(),
+        };
+        Ok((Some(&quota) != state.quota.as_ref()).then(|| quota.drafted()))
+    })?;
+    Ok(())
+}

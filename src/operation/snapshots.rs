@@ -1,0 +1,107 @@
+//! The list of snapshots, as it is told.
+
+use super::{
+    forget::{protected_cost, protections},
+    naming,
+    times::{self, TimeSource, Times},
+};
+use crate::{error::Result, format::snapshot::Stats, id::SnapshotId, ledger::SnapshotState, repository::Tenant};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What is known of a snapshot without any key of content.
+#[derive(Debug, Serialize)]
+pub struct SnapshotView<'a> {
+    pub snapshot_id: SnapshotId,
+    pub source: &'a str,
+    pub kind: &'a str,
+    pub tags: &'a BTreeMap<String, String>,
+    pub host: &'a str,
+    /// When it was made, in UTC, and who says so.
+    pub time: String,
+    /// In nanoseconds since 1970.
+    pub time_ns: i64,
+    pub time_source: TimeSource,
+    /// When the backup began, by the clock of the machine that made it.
+    pub started: String,
+    pub started_ns: i64,
+    pub finished_ns: i64,
+    /// The ledger entry that made it.
+    pub entry: u64,
+    /// Whether all that was asked for could be read.
+    pub complete: bool,
+    /// The holds and locks that keep it.
+    pub protected_by: Vec<String>,
+    /// Sealed bytes that nothing but this snapshot needs, if it is held or locked.
+    pub protected_alone_bytes: Option<u64>,
+    pub stats: StatsView,
+}
+
+/// Counts and bytes of one backup.
+#[derive(Debug, Serialize)]
+pub struct StatsView {
+    pub files: u64,
+    pub directories: u64,
+    pub others: u64,
+    pub unreadable: u64,
+    pub unchanged: u64,
+    pub logical_bytes: u64,
+    pub new_bytes: u64,
+    pub stored_bytes: u64,
+    pub metadata_bytes: u64,
+    pub delta_plain_bytes: u64,
+    pub delta_bytes: u64,
+}
+
+impl From<&Stats> for StatsView {
+    fn from(stats: &Stats) -> Self {
+        Self {
+            files: stats.files,
+            directories: stats.directories,
+            others: stats.others,
+            unreadable: stats.unreadable,
+            unchanged: stats.unchanged,
+            logical_bytes: stats.logical_bytes,
+            new_bytes: stats.new_bytes,
+            stored_bytes: stats.stored_bytes,
+            metadata_bytes: stats.metadata_bytes,
+            delta_plain_bytes: stats.delta_plain_bytes,
+            delta_bytes: stats.delta_bytes,
+        }
+    }
+}
+
+/// Lists snapshots, oldest first: those that are there, or those that were forgotten and can still come back.
+pub fn list<'a>(tenant: &'a Tenant, source: Option<&str>, forgotten: bool) -> Result<Vec<SnapshotView<'a>>> {
+    let mut found: Vec<&SnapshotState> = tenant.state.snapshots.values().collect();
+    found.retain(|state| state.is_live() != forgotten);
+    found.retain(|state| source.is_none_or(|source| state.snapshot.source == source));
+    if let Some(source) = source.filter(|_| found.is_empty() && !forgotten) {
+        naming::known_source(tenant, source)?;
+    }
+    found.sort_by_key(|state| state.order);
+    let times = Times::of(tenant, found.iter().copied());
+    let alone_bytes = protected_cost(tenant)?.alone_bytes;
+    let view = |state: &'a SnapshotState| {
+        let (snapshot, time) = (&state.snapshot, times.get(state));
+        SnapshotView {
+            snapshot_id: snapshot.id,
+            source: &snapshot.source,
+            kind: &snapshot.kind,
+            tags: &snapshot.tags,
+            host: &snapshot.host,
+            time: times::text(time.ns),
+            time_ns: time.ns,
+            time_source: time.source,
+            started: times::text(snapshot.started_ns),
+            started_ns: snapshot.started_ns,
+            finished_ns: snapshot.finished_ns,
+            entry: state.number,
+            complete: snapshot.stats.unreadable == 0,
+            protected_by: protections(&tenant.state, state),
+            protected_alone_bytes: alone_bytes.get(&snapshot.id).copied(),
+            stats: (&snapshot.stats).into(),
+        }
+    };
+    Ok(found.into_iter().map(view).collect())
+}

@@ -1,0 +1,79 @@
+//! The tenants of a repository: listed and shown with how their keys are held.
+
+use crate::{
+    error::Result,
+    id::{Hash, ScopeId},
+    repository::{Repository, Tenant},
+};
+use serde::Serialize;
+
+/// How a tenant's keys are held.
+pub fn custody(managed: bool) -> &'static str {
+    if managed { "managed" } else { "customer-held" }
+}
+
+/// A tenant in a list.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    pub tenant: String,
+    pub tenant_id: ScopeId,
+    /// How much the key that asks opens.
+    pub circle: &'static str,
+    /// `managed` or `customer-held`, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custody: Option<&'static str>,
+    /// Why the tenant could not be asked how its keys are held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Lists the tenants that a key opens. How their keys are held is in their ledgers, so asking costs one opening
+/// each; a tenant that does not open is listed with the reason.
+pub fn list(repository: &Repository, with_custody: bool) -> Result<Vec<Listed>> {
+    let listed = |(name, id, circle): (String, ScopeId, crate::format::key::Circle)| {
+        let (mut held, mut problem) = (None, None);
+        if with_custody {
+            match repository.tenant(&id.to_string()) {
+                Ok(tenant) => held = Some(custody(tenant.state.is_managed())),
+                Err(error) => problem = Some(error.to_string()),
+            }
+        }
+        Listed { tenant: name, tenant_id: id, circle: circle.name(), custody: held, problem }
+    };
+    Ok(repository.tenants()?.into_iter().map(listed).collect())
+}
+
+/// What is known of a tenant without any key of content.
+#[derive(Debug, Serialize)]
+pub struct View {
+    pub tenant: String,
+    pub tenant_id: ScopeId,
+    pub circle: &'static str,
+    pub custody: &'static str,
+    pub cipher: &'static str,
+    pub chunk_bytes: u32,
+    pub chunk_fixed: bool,
+    pub snapshots: u64,
+    pub entries: u64,
+    /// The hash of the newest ledger entry.
+    pub head: Hash,
+    pub epoch: u32,
+}
+
+/// Shows a tenant.
+pub fn show(tenant: &Tenant) -> View {
+    let state = &tenant.state;
+    View {
+        tenant: tenant.name.clone(),
+        tenant_id: tenant.keys.owner,
+        circle: tenant.keys.circle.name(),
+        custody: custody(state.is_managed()),
+        cipher: if state.create.suite == 1 { "xaes256gcm" } else { "xchacha20poly1305" },
+        chunk_bytes: state.policy.chunk_bytes,
+        chunk_fixed: state.policy.fixed,
+        snapshots: state.live().len() as u64,
+        entries: state.head.number + 1,
+        head: state.head.hash,
+        epoch: state.epoch,
+    }
+}
