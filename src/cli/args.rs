@@ -252,8 +252,15 @@ pub enum Command {
     Tour,
     /// Print shell completions
     Completions { shell: clap_complete::Shell },
-    /// Print the manual page
-    Man,
+    /// Print the page of the manual of a command, or write all pages
+    Man {
+        /// The words of the command, such as `tenant create`; without, the page of strongroom itself
+        #[arg(value_name = "COMMAND", conflicts_with = "to")]
+        words: Vec<String>,
+        /// Write every page to this folder, one file each
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]

@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod credential;
+mod examples;
 mod hints;
 mod key_command;
 #[cfg(feature = "aws-kms")]
@@ -16,12 +17,13 @@ mod system;
 mod tour;
 
 use crate::error::Kind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 /// Runs the program and returns its exit code.
 pub fn main() -> u8 {
     system::hide_memory();
-    let args = match args::Args::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| args::Args::from_arg_matches(&matches));
+    let args = match parsed {
         Ok(args) => args,
         Err(error) => {
             let code = if error.use_stderr() { Kind::Usage.exit_code() } else { 0 };
@@ -53,7 +55,7 @@ fn told(error: &crate::error::Error) -> u8 {
     error.kind.exit_code()
 }
 
-/// Returns the description of the command line, for completions and the manual page.
+/// Returns the description of the command line.
 fn command() -> clap::Command {
-    args::Args::command()
+    examples::added_to(args::Args::command(), "")
 }

@@ -185,10 +185,7 @@ pub fn set(repository: &Repository, tenant: &mut Tenant, change: &Change) -> Res
     if let (Some(source), true) = (&change.source, change.own_keys) {
         repository.separate(tenant, source)?;
     }
-    tenant.append_if("policy set", |state, _| {
-        let policy = change.applied_to(state.policy.clone());
-        Ok((policy != state.policy).then(|| policy.drafted()))
-    })?;
+    tenant.append("policy set", |state, _| Ok(change.applied_to(state.policy.clone()).drafted()))?;
     Ok(())
 }
 

@@ -76,7 +76,7 @@ pub fn set(tenant: &mut Tenant, change: &Change) -> Result<()> {
     if *change == Change::default() {
         return Err(Error::new(Kind::Usage, "no limit was named, so nothing was changed"));
     }
-    tenant.append_if("quota set", |state, _| {
+    tenant.append("quota set", |state, _| {
         let now = state.quota.clone().unwrap_or_default();
         let quota = Quota {
             stored_soft: change.stored_soft.applied_to(now.stored_soft),
@@ -87,7 +87,7 @@ pub fn set(tenant: &mut Tenant, change: &Change) -> Result<()> {
             day_hard: change.day_hard.applied_to(now.day_hard),
             unknown: now.unknown.clone(),
         };
-        Ok((Some(&quota) != state.quota.as_ref()).then(|| quota.drafted()))
+        Ok(quota.drafted())
     })?;
     Ok(())
 }

@@ -2,14 +2,27 @@
 
 use crate::{
     error::Result,
+    format::sealed::Suite,
     id::{Hash, ScopeId},
-    repository::{Repository, Tenant},
+    pipeline::chunk::ChunkSize,
+    repository::{NewTenant, Repository, Tenant},
 };
 use serde::Serialize;
 
 /// How a tenant's keys are held.
 pub fn custody(managed: bool) -> &'static str {
     if managed { "managed" } else { "customer-held" }
+}
+
+/// Returns what a new tenant usually is: the caller's own, sealed with AES, in chunks of 8 KiB on average.
+pub fn usual(name: &str) -> NewTenant {
+    NewTenant {
+        name: name.to_owned(),
+        owner: None,
+        managed: false,
+        suite: Suite::Xaes256Gcm,
+        chunk_size: ChunkSize::Average(8 << 10),
+    }
 }
 
 /// A tenant in a list.

@@ -5,6 +5,7 @@ mod backup;
 mod browse;
 mod destruction;
 mod keys;
+mod manual;
 mod owners;
 mod quota;
 mod report;
@@ -13,12 +14,12 @@ mod retention;
 
 use super::{
     args::*,
-    output::{Raw, print, print_one, warn},
+    output::{print, print_one, warn},
     ready,
     screen::Screen,
     tour,
 };
-use crate::error::{Result, failed};
+use crate::error::Result;
 
 /// Runs a command.
 pub fn run(args: Args) -> Result<()> {
@@ -66,14 +67,9 @@ pub fn run(args: Args) -> Result<()> {
         }
         Command::Audit(command) => audit::audit(&global, command),
         Command::Tour => tour::run(&global),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut super::command(), "strongroom", &mut script);
-            std::io::Write::write_all(&mut Raw, &script).map_err(|error| failed("standard output").because(error))
-        }
-        Command::Man => {
-            clap_mangen::Man::new(super::command()).render(&mut Raw).map_err(|error| failed(error.to_string()))
-        }
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { words, to: None } => manual::page(&words),
+        Command::Man { to: Some(folder), .. } => manual::pages(&global, &folder),
     }
 }
 

@@ -1,0 +1,163 @@
+//! Guards that every snapshot and every path can be named, and that a name never means another one.
+
+use crate::{cli::Place, support::*};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, process::Command};
+use strongroom::operation::{
+    Unwatched, backup, naming, snapshots,
+    times::{TimeSource, text},
+};
+
+/// What names of sources and paths are made of: all that a name of a snapshot gives a meaning to.
+const PIECES: [&str; 16] = [
+    "a",
+    "@",
+    ":",
+    "latest",
+    "~1",
+    "deadbeef",
+    "2026-11-20",
+    "T12:00Z",
+    "/",
+    "é",
+    " ",
+    "user",
+    "@latest",
+    "~",
+    "-",
+    "0",
+];
+
+fn mixed(random: &mut Random) -> String {
+    let count = 1 + random.below(5);
+    (0..count).map(|_| PIECES[random.below(PIECES.len() as u64) as usize]).collect()
+}
+
+#[test]
+fn every_source_can_be_named_and_no_name_means_another() {
+    for seed in 0..12 {
+        let mut random = Random(seed);
+        let fixture = Fixture::in_memory(seed);
+        let mut tenant = fixture.tenant();
+        let mut sources: Vec<String> = (0..8).map(|_| mixed(&mut random)).collect();
+        sources.extend(["user@host:/x", "a@latest", "a", "@", "latest"].map(str::to_owned));
+        sources.sort();
+        sources.dedup();
+        let ids: Vec<_> = sources
+            .iter()
+            .map(|source| back_up_bytes(&mut tenant, source, source.as_bytes()).unwrap().snapshot.unwrap().id)
+            .collect();
+        for (source, id) in sources.iter().zip(&ids) {
+            let path = mixed(&mut random);
+            let trimmed = path.trim_matches('/').as_bytes().to_vec();
+            let said = format!("seed {seed}, source {source:?}, path {path:?}");
+            // In front of the name.
+            let named = naming::find(&tenant, None, format!("{source}@latest").as_bytes()).expect(&said);
+            assert_eq!((named.state.snapshot.id, named.path), (*id, Vec::new()), "{said}");
+            // Apart: then the path can hold anything.
+            for what in ["latest".to_owned(), id.to_string(), format!("{:.12}", id.to_string()), "@2999-01-01".into()] {
+                let named = naming::find(&tenant, Some(source), format!("{what}:{path}").as_bytes()).expect(&said);
+                assert_eq!((named.state.snapshot.id, named.path), (*id, trimmed.clone()), "{said}, {what}");
+            }
+            let raw = [b"latest:".as_slice(), b"\xff\xfe@latest:x"].concat();
+            assert_eq!(naming::find(&tenant, Some(source), &raw).unwrap().path, b"\xff\xfe@latest:x", "{said}");
+        }
+        assert!(naming::find(&tenant, Some("nobody"), b"latest").is_err());
+        assert!(naming::whole(&tenant, None, b"a@latest:part").is_err(), "a part is no whole snapshot");
+    }
+}
+
+#[test]
+fn a_snapshot_is_told_from_its_path() {
+    let mut tenant = Fixture::in_memory(1).tenant();
+    for source in ["s", "host:/home", "s"] {
+        back_up_bytes(&mut tenant, source, b"x").unwrap();
+    }
+    for (name, path) in [
+        ("latest", ""),
+        ("latest:/a/b/", "a/b"),
+        ("latest~2:a@b:c", "a@b:c"),
+        ("s@latest:/tmp/Z:Z", "tmp/Z:Z"),
+        ("host:/home@latest:/home/x", "home/x"),
+        ("@2999-11-20T12:00Z", ""),
+        ("s@2999-11-20T12:00:30Z:a:b", "a:b"),
+        ("@2999-11-20:etc/Z", "etc/Z"),
+        ("@2999-11-20", ""),
+    ] {
+        let named = naming::find(&tenant, None, name.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(named.path, path.as_bytes(), "{name}");
+    }
+    for name in ["", ":", "latest~", "latest~x", "latestx", "s@", "s@x", "@x", "abc", "nobody@latest", "s@latest~9"] {
+        assert!(naming::find(&tenant, None, name.as_bytes()).is_err(), "{name}");
+    }
+    let unknown = naming::find(&tenant, None, b"nobody@latest").err().unwrap();
+    assert!(unknown.message.contains("host:/home") && unknown.message.contains("nobody"), "{unknown}");
+}
+
+/// The clock of a client can be wrong by years; what is found by time, and shown, is the store's.
+#[test]
+fn a_wrong_clock_of_a_client_does_not_move_a_snapshot_in_time() {
+    let fixture = Fixture::in_memory(2);
+    let mut tenant = fixture.tenant();
+    // The seeded clock stands in 2023; the store's does not.
+    let id = back_up_bytes(&mut tenant, "s", b"x").unwrap().snapshot.unwrap().id;
+    let now_ns = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
+    let at = |ns: i64| format!("@{}Z", text(ns).replace(' ', "T"));
+    let hour_ns = 3_600_000_000_000;
+    for again in [false, true] {
+        assert!(naming::find(&tenant, None, at(now_ns - hour_ns).as_bytes()).is_err(), "it was not there an hour ago");
+        let named = naming::find(&tenant, None, at(now_ns + hour_ns).as_bytes()).unwrap();
+        assert_eq!(named.state.snapshot.id, id);
+        let list = snapshots::list(&tenant, None, false).unwrap();
+        assert_eq!(list[0].time_source, TimeSource::Store);
+        assert!((list[0].time_ns - now_ns).abs() < hour_ns && list[0].started_ns < now_ns - hour_ns, "{list:?}");
+        if !again {
+            drop(list);
+            tenant.observe(false).unwrap();
+        }
+    }
+}
+
+#[test]
+fn paths_that_are_not_utf8_are_read_and_restored() {
+    let place = Place::new();
+    let data = place.path("data");
+    std::fs::create_dir(&data).unwrap();
+    let name = OsString::from_vec(b"caf\xe9".to_vec());
+    std::fs::write(data.join(&name), "coffee").unwrap();
+    let source = "user@host:/x";
+    place.ok(&["backup", "--source", source, data.to_str().unwrap()]);
+    let path = [data.as_os_str().as_encoded_bytes(), b"/caf\xe9"].concat();
+    let named = |before: &str| OsString::from_vec([before.as_bytes(), &path].concat());
+    let run = |arguments: &[&str], snapshot: OsString| {
+        let mut command: Command = place.command(arguments);
+        let output = command.arg(snapshot).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    assert_eq!(run(&["cat"], named("user@host:/x@latest:")), b"coffee");
+    assert_eq!(run(&["cat", "--source", source], named("latest:")), b"coffee");
+    let target = place.path("out");
+    run(&["restore", "--target", target.to_str().unwrap()], named("latest:"));
+    assert_eq!(std::fs::read(target.join(data.strip_prefix("/").unwrap()).join(&name)).unwrap(), b"coffee");
+    // Every command that takes a snapshot takes the source beside it.
+    place.ok(&["ls", "--source", source, "latest"]);
+    place.ok(&["find", "--source", source, "caf*"]);
+    place.ok(&["diff", "--source", source, "latest", "latest"]);
+    let held = place.json(&["hold", "place", "--source", source, "latest", "--case", "C", "--reason", "r"]);
+    assert_eq!(place.json(&["hold", "list"])["holds"][0]["source"], serde_json::Value::Null, "it holds one snapshot");
+    place.ok(&["hold", "release", &held["hold"].to_string(), "--reason", "r"]);
+    place.ok(&["lock", "--source", source, "latest", "--until", "2199-01-01"]);
+    place.ok(&["lock", "--source", source, "latest", "--until", "2000-01-01", "--reason", "a test"]);
+    place.ok(&["rewrite", "--source", source, "latest", "--exclude", "x", "--reason", "r"]);
+    place.ok(&["forget", "--source", source, "latest"]);
+    place.fails(&["ls", "--source", "nobody", "latest"], 1, "no snapshot of source `nobody`");
+}
+
+#[test]
+fn a_dry_run_is_not_on_record() {
+    let mut tenant = Fixture::in_memory(3).tenant();
+    let mut from = &b"x"[..];
+    let input = backup::Input { name: "n", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
+    backup::stream(&mut tenant, input, labels("s"), &backup::Options { dry_run: true, ..OPTIONS }, &Unwatched).unwrap();
+    assert!(snapshots::list(&tenant, None, false).unwrap().is_empty());
+}
