@@ -1,6 +1,6 @@
 //! Guards that what is printed is true, whole or said not to be, and cannot steer whoever reads it.
 
-use crate::{cli::Place, support::*};
+use crate::cli::Place;
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Write},
