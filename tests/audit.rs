@@ -305,7 +305,8 @@ fn a_hard_quota_stops_a_backup_before_the_pack_that_would_exceed_it() {
     greedy.state.quota = None;
     let size = strongroom::pipeline::chunk::ChunkSize::Average(8 << 10);
     let mut session = strongroom::repository::Session::begin(&mut greedy, "backup", size, true).unwrap();
-    let mut builder = strongroom::repository::StreamBuilder::new(&mut session, strongroom::repository::Lane::Data);
+    let mut builder =
+        strongroom::repository::StreamBuilder::new(&mut session, strongroom::format::names::PackKind::Data);
     builder.push(&mut session, &random.bytes(60_000_000)).unwrap();
     session.publish().unwrap();
     session.abort("x").unwrap();

@@ -186,14 +186,15 @@ fn backups_forgets_prunes_and_restores_survive_kills_beside_each_other() {
 #[test]
 fn what_was_published_is_not_stored_again() {
     use strongroom::{
+        format::names::PackKind,
         pipeline::chunk::ChunkSize,
-        repository::{Lane, Session, StreamBuilder},
+        repository::{Session, StreamBuilder},
     };
     let fixture = Fixture::in_memory(1);
     let bytes = Random(5).bytes(5 << 20);
     let mut tenant = fixture.tenant();
     let mut session = Session::begin(&mut tenant, "backup", ChunkSize::Average(8 << 10), true).unwrap();
-    let mut builder = StreamBuilder::new(&mut session, Lane::Data);
+    let mut builder = StreamBuilder::new(&mut session, PackKind::Data);
     builder.push(&mut session, &bytes).unwrap();
     session.publish().unwrap();
     // The process dies here.

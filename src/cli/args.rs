@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::format::entry::Compare;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -522,6 +523,16 @@ pub enum DeltaArg {
     Auto,
     Never,
     Always,
+}
+
+impl From<DeltaArg> for Compare {
+    fn from(delta: DeltaArg) -> Self {
+        match delta {
+            DeltaArg::Auto => Self::Near,
+            DeltaArg::Never => Self::Never,
+            DeltaArg::Always => Self::Always,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

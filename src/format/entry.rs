@@ -81,7 +81,8 @@ impl EntryKind {
         Self::ALL.iter().copied().find(|kind| *kind as u8 == number)
     }
     /// What a backup agent's key may write: it can add, and nothing else.
-    pub const BACKUP_ROLE: &[Self] = &[Self::Session, Self::Publish, Self::Commit, Self::Abort, Self::Access];
+    pub const BACKUP_ROLE: &[Self] =
+        &[Self::Session, Self::Publish, Self::Commit, Self::Renew, Self::Abort, Self::Access];
     /// What the key of a tenant's owner may write: all but how much may be stored.
     pub const OWNER_ROLE: &[Self] = &[
         Self::Create,
@@ -137,6 +138,25 @@ impl EntryKind {
         Self::Observed,
         Self::Access,
     ];
+}
+
+/// What new data is compared with, to be stored as differences. POLICY holds the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// With what can be read without asking a far store: in a local store, or kept since it was uploaded from here.
+    Near = 0,
+    Never = 1,
+    /// With all that pays.
+    Always = 2,
+}
+
+impl Compare {
+    /// Every value, in the order of numbers.
+    pub const ALL: &[Self] = &[Self::Near, Self::Never, Self::Always];
+    /// Reads a number. One that this version does not know counts as `Near`, which costs least.
+    pub fn from_number(number: u8) -> Self {
+        Self::ALL.iter().copied().find(|compare| *compare as u8 == number).unwrap_or(Self::Near)
+    }
 }
 
 record! {

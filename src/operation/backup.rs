@@ -6,17 +6,19 @@ use super::{
     interrupted,
     previous::{Earlier, Plan, Previous},
 };
+pub use crate::format::entry::Compare;
 use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         Blob,
         catalogue::{Entry, FileType},
-        entry::Policy,
+        names::PackKind,
         recipe::Stream,
         snapshot::{Snapshot, SnapshotContent, Stats},
     },
     pipeline::chunk::ChunkSize,
-    repository::{Deltas, Lane, Reference, SegmentPool, Session, StreamBuilder, Tenant},
+    policy::delta::compare_of,
+    repository::{Deltas, Reference, SegmentPool, Session, StreamBuilder, Tenant},
     source::{Extent, OpenFile, Selection, WalkAhead, Walked, xattrs},
 };
 use std::{collections::BTreeMap, io::Read, path::Path};
@@ -41,20 +43,9 @@ pub struct Options {
     pub dry_run: bool,
 }
 
-impl Compare {
-    /// What the policy says for a source.
-    pub fn of(policy: &Policy, source: &str) -> Self {
-        match policy.sources.get(source).and_then(|own| own.compare).or(policy.compare) {
-            Some(1) => Self::Never,
-            Some(2) => Self::Always,
-            _ => Self::Near,
-        }
-    }
-}
-
 impl Options {
     fn compare(&self, tenant: &Tenant, source: &str) -> Compare {
-        self.compare.unwrap_or_else(|| Compare::of(&tenant.state.policy, source))
+        self.compare.unwrap_or_else(|| compare_of(&tenant.state.policy, Some(source)))
     }
 
     fn earlier(&self, tenant: &mut Tenant, source: &str, is_whole: bool) -> Result<Earlier> {
@@ -74,15 +65,6 @@ impl Options {
         tenant.read_chunk_tables()?;
         Ok(Earlier::find(tenant, source, self.compare(tenant, source) != Compare::Never, is_whole))
     }
-}
-
-/// Whether new data is compared with old.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compare {
-    Never,
-    /// With what is on this machine: in a local store, or kept since it was uploaded from here.
-    Near,
-    Always,
 }
 
 /// What came of a backup.
@@ -219,7 +201,7 @@ pub fn stream(
     let mut backup = Begun::new(tenant, options, labels, &pool, earlier)?;
     let reference = backup.reference_to(old);
     monitor.phase("backup", None);
-    let mut builder = StreamBuilder::new(&mut backup.session, Lane::Data).with_reference(reference);
+    let mut builder = StreamBuilder::new(&mut backup.session, PackKind::Data).with_reference(reference);
     loop {
         match builder.read_from(&mut backup.session, from, 4 << 20)? {
             Ok(0) => break,
@@ -381,7 +363,7 @@ impl<'a> Begun<'a> {
             }
         };
         let reference = self.reference_to(old);
-        let mut builder = StreamBuilder::new(&mut self.session, Lane::Data).with_reference(reference);
+        let mut builder = StreamBuilder::new(&mut self.session, PackKind::Data).with_reference(reference);
         loop {
             let step = match file.next_extent() {
                 Ok(None) => break,

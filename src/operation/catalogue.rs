@@ -4,9 +4,10 @@ use crate::{
     error::Result,
     format::{
         catalogue::{Entry, INDEX_STRIDE, IndexPoint, framed},
+        names::PackKind,
         recipe::Stream,
     },
-    repository::{Lane, Reference, Session, StreamBuilder},
+    repository::{Reference, Session, StreamBuilder},
 };
 
 pub(super) struct CatalogueBuilder {
@@ -18,8 +19,8 @@ pub(super) struct CatalogueBuilder {
 impl CatalogueBuilder {
     /// `old` is what it is compared with.
     pub(super) fn new(session: &mut Session<'_>, old: Option<Reference>) -> Self {
-        let catalogue = StreamBuilder::new(session, Lane::Meta).with_reference(old);
-        Self { catalogue, path_index: StreamBuilder::new(session, Lane::Meta), next_index_point: 0 }
+        let catalogue = StreamBuilder::new(session, PackKind::Meta).with_reference(old);
+        Self { catalogue, path_index: StreamBuilder::new(session, PackKind::Meta), next_index_point: 0 }
     }
 
     /// Appends an entry; they come sorted.

@@ -6,6 +6,7 @@ use crate::{
     format::entry::{Body, Policy, Retention},
     ledger::State,
     pipeline::chunk::ChunkSize,
+    policy::delta::compare_of,
     repository::{Repository, Tenant},
 };
 use serde::Serialize;
@@ -81,19 +82,11 @@ pub struct View<'a> {
     pub sources_with_own_keys: Vec<&'a str>,
 }
 
-fn delta_name(compare: Option<u8>) -> &'static str {
+fn delta_name(compare: Compare) -> &'static str {
     match compare {
-        Some(1) => "never",
-        Some(2) => "always",
-        _ => "auto",
-    }
-}
-
-fn number_of(compare: Compare) -> u8 {
-    match compare {
-        Compare::Near => 0,
-        Compare::Never => 1,
-        Compare::Always => 2,
+        Compare::Near => "auto",
+        Compare::Never => "never",
+        Compare::Always => "always",
     }
 }
 
@@ -105,7 +98,7 @@ fn applied(state: &State, source: Option<&str>) -> Applied {
         None => (policy.chunk_bytes, policy.fixed),
     };
     let (rules, keep_from) = rules_of(state, source);
-    let delta = delta_name(own.and_then(|own| own.compare).or(policy.compare));
+    let delta = delta_name(compare_of(policy, source));
     Applied { chunk_bytes, chunk_fixed, delta, keep: (&rules).into(), keep_from }
 }
 
@@ -155,7 +148,7 @@ impl Change {
             ChunkSize::Average(bytes) => (bytes, false),
             ChunkSize::Fixed(bytes) => (bytes, true),
         });
-        let compare = self.compare.map(number_of);
+        let compare = self.compare.map(|compare| compare as u8);
         policy.log_required = self.log_required.unwrap_or(policy.log_required);
         policy.destroy_wait_ns = self.destroy_wait_ns.or(policy.destroy_wait_ns);
         policy.destroy_approvals = self.destroy_approvals.or(policy.destroy_approvals);

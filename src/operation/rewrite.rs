@@ -21,7 +21,7 @@ use crate::{
     id::{SegmentId, SnapshotId},
     ledger::{SnapshotState, Tables},
     pipeline::chunk::ChunkSize,
-    repository::{Lane, RunReader, SegmentPool, Session, StreamBuilder, StreamReader, Tenant},
+    repository::{RunReader, SegmentPool, Session, StreamBuilder, StreamReader, Tenant},
 };
 use roaring::RoaringBitmap;
 use std::collections::HashMap;
@@ -92,13 +92,13 @@ pub fn rewrite(
     replace_all(tenant, &pool, found, (excluded, avoided), reason, monitor)
 }
 
-type Found = Vec<(SnapshotState, SnapshotContent, Rewritten)>;
+type ToRewrite = Vec<(SnapshotState, SnapshotContent, Rewritten)>;
 
 /// Replaces snapshots, less what is excluded, by ones that need nothing of what is to be avoided.
 fn replace_all(
     tenant: &mut Tenant,
     pool: &SegmentPool,
-    found: Found,
+    found: ToRewrite,
     (excluded, avoided): (&dyn Fn(&Entry) -> bool, SegmentSet),
     reason: &str,
     monitor: &dyn Monitor,
@@ -106,7 +106,7 @@ fn replace_all(
     monitor.phase("rewrite", None);
     // Nothing but catalogues is cut.
     let mut session = Session::begin(tenant, "rewrite", ChunkSize::Average(8 << 10), true)?;
-    session.avoided = avoided;
+    session.avoid(avoided);
     let mut done = Vec::new();
     for (state, content, mut rewritten) in found {
         if monitor.is_interrupted() {
@@ -148,7 +148,7 @@ pub fn compact(tenant: &mut Tenant, used_percent: u64, dry_run: bool, monitor: &
     monitor.phase("look", None);
     let pool = pool(tenant)?;
     tenant.read_chunk_tables()?;
-    let (mut used, mut found): (HashMap<SegmentId, RoaringBitmap>, Found) = Default::default();
+    let (mut used, mut found): (HashMap<SegmentId, RoaringBitmap>, ToRewrite) = Default::default();
     for state in tenant.state.live().into_iter().cloned().collect::<Vec<_>>() {
         if tenant.state.is_protected(&state) {
             continue;
@@ -223,7 +223,7 @@ fn replace(
         {
             // It lies in one segment with what goes.
             let copied = StreamReader::new(pool, stream)
-                .and_then(|reader| StreamBuilder::new(session, Lane::Data).copy(session, reader));
+                .and_then(|reader| StreamBuilder::new(session, PackKind::Data).copy(session, reader));
             let what = || format!("{} in snapshot {}", String::from_utf8_lossy(&entry.path.0), state.snapshot.id);
             entry.content = Some(copied.map_err(|error| error.while_doing(what()))?);
         }

@@ -1,3 +1,4 @@
 //! Decisions from values alone: what stays, what goes, and why. PURE.
 
+pub mod delta;
 pub mod retention;

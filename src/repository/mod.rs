@@ -26,7 +26,7 @@ pub use reference::Reference;
 pub use repack::{Move, repack};
 pub use role::Role;
 pub use segments::{SegmentPool, Segments};
-pub use session::{DeltaSize, Deltas, Lane, PUBLISH_BYTES, SEGMENT_BYTES, Session};
+pub use session::{Deltas, PUBLISH_BYTES, Session};
 pub use slots::{Holder, Rotated};
 pub use stream::{Piece, RunReader, StreamBuilder, StreamReader};
 pub use tenant::{HistoryProblem, Tenant};

@@ -3,12 +3,13 @@
 use super::{
     reference::Reference,
     segments::{Opened, SegmentPool},
-    session::{Found, Lane, Session},
+    session::{FoundChunk, Session},
 };
 use crate::{
     error::{Result, damaged},
     format::{
         Blob,
+        names::PackKind,
         recipe::{INLINE_BYTES_MAX, LEVELS_MAX, RUN_BYTES_MAX, Run, RunDecoder, RunEncoder, Stream},
     },
     id::SegmentId,
@@ -26,7 +27,7 @@ const READ_BYTES: usize = 512 << 10;
 
 /// A stream that is being stored. Memory: one longest chunk, half a MiB, and a short recipe.
 pub struct StreamBuilder {
-    lane: Lane,
+    kind: PackKind,
     chunker: Arc<Chunker>,
     buffer: Vec<u8>,
     start: usize,
@@ -44,10 +45,10 @@ pub struct StreamBuilder {
 }
 
 impl StreamBuilder {
-    pub fn new(session: &mut Session<'_>, lane: Lane) -> Self {
+    pub fn new(session: &mut Session<'_>, kind: PackKind) -> Self {
         Self {
-            lane,
-            chunker: session.chunker(lane),
+            kind,
+            chunker: session.chunker(kind),
             buffer: session.spare_buffers.pop().unwrap_or_default(),
             start: 0,
             end: 0,
@@ -123,8 +124,8 @@ impl StreamBuilder {
                 let (id, bytes) = (segment.chunks.id(number as usize), segment.slice(number, 1));
                 let (id, bytes) = id.zip(bytes).ok_or_else(|| damaged("a recipe names chunks that are not there"))?;
                 let place = match session.find(id)? {
-                    Found::At(place) => place,
-                    _ => session.store(self.lane, id, bytes)?,
+                    FoundChunk::At(place) => place,
+                    _ => session.store(self.kind, id, bytes)?,
                 };
                 let (length, bytes) = (bytes.len() as u32, bytes.len() as u64);
                 self.digest.chunk(id, length);
@@ -164,40 +165,40 @@ impl StreamBuilder {
             self.digest.chunk(id, length as u32);
             let found = session.find(id)?;
             let place = match (found, &mut self.reference) {
-                (Found::At(place), None) => {
-                    session.met_beside(self.lane, place)?;
+                (FoundChunk::At(place), None) => {
+                    session.met_beside(self.kind, place)?;
                     place
                 }
-                (Found::At(place), Some(reference)) => {
+                (FoundChunk::At(place), Some(reference)) => {
                     let bases = reference.met(place, std::mem::take(&mut self.pending_bytes));
-                    session.add_bases(self.lane, bases)?;
-                    if session.is_delta_full(self.lane) {
-                        session.seal_delta(self.lane)?;
+                    session.add_bases(self.kind, bases)?;
+                    if session.is_delta_full(self.kind) {
+                        session.seal_delta(self.kind)?;
                     }
                     place
                 }
-                (Found::Stale(place), reference) => {
+                (FoundChunk::Stale(place), reference) => {
                     match reference {
                         Some(reference) => {
                             let bases = reference.met(place, std::mem::take(&mut self.pending_bytes));
-                            session.add_bases(self.lane, bases)?;
+                            session.add_bases(self.kind, bases)?;
                         }
-                        None => session.met_beside(self.lane, place)?,
+                        None => session.met_beside(self.kind, place)?,
                     }
-                    if session.is_delta_full(self.lane) {
-                        session.seal_delta(self.lane)?;
+                    if session.is_delta_full(self.kind) {
+                        session.seal_delta(self.kind)?;
                     }
-                    session.store_again(self.lane, id, bytes, place)?
+                    session.store_again(self.kind, id, bytes, place)?
                 }
-                (Found::Nowhere, None) => session.store_beside(self.lane, id, bytes)?,
-                (Found::Nowhere, Some(reference)) => {
-                    if session.is_delta_full(self.lane) {
+                (FoundChunk::Nowhere, None) => session.store_beside(self.kind, id, bytes)?,
+                (FoundChunk::Nowhere, Some(reference)) => {
+                    if session.is_delta_full(self.kind) {
                         // The end of what was replaced is not known yet.
-                        session.add_bases(self.lane, reference.follow(std::mem::take(&mut self.pending_bytes)))?;
-                        session.seal_delta(self.lane)?;
+                        session.add_bases(self.kind, reference.follow(std::mem::take(&mut self.pending_bytes)))?;
+                        session.seal_delta(self.kind)?;
                     }
                     self.pending_bytes += bytes.len() as u64;
-                    session.store_delta(self.lane, id, bytes)?
+                    session.store_delta(self.kind, id, bytes)?
                 }
             };
             self.add_run(
@@ -231,7 +232,7 @@ impl StreamBuilder {
     }
 
     fn spill(&mut self, session: &mut Session<'_>) -> Result<()> {
-        let above = self.above.get_or_insert_with(|| Box::new(StreamBuilder::new(session, Lane::Meta)));
+        let above = self.above.get_or_insert_with(|| Box::new(StreamBuilder::new(session, PackKind::Meta)));
         above.push(session, &self.recipe)?;
         self.recipe.clear();
         Ok(())
@@ -246,7 +247,7 @@ impl StreamBuilder {
     pub fn finish(mut self, session: &mut Session<'_>) -> Result<Stream> {
         self.cut(session, 1)?;
         if let Some(reference) = self.reference.as_ref().filter(|_| self.pending_bytes > 0) {
-            session.add_bases(self.lane, reference.rest(self.pending_bytes))?;
+            session.add_bases(self.kind, reference.rest(self.pending_bytes))?;
         }
         if let Some(run) = self.open_run.take() {
             self.encoder.push(&run, &mut self.recipe);

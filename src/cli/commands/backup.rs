@@ -56,11 +56,7 @@ pub(super) fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     let options = backup::Options {
         rescan: args.rescan,
         verify: !args.no_verify,
-        compare: args.delta.map(|delta| match delta {
-            DeltaArg::Auto => backup::Compare::Near,
-            DeltaArg::Never => backup::Compare::Never,
-            DeltaArg::Always => backup::Compare::Always,
-        }),
+        compare: args.delta.map(backup::Compare::from),
         dry_run: args.dry_run,
     };
     let host = system::host();

@@ -164,11 +164,7 @@ pub(super) fn policy_set(global: &Global, set: PolicySetArgs) -> Result<()> {
     let change = policy::Change {
         source: set.source,
         chunk_size: set.chunk_size.as_deref().map(ready::chunk_size).transpose()?,
-        compare: set.delta.map(|delta| match delta {
-            DeltaArg::Auto => backup::Compare::Near,
-            DeltaArg::Never => backup::Compare::Never,
-            DeltaArg::Always => backup::Compare::Always,
-        }),
+        compare: set.delta.map(backup::Compare::from),
         rules,
         own_keys: set.key_scope.is_some(),
         log_required: set.access_log.map(|log| log == AccessLogArg::Required),
