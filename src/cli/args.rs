@@ -4,7 +4,8 @@ use crate::format::entry::Compare;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
 
-/// A multi-tenant, deduplicating, encrypted backup repository.
+/// Backs up files, streams and databases of many tenants into one encrypted, deduplicating repository, in a folder or an
+/// object store, and restores them.
 #[derive(Parser)]
 #[command(name = "strongroom", version, disable_help_subcommand = true)]
 pub struct Args {
@@ -100,46 +101,53 @@ pub enum Progress {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Key files
+    /// Make key files, and decide whose keys open a tenant
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Who may do what with a tenant
+    /// Decide who may do what with a tenant
     #[command(subcommand)]
     Role(RoleCommand),
-    /// Make a repository; whoever does becomes its operator
+    /// Make a repository; the key that makes it becomes its operator's
     Init,
-    /// Tenants
+    /// Make, show, move and destroy tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Sources
+    /// Destroy one source of a tenant
     #[command(subcommand)]
     Source(SourceCommand),
-    /// What a tenant's backups are made like
+    /// Decide what backups are made like, and how long they stay
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Back up files, a stream or a command's output
     Backup(Box<BackupArgs>),
     /// List snapshots
+    ///
+    /// Times are the store's. One with a ~ is only known from the clock of the machine that made the backup.
     Snapshots {
+        /// Only those of this source
         #[arg(long)]
         source: Option<String>,
-        /// Those that were forgotten, and can still be brought back
+        /// Those that were forgotten and can still be brought back
         #[arg(long)]
         forgotten: bool,
     },
     /// List what is in a snapshot
+    ///
+    /// A snapshot is named by `latest`, `latest~2` (two before that), `@2026-11-20T12:00Z` (the newest at or before), its id
+    /// or the first characters of it. SOURCE@ in front of the first three means the snapshots of that source.
     Ls {
         #[arg(value_name = "SNAP[:PATH]")]
         snapshot: OsString,
-        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        /// Whose snapshots SNAP means; the same as SOURCE@ in front of it, for names with `@` or `:`
         #[arg(long)]
         source: Option<String>,
-        /// Not what is below folders
+        /// Only what is directly in the folder, not what is below
         #[arg(long)]
         shallow: bool,
     },
-    /// Find paths in all snapshots (gitignore pattern)
+    /// Find files in all snapshots by a pattern of their names
     Find {
+        /// As in .gitignore: `*.conf` anywhere, `/etc/*.conf` in that folder
         pattern: String,
         /// Only in snapshots of this source
         #[arg(long)]
@@ -147,33 +155,37 @@ pub enum Command {
     },
     /// Compare two snapshots
     Diff {
+        /// The earlier snapshot
         old: OsString,
+        /// The later one
         new: OsString,
-        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        /// Whose snapshots SNAP means; the same as SOURCE@ in front of it, for names with `@` or `:`
         #[arg(long)]
         source: Option<String>,
     },
-    /// Write a file to standard output; a folder as a tar archive
+    /// Write a file of a snapshot to standard output; a folder as a tar archive
     Cat {
         #[arg(value_name = "SNAP:PATH")]
         snapshot: OsString,
-        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        /// Whose snapshots SNAP means; the same as SOURCE@ in front of it, for names with `@` or `:`
         #[arg(long)]
         source: Option<String>,
-        /// For the record
+        /// Why, for the audit trail
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Restore files
+    /// Restore files of a snapshot to a folder
     Restore(Box<RestoreArgs>),
-    /// Let snapshots go that no rule keeps; their data stays until `prune`
+    /// Let snapshots go, by name or by rules; `prune` then deletes what no other snapshot needs
     Forget(Box<ForgetArgs>),
-    /// Delete data that no snapshot needs (works without any key of content)
+    /// Delete data that no snapshot needs; a key that reads no content is enough
     Prune(PruneArgs),
     /// Bring forgotten snapshots back, as long as `prune` has not deleted what they need
     Undelete {
+        /// As `snapshots --forgotten` lists them
         #[arg(required = true, value_name = "ID")]
         snapshots: Vec<String>,
+        /// Why, for the audit trail
         #[arg(long, default_value = "")]
         reason: String,
     },
@@ -181,75 +193,76 @@ pub enum Command {
     Rewrite {
         #[arg(required = true, value_name = "SNAP")]
         snapshots: Vec<OsString>,
-        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        /// Whose snapshots SNAP means; the same as SOURCE@ in front of it, for names with `@` or `:`
         #[arg(long)]
         source: Option<String>,
         /// What to take out (gitignore syntax)
         #[arg(long, required = true, value_name = "PATTERN")]
         exclude: Vec<String>,
-        /// For the record
+        /// Why, for the audit trail
         #[arg(long)]
         reason: String,
-        /// Say what would be taken out
+        /// Only say what would be taken out
         #[arg(long)]
         dry_run: bool,
     },
-    /// Store what is still needed of mostly unused data anew; `prune` then frees the rest
+    /// Free space inside stored data: what is still needed of mostly unneeded data is stored anew, and `prune` frees the rest
     Compact {
-        /// Data segments of which less is needed are stored anew
+        /// Pieces of stored data (about 1 MiB each) of which less than this is needed are stored anew
         #[arg(long, default_value_t = 50, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(1..=100))]
         min_used: u64,
-        /// Say what would be done
+        /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
     },
-    /// Legal holds: what is held cannot go, whatever rules and people say
+    /// Place and release legal holds: what is held cannot go, whatever rules and people say
     #[command(subcommand)]
     Hold(HoldCommand),
-    /// Keep a snapshot until a time, by the store's clock
+    /// Lock a snapshot: it cannot go before a time, by the store's clock
     Lock {
         #[arg(value_name = "SNAP")]
         snapshot: OsString,
-        /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+        /// Whose snapshots SNAP means; the same as SOURCE@ in front of it, for names with `@` or `:`
         #[arg(long)]
         source: Option<String>,
-        /// Such as 2033-12-31 or 2033-12-31T12:00Z
+        /// A time such as 2026-12-31 or 2026-12-31T12:00Z; an earlier one than before needs a reason, and one that has
+        /// passed ends the lock
         #[arg(long)]
         until: String,
-        /// Nobody can shorten it, not even its maker
+        /// Nobody can shorten the lock, not even whoever made it; it stays so when it is made longer
         #[arg(long)]
         compliance: bool,
-        /// Needed to shorten a lock
+        /// Why, for the audit trail; needed to shorten a lock
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Check that everything is there and is what was written
+    /// Check that everything stored is there and is what was written
     Check {
         /// Read packs too: all, or this many percent
         #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = clap::value_parser!(u8).range(1..=100))]
         read_data: Option<u8>,
     },
-    /// Logical, deduplicated and stored bytes
+    /// Show how large the backups are, and what is stored of them
     Stats,
-    /// What tenants stored, month by month: for billing
+    /// Show what tenants stored, month by month: for billing
     Usage {
         /// Only this month
         #[arg(long, value_name = "YYYY-MM")]
         month: Option<String>,
-        /// As comma-separated values
+        /// Print comma-separated values
         #[arg(long)]
         csv: bool,
     },
-    /// How much a tenant may store
+    /// Limit how much a tenant may store
     #[command(subcommand)]
     Quota(QuotaCommand),
-    /// Certificates of destruction
+    /// Check certificates of destruction
     #[command(subcommand)]
     Certificate(CertificateCommand),
-    /// The ledger, readable
+    /// Read, verify and prove the audit trail: who did what, when, why and from where
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Show what it does: two tenants, three days, in a temporary folder
+    /// Show what strongroom does: two tenants, three days, in a temporary folder
     Tour,
     /// Print shell completions
     Completions { shell: clap_complete::Shell },
@@ -266,19 +279,24 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum KeyCommand {
-    /// Make a new key file; its public half goes to FILE.pub
-    Generate { file: PathBuf },
-    /// Make a key file that has the keys of one circle only
-    Export {
-        #[arg(long, value_enum)]
-        circle: ExportCircle,
+    /// Make a new key file; its public half, which others may have, goes to FILE.pub
+    Generate {
+        /// The key file to be made
         file: PathBuf,
     },
-    /// List whose keys open this tenant
+    /// Make a key file for a job that must not read content
+    Export {
+        /// How much it opens
+        #[arg(long, value_enum)]
+        circle: ExportCircle,
+        /// The key file to be made
+        file: PathBuf,
+    },
+    /// List whose keys open the tenant
     List,
-    /// Let another key open this tenant
+    /// Let another key open the tenant
     Add {
-        /// What it is called in the ledger
+        /// What it is called from now on, for instance whose it is
         #[arg(long)]
         name: String,
         /// What it may do: a role, as in `role grant`
@@ -287,11 +305,11 @@ pub enum KeyCommand {
         #[command(flatten)]
         how: NewKey,
     },
-    /// Take what was wrapped for a key away; the last one that opens the content cannot be removed
+    /// Shut a key out; the last one that opens the content cannot be removed
     Remove {
-        /// The name that it was added under, or the actor
+        /// Its name, or its id (or the first characters of it) as `key list` shows it
         who: String,
-        /// For the record
+        /// Why, for the audit trail
         #[arg(long)]
         reason: String,
         /// Make new keys too, so that what it may have copied opens nothing that is written from now on
@@ -300,25 +318,29 @@ pub enum KeyCommand {
     },
     /// Make new keys for what is written from now on
     Rotate {
-        /// And a new root, so that slots that somebody kept open nothing of it
+        /// Also wrap them anew for everybody, so that what a removed key kept opens nothing of it
         #[arg(long)]
         new_root: bool,
         /// Only if the keys in use are older, such as 90d
         #[arg(long, value_name = "DURATION")]
         older_than: Option<String>,
-        /// Only if they have sealed more than so many things
+        /// Only if the keys in use have encrypted more than so many things
         #[arg(long, value_name = "N")]
         more_seals_than: Option<u64>,
-        /// Then seal what is stored with the new keys; may be interrupted, and goes on when repeated
+        /// Then encrypt what is stored with the new keys, too; may be interrupted, and goes on when repeated
         #[arg(long)]
         rewrite: bool,
     },
-    /// Check that every key that should open this tenant is there, and that this one opens it
+    /// Check that every key that should open the tenant can, that this one does, and that nobody else can
     Check,
     /// Print a key file as a sheet for a safe: text and a QR code
-    Sheet { file: PathBuf },
+    Sheet {
+        /// The key file
+        file: PathBuf,
+    },
     /// Split a key file into shares, of which some together make it again
     Split {
+        /// The key file
         file: PathBuf,
         /// How many shares
         #[arg(long, value_name = "N")]
@@ -332,7 +354,9 @@ pub enum KeyCommand {
     },
     /// Make a key file of shares
     Join {
+        /// The key file to be made
         file: PathBuf,
+        /// The files with shares: as many as are needed
         #[arg(required = true)]
         shares: Vec<PathBuf>,
     },
@@ -357,32 +381,44 @@ pub struct NewKey {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportCircle {
+    /// Lists, keeps, checks and prunes; sees no content and no names of files
     Steward,
+    /// Also knows what is stored already, so that it can answer whether something is
     Indexer,
 }
 
 #[derive(Subcommand)]
 pub enum RoleCommand {
-    /// Hand out the keys that a role needs, and let it write what it writes
+    /// Give somebody's key a role
+    ///
+    /// agent: makes backups; it can delete nothing, and reads what its key opens.
+    /// restorer: reads backups, and changes nothing.
+    /// steward: forgets by the rules, checks and prunes; reads no content.
+    /// indexer: says whether data is stored already; reads no content.
+    /// administrator: all that the owner may.
+    /// auditor: reads the audit trail, and no content.
+    ///
+    /// Every client reads the whole audit trail and ignores what was written by a key that was not allowed to write it.
+    #[command(verbatim_doc_comment)]
     Grant {
-        /// agent, restorer, steward, indexer, administrator, auditor; or kinds of entries, such as
-        /// SESSION,RETIRE, with --circle
+        /// One of agent, restorer, steward, indexer, administrator and auditor; or, for special cases, a list of the kinds of
+        /// audit entries that it may write, such as HOLD,RELEASE, with --circle
         role: String,
         /// The public half of whose key it is
         #[arg(long, value_name = "FILE.pub")]
         to: PathBuf,
-        /// What it is called in the ledger
+        /// What it is called from now on, for instance whose it is
         #[arg(long)]
         name: String,
-        /// The keys that go with kinds of entries
+        /// With a list of kinds: which keys it gets
         #[arg(long, value_enum)]
         circle: Option<CircleArg>,
     },
-    /// Take back what was granted
+    /// Take a role back; the same as `key remove`
     Revoke {
-        /// The name that it was granted under, or the actor
+        /// Its name, or its id (or the first characters of it) as `role list` shows it
         who: String,
-        /// For the record
+        /// Why, for the audit trail
         #[arg(long)]
         reason: String,
     },
@@ -392,8 +428,11 @@ pub enum RoleCommand {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CircleArg {
+    /// Those that a steward needs: no content, no names of files
     Steward,
+    /// Also those that say which data is stored already
     Indexer,
+    /// All
     Tenant,
 }
 
@@ -401,6 +440,7 @@ pub enum CircleArg {
 pub enum TenantCommand {
     /// Make a tenant (operators)
     Create {
+        /// Its name: letters, digits and -_.@/
         name: String,
         /// The public half of the key of whose data it is; without, the caller's own
         #[arg(long, value_name = "FILE.pub")]
@@ -408,27 +448,39 @@ pub enum TenantCommand {
         /// Of whose data it is: let the operator read it too, for restores and drills
         #[arg(long, requires = "owner")]
         managed: bool,
+        /// How its data is encrypted: with AES, or, for machines without AES instructions, with ChaCha
         #[arg(long, value_enum, default_value = "xaes256gcm")]
         cipher: Cipher,
-        /// Average chunk, 4KiB to 1MiB, or fixed:SIZE
+        /// How large the pieces are that data is compared in: 4KiB to 1MiB on average, or fixed:SIZE for database files
         #[arg(long, default_value = "8KiB", value_name = "SIZE")]
         chunk_size: String,
     },
     /// List the tenants that this key opens
     List {
-        /// Say for each how its keys are held, which its ledger tells
+        /// Also say who reads each: `managed` (the operator can) or `customer-held` (only the owner)
         #[arg(long)]
         custody: bool,
     },
     /// Show one
-    Show { name: String },
+    Show {
+        /// The tenant
+        name: String,
+    },
     /// Destroy all keys and data of one, for ever, and certify it
     #[command(subcommand)]
     Destroy(DestroyCommand),
-    /// Write everything of a tenant to a file, as it is sealed: needs no key of content
-    Export { name: String, file: PathBuf },
-    /// Make a tenant of another repository's export (operators)
-    Import { file: PathBuf },
+    /// Write everything of a tenant to a file, encrypted as it is; a key that reads no content is enough
+    Export {
+        /// The tenant
+        name: String,
+        /// The file to be made
+        file: PathBuf,
+    },
+    /// Make a tenant of what another repository exported (operators)
+    Import {
+        /// The exported file
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -442,8 +494,9 @@ pub enum SourceCommand {
 pub enum DestroyCommand {
     /// Ask for it: nothing is destroyed yet
     Request {
+        /// What is to be destroyed
         name: String,
-        /// For the record and the certificate
+        /// Why, for the audit trail and the certificate
         #[arg(long)]
         reason: String,
         /// How long it can still be withdrawn
@@ -455,21 +508,28 @@ pub enum DestroyCommand {
     },
     /// Agree to what somebody else asked for
     Approve {
+        /// What is to be destroyed
         name: String,
+        /// Why, for the audit trail
         #[arg(long, default_value = "")]
         reason: String,
     },
     /// Take it back
     Withdraw {
+        /// What is to stay
         name: String,
+        /// Why, for the audit trail
         #[arg(long, default_value = "")]
         reason: String,
     },
     /// Show what was asked for, and what is missing
-    Status { name: String },
+    Status {
+        /// What is to be destroyed
+        name: String,
+    },
     /// Do it, once the time has passed and all have approved; may be repeated after an interruption
     Execute {
-        /// The tenant's name, or its id
+        /// Its name; of a tenant also its id
         name: String,
         /// Where the certificate goes: FILE.json and FILE.html
         #[arg(long, value_name = "FILE")]
@@ -481,8 +541,9 @@ pub enum DestroyCommand {
 pub enum CertificateCommand {
     /// Check a certificate's signature, and that it proves what it says
     Verify {
+        /// The certificate: FILE.json
         file: PathBuf,
-        /// The key that must have signed it
+        /// The id of the key that must have signed it
         #[arg(long)]
         actor: Option<String>,
     },
@@ -520,8 +581,11 @@ pub struct QuotaArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DeltaArg {
+    /// As a difference from an earlier version that can be read on this machine
     Auto,
+    /// Whole
     Never,
+    /// As a difference, even if the earlier version must be downloaded for that
     Always,
 }
 
@@ -537,18 +601,21 @@ impl From<DeltaArg> for Compare {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum KeyScopeArg {
+    /// Keys of its own
     Source,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccessLogArg {
+    /// No: what cannot be put on record is not read
     Required,
+    /// Yes, with a warning
     BestEffort,
 }
 
 #[derive(Subcommand)]
 pub enum PolicyCommand {
-    /// Show it
+    /// Show what applies
     Show,
     /// Change it, for the tenant, for one source, or for all tenants; later backups follow it
     Set(Box<PolicySetArgs>),
@@ -579,10 +646,11 @@ pub struct PolicySetArgs {
     /// and later
     #[arg(long, conflicts_with_all = ["source", "chunk_size", "delta"])]
     pub default: bool,
-    /// Average chunk, 4KiB to 1MiB, or fixed:SIZE; data that is cut differently is stored anew
+    /// How large the pieces are that data is compared in: 4KiB to 1MiB on average, or fixed:SIZE for database files; a
+    /// change stores everything anew once
     #[arg(long, value_name = "SIZE")]
     pub chunk_size: Option<String>,
-    /// What new data is compared with, as in `backup --delta`
+    /// How changed files are stored, as in `backup --delta`
     #[arg(long, value_enum)]
     pub delta: Option<DeltaArg>,
     /// Give the source keys of its own, before its first backup: it shares no data with others, and can be
@@ -608,28 +676,37 @@ pub struct KeepArgs {
     /// The newest N
     #[arg(long, value_name = "N")]
     pub keep_last: Option<u32>,
-    /// The newest of each of the last N hours that have any
+    /// Of each of the last N hours with a backup, the newest
     #[arg(long, value_name = "N")]
     pub keep_hourly: Option<u32>,
+    /// Of each of the last N days with a backup, the newest
     #[arg(long, value_name = "N")]
     pub keep_daily: Option<u32>,
+    /// Of each of the last N weeks with a backup, the newest
     #[arg(long, value_name = "N")]
     pub keep_weekly: Option<u32>,
+    /// Of each of the last N months with a backup, the newest
     #[arg(long, value_name = "N")]
     pub keep_monthly: Option<u32>,
+    /// Of each of the last N years with a backup, the newest
     #[arg(long, value_name = "N")]
     pub keep_yearly: Option<u32>,
     /// All that are at most so much older than the newest, such as 1y2m3d4h
     #[arg(long, value_name = "SPAN")]
     pub keep_within: Option<String>,
+    /// Within so long before the newest, the newest of each hour
     #[arg(long, value_name = "SPAN")]
     pub keep_within_hourly: Option<String>,
+    /// Within so long before the newest, the newest of each day
     #[arg(long, value_name = "SPAN")]
     pub keep_within_daily: Option<String>,
+    /// Within so long before the newest, the newest of each week
     #[arg(long, value_name = "SPAN")]
     pub keep_within_weekly: Option<String>,
+    /// Within so long before the newest, the newest of each month
     #[arg(long, value_name = "SPAN")]
     pub keep_within_monthly: Option<String>,
+    /// Within so long before the newest, the newest of each year
     #[arg(long, value_name = "SPAN")]
     pub keep_within_yearly: Option<String>,
     /// All with this tag
@@ -645,11 +722,12 @@ pub struct ForgetArgs {
     /// Snapshots to forget by name, instead of by rules
     #[arg(value_name = "SNAP", conflicts_with = "policy")]
     pub snapshots: Vec<OsString>,
-    /// By the rules that `policy show` shows
+    /// By the rules of each source that `policy show` shows
     #[arg(long)]
     pub policy: bool,
     #[command(flatten)]
     pub keep: KeepArgs,
+    /// Only this source; beside SNAP, the source that it is of
     #[arg(long)]
     pub source: Option<String>,
     /// Then delete data that no snapshot needs
@@ -665,13 +743,14 @@ pub struct PruneArgs {
     /// Show what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// How much garbage may stay: a percentage of what is used, or bytes (such as 5% or 1GiB)
+    /// How much data that nobody needs may stay, to save reading and writing: a percentage of what is needed, or bytes,
+    /// such as 5% or 1GiB
     #[arg(long, value_name = "PERCENT|SIZE", default_value = "5%")]
     pub max_unused: String,
-    /// Read at most this much to write it again without garbage
+    /// Read at most this much to write it again without what nobody needs
     #[arg(long, value_name = "SIZE")]
     pub max_repack: Option<String>,
-    /// A backup that has written nothing for so long is taken for dead, such as 6h or 2d
+    /// A backup that has written nothing for so long, such as 6h or 2d, counts as ended
     #[arg(long, value_name = "DURATION", default_value = "1d")]
     pub grace: String,
 }
@@ -688,14 +767,17 @@ pub enum HoldCommand {
         /// Hold a source that has no snapshots yet
         #[arg(long, requires = "source", conflicts_with = "snapshot")]
         future: bool,
+        /// The case that it is for, such as a file number
         #[arg(long)]
         case: String,
+        /// Why, for the audit trail
         #[arg(long)]
         reason: String,
     },
     /// End a hold, by its entry's number as `hold list` shows it
     Release {
         hold: u64,
+        /// Why, for the audit trail
         #[arg(long)]
         reason: String,
     },
@@ -714,7 +796,7 @@ pub enum AuditCommand {
     /// Print the entries: who did what, when, why and from where
     #[command(visible_alias = "export")]
     Show {
-        /// As comma-separated values
+        /// Print comma-separated values
         #[arg(long)]
         csv: bool,
     },
@@ -731,10 +813,10 @@ pub enum AuditCommand {
     Head,
     /// Prove with a few hashes that an entry is in the history, or that the history only grew
     Prove {
-        /// The entry
+        /// That this entry is in the history
         #[arg(long, required_unless_present = "since", conflicts_with = "since")]
         entry: Option<u64>,
-        /// How many entries there were
+        /// That the history only grew since it had so many entries
         #[arg(long, value_name = "ENTRIES")]
         since: Option<u64>,
     },
@@ -742,12 +824,13 @@ pub enum AuditCommand {
     CheckProof {
         /// What `audit prove --json` printed
         proof: PathBuf,
+        /// A signed head of the history as it is, as `audit head` prints it
         #[arg(long, value_name = "FILE")]
         head: PathBuf,
         /// The earlier head, where the proof says that the history only grew
         #[arg(long, value_name = "FILE")]
         old: Option<PathBuf>,
-        /// The key that must have signed them, as the ledger's grants show it
+        /// The id of the key that must have signed them, as `key list --json` prints it
         #[arg(long)]
         actor: String,
     },
@@ -811,7 +894,7 @@ pub struct BackupArgs {
 pub struct RestoreArgs {
     #[arg(value_name = "SNAP[:PATH]")]
     pub snapshot: OsString,
-    /// The source whose snapshots are meant, where its name could be misread in SOURCE@...
+    /// Whose snapshots SNAP means; the same as SOURCE@ in front of it, for names with `@` or `:`
     #[arg(long)]
     pub source: Option<String>,
     /// The folder to restore to, or `-` for standard output (a folder as a tar archive)
