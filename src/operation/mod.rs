@@ -22,6 +22,7 @@ pub mod restore;
 pub mod rewrite;
 pub mod simulate;
 pub mod snapshots;
+pub mod stats;
 pub mod tenants;
 pub mod times;
 pub mod transfer;
