@@ -61,7 +61,7 @@ fn time_of(state: &SnapshotState, store_ns: Option<i64>) -> Time {
 }
 
 /// Reads a time as people write it, in nanoseconds since 1970; without a zone in UTC, without a time of day at
-/// the end of the day.
+/// the end of the day. What nanoseconds cannot tell, after the year 2262, is the last that they can.
 pub fn parse(text: &str) -> Option<i64> {
     let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         let text = text.trim_end_matches('Z');
@@ -71,7 +71,8 @@ pub fn parse(text: &str) -> Option<i64> {
             .ok()?;
         civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
     })?;
-    i64::try_from(timestamp.as_nanosecond()).ok()
+    let (first, last) = (i128::from(i64::MIN), i128::from(i64::MAX));
+    i64::try_from(timestamp.as_nanosecond().clamp(first, last)).ok()
 }
 
 /// Writes a time in UTC, to the second.

@@ -81,7 +81,6 @@ pub(super) fn ls(global: &Global, source: Option<&str>, name: &OsStr, shallow: b
 struct Found<'a> {
     snapshot_id: crate::id::SnapshotId,
     source: &'a str,
-    #[serde(flatten)]
     entry: EntryView<'a>,
 }
 

@@ -376,6 +376,9 @@ pub(super) fn lock(
     let until_ns = times::parse(until).ok_or_else(|| {
         usage(format!("`{until}` is no time: write 2033-12-31 or 2033-12-31T12:00Z; nothing was locked"))
     })?;
+    if until_ns == i64::MAX {
+        return Err(usage("a lock ends in the year 2262 at the latest; nothing was locked"));
+    }
     let mut tenant = ready::tenant(global)?;
     let id = naming::whole(&tenant, source, snapshot.as_bytes())?.snapshot.id;
     let locked = protect::lock(&mut tenant, id, &NewLock { until_ns, compliance, reason })?;
