@@ -27,8 +27,13 @@ pub struct ChunkPlace {
 }
 
 /// The view of one tenant. Changes of the fold stay in memory until `save`.
+///
+/// Once a change was lost on its way to the disk, the rows are older than the state that was folded with them:
+/// from then on every question is answered with an error, and nothing is saved any more.
 pub struct Index {
     pairs: Arc<dyn KeyValue>,
+    /// Why nothing here can be believed any more.
+    lost: Option<String>,
     segments: BTreeMap<SegmentId, SegmentState>,
     packs: BTreeMap<PackId, PackState>,
     snapshots: BTreeMap<SnapshotId, SnapshotState>,
@@ -67,19 +72,44 @@ fn chunk_key(id: ChunkId) -> Vec<u8> {
 }
 const STATE: &[u8] = b"m";
 /// Raised whenever the meaning of a key or value changes: an index of another layout is rebuilt.
-const LAYOUT: u8 = 3;
+const LAYOUT: u8 = 4;
 /// About how many encoded bytes of rows make a part of a checkpoint.
 const PART_BYTES: usize = 4 << 20;
 
 impl Index {
     pub fn new(pairs: Arc<dyn KeyValue>) -> Self {
-        Self { pairs, segments: BTreeMap::new(), packs: BTreeMap::new(), snapshots: BTreeMap::new() }
+        Self { pairs, lost: None, segments: BTreeMap::new(), packs: BTreeMap::new(), snapshots: BTreeMap::new() }
+    }
+
+    /// Returns a second view of the same rows, as they were saved.
+    pub fn saved(&self) -> Result<Self> {
+        Ok(Self::new(self.usable()?.clone()))
+    }
+
+    /// Says that what was folded and what lies here are not the same any more.
+    pub fn give_up(&mut self, why: impl ToString) {
+        self.lost.get_or_insert_with(|| why.to_string());
+    }
+
+    /// Returns the rows, unless a change of them was lost.
+    fn usable(&self) -> Result<&Arc<dyn KeyValue>> {
+        match &self.lost {
+            None => Ok(&self.pairs),
+            Some(why) => Err(failed(format!(
+                "this machine's index could not be written before ({why}), so it is not used any more; the repository is unharmed: make room in the cache's folder, or delete it, and repeat"
+            ))),
+        }
+    }
+
+    /// Says whether what was folded is here.
+    pub fn check(&self) -> Result<()> {
+        self.usable().map(drop)
     }
 
     /// Returns the state that was saved, if it is of the ledger with this entry 0. Anything else
     /// (another ledger, another layout, damage) is thrown away.
     pub fn load(&mut self, genesis: Hash) -> Result<Option<State>> {
-        let saved = self.pairs.get(STATE)?;
+        let saved = self.usable()?.get(STATE)?;
         let loaded = saved.as_deref().and_then(|bytes| {
             let (layout, rest) = bytes.split_first()?;
             let (found, state) = rest.split_at_checked(32)?;
@@ -89,7 +119,7 @@ impl Index {
             // What lies there without a state is a rest of an opening that was cut off.
             return self.clear().map(|()| None);
         };
-        self.pairs.scan(b"n", b"n", &mut |_, value| {
+        self.usable()?.scan(b"n", b"n", &mut |_, value| {
             let snapshot: SnapshotState = decode(value).map_err(|_| damaged())?;
             state.snapshots.insert(snapshot.snapshot.id, snapshot);
             Ok(true)
@@ -97,22 +127,9 @@ impl Index {
         Ok(Some(state))
     }
 
-    /// Makes the fold up to `state` durable, with the tables as they are now.
+    /// Makes the fold up to `state` durable, with the tables as they are now: all of it, or nothing.
     pub fn save(&mut self, genesis: Hash, state: &mut State) -> Result<()> {
-        let mut batch = Batch::default();
-        for (id, state) in std::mem::take(&mut self.segments) {
-            batch.put(segment_key(b's', id), encode(&state));
-        }
-        for (id, state) in std::mem::take(&mut self.packs) {
-            if self.pairs.get(&pack_key(b'p', id))?.is_none() {
-                batch.put(pack_key(b'u', id), Vec::new());
-            }
-            batch.put(pack_key(b'p', id), encode(&state));
-        }
-        for (id, state) in std::mem::take(&mut self.snapshots) {
-            batch.put(snapshot_key(id), encode(&state));
-        }
-        note_changes(&mut batch, state.head.number);
+        let mut batch = self.unsaved_rows(state.head.number)?;
         let mut bytes = vec![LAYOUT];
         bytes.extend_from_slice(&genesis.0);
         // Snapshots have keys of their own: what an entry costs does not grow with their number.
@@ -120,7 +137,45 @@ impl Index {
         bytes.extend_from_slice(&encode(state));
         state.snapshots = snapshots;
         batch.put(STATE.to_vec(), bytes);
-        self.pairs.write(batch)
+        self.write(batch)
+    }
+
+    /// Makes room in memory where the fold up to entry `last` must not be remembered: writes the rows that wait,
+    /// and takes the saved state away with them. Without one, the next `load` throws everything away.
+    pub fn spill(&mut self, last: u64) -> Result<()> {
+        let mut batch = self.unsaved_rows(last)?;
+        batch.delete(STATE.to_vec());
+        self.write(batch)
+    }
+
+    /// Takes the rows that wait, noted as changed by entry `last` or one before it.
+    fn unsaved_rows(&mut self, last: u64) -> Result<Batch> {
+        let pairs = self.usable()?.clone();
+        let mut batch = Batch::default();
+        for (id, state) in &self.segments {
+            batch.put(segment_key(b's', *id), encode(state));
+        }
+        for (id, state) in &self.packs {
+            if pairs.get(&pack_key(b'p', *id))?.is_none() {
+                batch.put(pack_key(b'u', *id), Vec::new());
+            }
+            batch.put(pack_key(b'p', *id), encode(state));
+        }
+        for (id, state) in &self.snapshots {
+            batch.put(snapshot_key(*id), encode(state));
+        }
+        note_changes(&mut batch, last);
+        Ok(batch)
+    }
+
+    /// Writes what was taken from memory.
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        let written = self.usable()?.write(batch);
+        match &written {
+            Ok(()) => (self.segments, self.packs, self.snapshots) = Default::default(),
+            Err(error) => self.give_up(error),
+        }
+        written
     }
 
     /// Returns, from key `after` on, a part with what entries since `first` changed, as it is now,
@@ -139,13 +194,13 @@ impl Index {
         };
         if first == 0 {
             for table in [b"n", b"p", b"s"] {
-                self.pairs.scan(table, after, &mut |key, value| Ok(take(key, key, value.to_vec())))?;
+                self.usable()?.scan(table, after, &mut |key, value| Ok(take(key, key, value.to_vec())))?;
             }
         } else {
             let from = journal_key(first, b"");
-            self.pairs.scan(b"j", after.max(&from), &mut |at, _| {
+            self.usable()?.scan(b"j", after.max(&from), &mut |at, _| {
                 let key = at.get(9..).unwrap_or_default();
-                Ok(take(at, key, self.pairs.get(key)?.ok_or_else(damaged)?))
+                Ok(take(at, key, self.usable()?.get(key)?.ok_or_else(damaged)?))
             })?;
         }
         let mut part = CheckpointPart::default();
@@ -183,19 +238,19 @@ impl Index {
             batch.put(snapshot_key(snapshot.snapshot.id), encode(&snapshot));
         }
         note_changes(&mut batch, last);
-        self.pairs.write(batch)
+        self.usable()?.write(batch)
     }
 
     /// Says whether another index has the same segments and packs; both as saved.
     pub fn equals(&self, other: &Self) -> Result<bool> {
         for table in [b"p", b"s"] {
             let (mut same, mut count) = (true, 0u64);
-            self.pairs.scan(table, table, &mut |key, value| {
-                same = other.pairs.get(key)?.as_deref() == Some(value);
+            self.usable()?.scan(table, table, &mut |key, value| {
+                same = other.usable()?.get(key)?.as_deref() == Some(value);
                 count += 1;
                 Ok(same)
             })?;
-            other.pairs.scan(table, table, &mut |_, _| {
+            other.usable()?.scan(table, table, &mut |_, _| {
                 count = count.wrapping_sub(1);
                 Ok(true)
             })?;
@@ -217,16 +272,19 @@ impl Index {
         self.delete_all(b"j", &mut |key| key <= &end[..])
     }
 
-    /// Forgets everything.
+    /// Forgets everything; the state first, so that rows that are cut off on the way are never believed.
     pub fn clear(&mut self) -> Result<()> {
         (self.segments, self.packs, self.snapshots) = Default::default();
+        let mut batch = Batch::default();
+        batch.delete(STATE.to_vec());
+        self.write(batch)?;
         self.delete_all(b"", &mut |_| true)
     }
 
     fn delete_all(&self, prefix: &[u8], wanted: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
         loop {
             let mut batch = Batch::default();
-            self.pairs.scan(prefix, prefix, &mut |key, _| {
+            self.usable()?.scan(prefix, prefix, &mut |key, _| {
                 let more = wanted(key);
                 if more {
                     batch.delete(key.to_vec());
@@ -236,7 +294,7 @@ impl Index {
             if batch.0.is_empty() {
                 return Ok(());
             }
-            self.pairs.write(batch)?;
+            self.usable()?.write(batch)?;
         }
     }
 
@@ -252,7 +310,7 @@ impl Index {
             batch.put(segment_key(b'k', row.segment), encode(&row.chunks));
         }
         batch.delete(pack_key(b'u', pack));
-        self.pairs.write(batch)
+        self.usable()?.write(batch)
     }
 
     /// Forgets the chunks of segments that are dead.
@@ -266,14 +324,14 @@ impl Index {
                 }
             }
             batch.delete(segment_key(b'k', segment));
-            self.pairs.write(batch)?;
+            self.usable()?.write(batch)?;
         }
         Ok(())
     }
 
     /// Returns where a chunk is, as far as chunk tables were read.
     pub fn chunk(&self, id: ChunkId) -> Result<Option<ChunkPlace>> {
-        let Some(place) = self.pairs.get(&chunk_key(id))? else { return Ok(None) };
+        let Some(place) = self.usable()?.get(&chunk_key(id))? else { return Ok(None) };
         let place: [u8; 16] = place.try_into().map_err(|_| damaged())?;
         let (session, rest) = place.split_at(8);
         let (ordinal, number) = rest.split_at(4);
@@ -284,13 +342,13 @@ impl Index {
 
     /// Returns the chunks of a segment.
     pub fn chunks_of(&self, segment: SegmentId) -> Result<Option<ChunkList>> {
-        Ok(self.pairs.get(&segment_key(b'k', segment))?.and_then(|bytes| decode(&bytes).ok()))
+        Ok(self.usable()?.get(&segment_key(b'k', segment))?.and_then(|bytes| decode(&bytes).ok()))
     }
 
     /// Returns packs whose chunk tables were not read yet.
     pub fn unread_packs(&self) -> Result<Vec<PackId>> {
         let mut packs = Vec::new();
-        self.pairs.scan(b"u", b"u", &mut |key, _| {
+        self.usable()?.scan(b"u", b"u", &mut |key, _| {
             packs.extend(decode::<PackId>(&key[1..]).ok());
             Ok(true)
         })?;
@@ -299,7 +357,7 @@ impl Index {
 
     /// Visits every pack, in no useful order.
     pub fn each_pack(&self, visit: &mut dyn FnMut(PackId, PackState) -> Result<bool>) -> Result<()> {
-        self.pairs.scan(b"p", b"p", &mut |key, value| match (decode(&key[1..]), decode(value)) {
+        self.usable()?.scan(b"p", b"p", &mut |key, value| match (decode(&key[1..]), decode(value)) {
             (Ok(id), Ok(state)) => visit(id, state),
             _ => Err(damaged()),
         })
@@ -307,7 +365,7 @@ impl Index {
 
     /// Visits every segment in the order of ids.
     pub fn each_segment(&self, visit: &mut dyn FnMut(SegmentId, SegmentState) -> Result<bool>) -> Result<()> {
-        self.pairs.scan(b"s", b"s", &mut |key, value| match (segment_of(key), decode(value)) {
+        self.usable()?.scan(b"s", b"s", &mut |key, value| match (segment_of(key), decode(value)) {
             (Some(id), Ok(state)) => visit(id, state),
             _ => Err(damaged()),
         })
@@ -355,7 +413,8 @@ impl Tables for Index {
 
 impl Index {
     fn fetch<T: crate::format::record::Field>(&self, key: &[u8]) -> Result<Option<T>, TablesError> {
-        let bytes = self.pairs.get(key).map_err(|error| TablesError(error.to_string()))?;
+        let pairs = self.usable().map_err(|error| TablesError(error.to_string()))?;
+        let bytes = pairs.get(key).map_err(|error| TablesError(error.to_string()))?;
         bytes.map(|bytes| decode(&bytes).map_err(|error| TablesError(error.to_string()))).transpose()
     }
 }

@@ -163,7 +163,7 @@ pub fn verify(tenant: &mut Tenant, known: Option<KnownHead>, signed: Option<&Sig
         };
         let object = names::ledger(tenant.keys.owner);
         head_differs = what.is_some();
-        problems.extend(what.map(|what| HistoryProblem { object, entry: None, what }));
+        problems.extend(what.map(|what| HistoryProblem { object, entry: None, what, snapshot: None }));
     }
     let head = &tenant.state.head;
     let view =

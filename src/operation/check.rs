@@ -16,7 +16,7 @@ use crate::{
     },
     id::{PackId, SegmentId, SnapshotId},
     ledger::{PackState, SegmentStatus, Tables},
-    repository::{SegmentPool, Tenant},
+    repository::{HistoryProblem, SegmentPool, Tenant},
     store::StoreErrorKind,
 };
 use std::collections::{BTreeMap, HashMap};
@@ -201,7 +201,7 @@ fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
     tenant.sync()?;
     let noticed = std::mem::take(&mut tenant.damage);
     // Every entry is looked at again, from the store, not from what this machine remembers.
-    for (object, what, snapshot) in tenant.verify_ledger()? {
+    for HistoryProblem { object, what, snapshot, .. } in tenant.verify_ledger()? {
         let is_disposable = object == "index" || object.starts_with(&names::checkpoints(tenant.keys.owner));
         let advice = if is_disposable { NOTHING_TO_DO } else { RESTORE_COPY };
         report.problems.push(Problem {

@@ -2,7 +2,7 @@
 //! entry. Disposable: whatever is wrong with one, the ledger is folded instead.
 //! Chapter: `format-spec/checkpoint.md`.
 
-use super::{keyring::Keys, signed::Form};
+use super::{keyring::Keys, signed::Form, tenant::Tenant};
 use crate::{
     environment::Environment,
     error::{Result, damaged},
@@ -236,4 +236,33 @@ pub fn write(
         }
     }
     Ok(())
+}
+
+impl Tenant {
+    /// Writes a checkpoint if the ledger passed a multiple of `TAIL_ENTRIES` since an entry, and this
+    /// key may. It is disposable: if it cannot be written, a later one will be.
+    pub fn checkpoint_since(&mut self, since: u64) {
+        let passed = self.state.head.number / TAIL_ENTRIES > since / TAIL_ENTRIES;
+        if passed || self.checkpoint_due {
+            drop(self.write_checkpoint());
+        }
+    }
+
+    /// Writes a checkpoint up to the head; without need, or without the right to, nothing.
+    pub fn write_checkpoint(&mut self) -> Result<()> {
+        let Some(signer) = self.signer.clone() else { return Ok(()) };
+        let is_whole = self.hole.is_none() && self.state.not_understood.is_none() && self.index.check().is_ok();
+        if !is_trusted(&self.state.grants, signer.actor()) || !is_whole {
+            return Ok(());
+        }
+        let chain = chain(list(self.objects.as_ref(), self.keys.owner)?);
+        let first = if self.checkpoint_due { 0 } else { first_of_next(&chain, self.state.head.number) };
+        if first > self.state.head.number {
+            return Ok(());
+        }
+        let with = (self.keys.as_ref(), signer.as_ref(), self.suite()?);
+        write(self.objects.as_ref(), with, self.environment.as_ref(), (first, &self.state), &self.index)?;
+        self.checkpoint_due = false;
+        Ok(())
+    }
 }

@@ -2,14 +2,12 @@
 
 use crate::{
     environment::{Environment, random},
-    error::{Result, damaged},
+    error::Result,
     format::{
-        Blob, decode, decode_secret, encode, encode_secret,
-        key::{Circle, Commitments, Ring, RingKeys, Slot, SourceKeys, content_number, source_of_content},
-        names,
-        sealed::{KeyScope, Kind, Suite, magic, strip_magic},
+        key::{Circle, Commitments, SourceKeys, content_number, source_of_content},
+        sealed::{KeyScope, Kind, Suite},
     },
-    id::{Nonce, ScopeId},
+    id::ScopeId,
     pipeline::{
         digest::commitment,
         seal::{Binding, Key, OpenError, open, seal},
@@ -27,20 +25,20 @@ pub struct Keys {
     pub circle: Circle,
     pub id: Option<Key>,
     pub gear: Option<Key>,
-    rings: Vec<OpenRing>,
+    pub(super) rings: Vec<OpenRing>,
 }
 
 /// A ring, as far as a circle opens it.
 #[derive(Clone)]
-struct OpenRing {
-    circle: Circle,
-    epoch: u32,
-    commitments: Commitments,
+pub(super) struct OpenRing {
+    pub circle: Circle,
+    pub epoch: u32,
+    pub commitments: Commitments,
     /// What wraps this ring for each circle.
-    wrapping: BTreeMap<Circle, Key>,
-    keys: BTreeMap<(KeyScope, u32), Key>,
+    pub wrapping: BTreeMap<Circle, Key>,
+    pub keys: BTreeMap<(KeyScope, u32), Key>,
     /// Sources with keys of their own; their content keys are among the others.
-    sources: BTreeMap<String, SourceKeys>,
+    pub sources: BTreeMap<String, SourceKeys>,
 }
 
 /// What the next epoch changes besides its keys.
@@ -167,6 +165,12 @@ impl Keys {
         self.rings.iter().any(|ring| of(ring) == Some(committed.ledger))
     }
 
+    /// Says whether the ring that the ledger commits to is here, and no other.
+    pub(super) fn are_settled(&self, epoch: u32, committed: &Commitments) -> bool {
+        let known = Commitments { unknown: Default::default(), ..committed.clone() };
+        matches!(self.rings.as_slice(), [ring] if ring.epoch == epoch && ring.commitments == known)
+    }
+
     /// Keeps the ring that the ledger commits to, and no other. Says whether it is here.
     pub(super) fn settle(&mut self, epoch: u32, committed: &Commitments) -> bool {
         let known = Commitments { unknown: Default::default(), ..committed.clone() };
@@ -188,7 +192,7 @@ impl Keys {
     }
 
     /// Fills in the commitments of the one ring from its keys.
-    fn commit_to(&mut self) {
+    pub(super) fn commit_to(&mut self) {
         let permanent = [&self.id, &self.gear].map(|key| key.as_ref().map_or([0; 32], |key| commitment(key.bytes())));
         if let Some(ring) = self.rings.first_mut() {
             let of = |scope| ring.keys.get(&(scope, ring.epoch)).map_or([0; 32], |key| commitment(key.bytes()));
@@ -209,45 +213,6 @@ impl Keys {
         }
     }
 
-    /// Wraps all keys for each circle; returns the object and its name.
-    pub(super) fn ring(&self, suite: Suite, environment: &dyn Environment) -> Result<(String, Vec<u8>)> {
-        let complete = self.rings.first().filter(|ring| ring.circle == Circle::Tenant);
-        let ring = complete.ok_or_else(|| self.missing("wrapping keys"))?;
-        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
-        let wrapped = |circle: Circle| {
-            let of = |scope, least: Circle| -> BTreeMap<u32, Key> {
-                let matching = ring.keys.iter().filter(|((found, _), _)| circle >= least && *found == scope);
-                matching.map(|((_, epoch), key)| (*epoch, key.clone())).collect()
-            };
-            let wrapping = |of: Circle| ring.wrapping.get(&of).filter(|_| circle >= of).cloned();
-            let keys = RingKeys {
-                id: self.id.as_ref().filter(|_| circle >= Circle::Indexer).cloned(),
-                gear: self.gear.as_ref().filter(|_| circle == Circle::Tenant).cloned(),
-                steward: wrapping(Circle::Steward),
-                indexer: wrapping(Circle::Indexer),
-                ledger: of(KeyScope::Ledger, Circle::Steward),
-                segment_table: of(KeyScope::SegmentTable, Circle::Steward),
-                chunk_table: of(KeyScope::ChunkTable, Circle::Indexer),
-                content: of(KeyScope::Content, Circle::Tenant),
-                sources: if circle >= Circle::Indexer { ring.sources.clone() } else { BTreeMap::new() },
-                unknown: Default::default(),
-            };
-            let plain = encode_secret(&keys);
-            let key = ring.wrapping.get(&circle).ok_or_else(|| self.missing("wrapping keys"))?;
-            Ok::<_, crate::error::Error>(Blob(seal(suite, key, ring.epoch, random(environment), binding, &plain)))
-        };
-        let object = Ring {
-            commitments: ring.commitments.clone(),
-            epoch: ring.epoch,
-            tenant: wrapped(Circle::Tenant)?,
-            indexer: wrapped(Circle::Indexer)?,
-            steward: wrapped(Circle::Steward)?,
-            unknown: Default::default(),
-        };
-        let name = names::ring(self.owner, ring.epoch, &ring.commitments);
-        Ok((name, [&magic(b'k')[..], &encode(&object)].concat()))
-    }
-
     /// Starts with nothing; `add` adds what slots and rings give together.
     pub(super) fn none(owner: ScopeId) -> Self {
         Self { owner, circle: Circle::Steward, id: None, gear: None, rings: Vec::new() }
@@ -255,125 +220,6 @@ impl Keys {
 
     pub(super) fn is_empty(&self) -> bool {
         self.rings.is_empty()
-    }
-
-    /// Opens a ring with the key of a slot. The commitment is compared before anything is decrypted. Says
-    /// whether it is for this key.
-    pub(super) fn add(&mut self, slot: &Slot, name: &str, bytes: &[u8]) -> Result<bool> {
-        let bad = |error: &dyn std::fmt::Display| {
-            damaged(format!(
-                "the wrapped keys {name} are damaged ({error}); without them nothing can be read: restore the object from a copy of the bucket"
-            ))
-        };
-        let circle = Circle::from_number(slot.circle)
-            .ok_or_else(|| damaged("a key slot names a circle that this version does not know"))?;
-        let body = strip_magic("ring", b'k', bytes).map_err(|error| bad(&error))?;
-        let ring: Ring = decode(body).map_err(|error| bad(&error))?;
-        if name != names::ring(self.owner, ring.epoch, &ring.commitments) {
-            return Err(bad(&"it is another one, copied"));
-        }
-        let (sealed, expected) = match circle {
-            Circle::Tenant => (&ring.tenant, ring.commitments.root),
-            Circle::Indexer => (&ring.indexer, ring.commitments.indexer),
-            Circle::Steward => (&ring.steward, ring.commitments.steward),
-        };
-        if commitment(slot.key.bytes()) != expected {
-            return Ok(false);
-        }
-        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
-        let plain =
-            zeroize::Zeroizing::new(open(&sealed.0, binding, |_| Some(slot.key.clone())).map_err(|error| bad(&error))?);
-        let found: RingKeys = decode_secret(&plain).map_err(|error| bad(&error))?;
-        let of = |scope, keys: &BTreeMap<u32, Key>| -> Vec<_> {
-            keys.iter().map(|(epoch, key)| ((scope, *epoch), key.clone())).collect()
-        };
-        let keys = [
-            of(KeyScope::Ledger, &found.ledger),
-            of(KeyScope::SegmentTable, &found.segment_table),
-            of(KeyScope::ChunkTable, &found.chunk_table),
-            of(KeyScope::Content, &found.content),
-        ];
-        let mut wrapping = BTreeMap::from([(circle, slot.key.clone())]);
-        wrapping.extend(found.indexer.map(|key| (Circle::Indexer, key)));
-        wrapping.extend(found.steward.map(|key| (Circle::Steward, key)));
-        let commitments = Commitments { unknown: Default::default(), ..ring.commitments };
-        let keys = keys.into_iter().flatten().collect();
-        let opened = OpenRing { circle, epoch: ring.epoch, commitments, wrapping, keys, sources: found.sources };
-        // Each key that is there is the one that was committed to.
-        let mut ours = Self { rings: vec![opened], id: found.id, gear: found.gear, ..Self::none(self.owner) };
-        let said = ours.commitments();
-        ours.commit_to();
-        let real = ours.commitments();
-        let pairs = [
-            (real.root, said.root),
-            (real.indexer, said.indexer),
-            (real.steward, said.steward),
-            (real.id, said.id),
-            (real.gear, said.gear),
-            (real.ledger, said.ledger),
-            (real.segment_table, said.segment_table),
-            (real.chunk_table, said.chunk_table),
-            (real.content, said.content),
-            (real.sources, said.sources),
-        ];
-        let absent_or_same = |(real, said): &([u8; 32], [u8; 32])| *real == [0; 32] || real == said;
-        if !pairs.iter().all(absent_or_same) {
-            return Err(bad(&"a key is not the one that was committed to"));
-        }
-        if let Some(ring) = ours.rings.first_mut() {
-            ring.commitments = said;
-        }
-        (self.id, self.gear) = (ours.id.or(self.id.take()), ours.gear.or(self.gear.take()));
-        self.circle = self.circle.max(circle);
-        self.rings.append(&mut ours.rings);
-        Ok(true)
-    }
-
-    /// Says whether a ring, as it is stored, gives all these keys, and each circle its part.
-    pub(super) fn are_in(&self, name: &str, stored: &[u8], environment: &dyn Environment) -> bool {
-        let mut read = Self::none(self.owner);
-        let slot = self.slot(Circle::Tenant, "", environment);
-        let is_added = slot.is_ok_and(|slot| read.add(&slot, name, stored).unwrap_or(false));
-        let same = |(own, read): (&OpenRing, &OpenRing)| {
-            (&own.keys, &own.sources, &own.commitments) == (&read.keys, &read.sources, &read.commitments)
-        };
-        is_added
-            && self.rings.first().zip(read.rings.first()).is_some_and(same)
-            && (&self.id, &self.gear) == (&read.id, &read.gear)
-            && self.closed_parts(stored).is_empty()
-    }
-
-    /// Says for which circles, of those whose keys are here, a ring does not open.
-    pub(super) fn closed_parts(&self, bytes: &[u8]) -> Vec<Circle> {
-        let Some(own) = self.rings.first() else { return Vec::new() };
-        let ring: Option<Ring> = strip_magic("ring", b'k', bytes).and_then(decode).ok();
-        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
-        let opens = |(circle, key): &(&Circle, &Key)| {
-            let ring = ring.as_ref();
-            let sealed = ring.map(|ring| match circle {
-                Circle::Tenant => &ring.tenant,
-                Circle::Indexer => &ring.indexer,
-                Circle::Steward => &ring.steward,
-            });
-            let key: Key = (*key).clone();
-            // What it opens to is wiped.
-            sealed.is_some_and(|sealed| open(&sealed.0, binding, |_| Some(key)).map(zeroize::Zeroizing::new).is_ok())
-        };
-        own.wrapping.iter().filter(|pair| !opens(pair)).map(|(circle, _)| *circle).collect()
-    }
-
-    /// Makes the plain form of a slot of a circle.
-    pub(super) fn slot(&self, circle: Circle, name: &str, environment: &dyn Environment) -> Result<Slot> {
-        let key = self.rings.first().and_then(|ring| ring.wrapping.get(&circle));
-        let key = key.ok_or_else(|| self.missing("handing out keys"))?.clone();
-        Ok(Slot {
-            owner: self.owner,
-            circle: circle as u8,
-            name: name.to_owned(),
-            id: Nonce(random(environment)),
-            key,
-            unknown: Default::default(),
-        })
     }
 }
 

@@ -25,7 +25,24 @@ pub(super) enum Slot {
         hash: Hash,
         why: String,
     },
+    /// Signed by its actor, but the object with its facts is missing or damaged: what it says is unknown.
+    WithoutAnnex {
+        entry: Box<Entry>,
+        hash: Hash,
+        why: String,
+    },
     Entry(Box<StoredEntry>),
+}
+
+impl Slot {
+    /// Returns the entry that an actor signed.
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Entry(found) => Some(&found.entry),
+            Self::WithoutAnnex { entry, .. } => Some(entry),
+            Self::Absent | Self::Unauthentic { .. } => None,
+        }
+    }
 }
 
 /// An entry that was signed by its actor, with its annex.
@@ -49,10 +66,10 @@ pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Sl
     };
     let stored_hash = hash(&bytes);
     match entry {
-        Ok(entry) => {
-            let annex = read_annex(objects, keys, &entry)?;
-            Ok(Slot::Entry(Box::new(StoredEntry { entry, annex, hash: stored_hash })))
-        }
+        Ok(entry) => Ok(match read_annex(objects, keys, &entry)? {
+            Ok(annex) => Slot::Entry(Box::new(StoredEntry { entry, annex, hash: stored_hash })),
+            Err(why) => Slot::WithoutAnnex { entry: Box::new(entry), hash: stored_hash, why },
+        }),
         Err(why) if why.contains(NEWER) => Err(Error::new(
             ErrorKind::NewerFormat,
             format!("ledger entry {number} was {why}: use a newer strongroom; nothing was changed"),
@@ -80,27 +97,30 @@ fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<Entry, String> {
     }
 }
 
-fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<Annex> {
-    let bad = |error: &dyn std::fmt::Display| {
-        damaged(format!(
-            "the annex of ledger entry {} is damaged ({error}): what that entry says cannot be known; restore the object from a copy of the bucket",
-            entry.number
-        ))
-    };
+/// Returns an entry's annex, or what is wrong with it; an error is the store's.
+fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<Result<Annex, String>> {
+    let bad = |why: &dyn std::fmt::Display| Ok(Err(format!("its annex is damaged ({why})")));
     let plain = match entry.annex_hash {
-        None if entry.annex.0.is_empty() => return Ok(Annex::empty()),
+        None if entry.annex.0.is_empty() => return Ok(Ok(Annex::empty())),
         None => entry.annex.0.clone(),
         Some(expected) => {
-            let stored =
-                get_if_present(objects, &names::annex(keys.owner, expected))?.ok_or_else(|| bad(&"missing"))?;
+            let name = names::annex(keys.owner, expected);
+            let Some(mut stored) = get_if_present(objects, &name)? else { return bad(&"missing") };
             if hash(&stored) != expected {
-                return Err(bad(&"not what was stored"));
+                // A bit may have flipped on the way.
+                stored = objects.get(&name, None)?;
             }
-            let sealed = strip_magic("annex", b'a', &stored).map_err(|error| bad(&error))?;
-            keys.open(Kind::Annex, sealed).map_err(|error| bad(&error))?
+            if hash(&stored) != expected {
+                return bad(&"not what was stored");
+            }
+            let opened = strip_magic("annex", b'a', &stored).map_err(|error| error.to_string());
+            match opened.and_then(|sealed| keys.open(Kind::Annex, sealed).map_err(|error| error.to_string())) {
+                Ok(plain) => plain,
+                Err(why) => return bad(&why),
+            }
         }
     };
-    decode(&plain).map_err(|error| bad(&error))
+    decode(&plain).map_or_else(|error| bad(&error), |annex| Ok(Ok(annex)))
 }
 
 /// An entry to be written.

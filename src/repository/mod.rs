@@ -2,31 +2,42 @@
 //!
 //! Introduces the store to the index. Knows no use case.
 
+mod append;
 mod checkpoint;
+mod chunk_tables;
+mod create;
+mod follow;
 mod head;
+mod history;
+mod holders;
 mod identity;
 mod keyring;
 mod ledger;
 mod open;
 mod reference;
 mod repack;
+mod ring;
 mod role;
+mod rotate;
 mod segments;
 mod session;
 mod signed;
-mod slots;
 mod stream;
 mod tenant;
+mod unlock;
 
+pub use create::{NewTenant, checked_name};
 pub use head::SignedHead;
+pub use history::{HistoryProblem, Refolded};
+pub use holders::Holder;
 pub use identity::{Credential, Identity, Passphrase, PublicIdentity, Wrapper};
 pub use keyring::Keys;
-pub use open::{NewTenant, Repository, checked_name};
+pub use open::Repository;
 pub use reference::Reference;
 pub use repack::{Move, repack};
 pub use role::Role;
+pub use rotate::Rotated;
 pub use segments::{SegmentPool, Segments};
 pub use session::{Deltas, PUBLISH_BYTES, Session};
-pub use slots::{Holder, Rotated};
 pub use stream::{Piece, RunReader, StreamBuilder, StreamReader};
-pub use tenant::{HistoryProblem, Tenant};
+pub use tenant::Tenant;

@@ -1,29 +1,24 @@
-//! The repository: made, found, and its tenants.
+//! A repository, found, and its ledgers opened.
 
 use super::{
-    identity::{Credential, Identity, PublicIdentity, keep_wrapped, unwrapped},
-    keyring::Keys,
-    ledger::{Attempt, Draft, Pen},
-    role::Role,
-    slots::{grant, slots},
-    tenant::{Opening, Tenant},
+    follow::Opening,
+    identity::{Credential, Identity, unwrapped},
+    tenant::Tenant,
+    unlock::Unlock,
 };
 use crate::{
-    environment::{SharedEnvironment, random},
-    error::{Error, Kind, Result, damaged, failed},
+    environment::SharedEnvironment,
+    error::{Error, Kind, Next, Result, damaged},
     format::{
-        VERSION, decode, encode,
-        entry::{Annex, Claims, Create, EntryKind, Policy, Retention, Tenant as TenantBody},
+        VERSION, decode,
         key::{Circle, Config, Slot},
         names,
-        sealed::{Suite, magic, strip_magic},
+        sealed::strip_magic,
     },
-    id::{Hash, ScopeId},
+    id::ScopeId,
     index::{KeyValue, MemoryKeyValue, open_free_slot},
-    pipeline::chunk::ChunkSize,
-    store::{PackCache, Put, SharedObjects, get_if_present},
+    store::{PackCache, SharedObjects, get_if_present},
 };
-use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc};
 
 /// A repository, and who is asking.
@@ -41,58 +36,7 @@ pub struct Repository {
     pub from: String,
 }
 
-/// What a new tenant is to be.
-pub struct NewTenant {
-    pub name: String,
-    /// Whose the tenant is; without, the caller's.
-    pub owner: Option<PublicIdentity>,
-    /// The operator opens it too, although it is another's.
-    pub managed: bool,
-    pub suite: Suite,
-    pub chunk_size: ChunkSize,
-}
-
 impl Repository {
-    /// Makes a repository and its own ledger; the caller becomes its operator.
-    pub fn init(
-        objects: SharedObjects,
-        environment: SharedEnvironment,
-        credential: impl Into<Credential>,
-        cache: Option<PathBuf>,
-        who: String,
-    ) -> Result<Self> {
-        if get_if_present(objects.as_ref(), names::CONFIG)?.is_some() {
-            return Err(failed("there is a repository already; nothing was changed"));
-        }
-        let atomic_create = probe_atomic_create(&objects, &environment)?;
-        let config = Config {
-            format: VERSION,
-            repository: ScopeId(random(environment.as_ref())),
-            features: Vec::new(),
-            atomic_create,
-            unknown: Default::default(),
-        };
-        let identity = Arc::new(match credential.into() {
-            Credential::Identity(identity) => identity,
-            Credential::Wrapper(wrapper) => keep_wrapped(objects.as_ref(), wrapper.as_ref(), environment.as_ref())?,
-        });
-        let from = String::new();
-        let repository = Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who, from };
-        let new = NewTenant {
-            name: "repository".into(),
-            owner: None,
-            managed: true,
-            suite: Suite::Xaes256Gcm,
-            chunk_size: ChunkSize::Average(8 << 10),
-        };
-        repository.create_ledger(repository.config.repository, "repository", &new, None)?;
-        let bytes = Bytes::from([&magic(b'c')[..], &encode(&repository.config)].concat());
-        match repository.objects.put_if_absent(names::CONFIG, vec![bytes])? {
-            Put::Created => Ok(repository),
-            Put::Exists => Err(failed("another `init` was faster: there is a repository already")),
-        }
-    }
-
     /// Finds a repository.
     pub fn open(
         objects: SharedObjects,
@@ -102,7 +46,7 @@ impl Repository {
         who: String,
     ) -> Result<Self> {
         let missing =
-            || Error::new(Kind::NoRepository, "there is no repository at this place; `strongroom init` makes one");
+            || Error::new(Kind::NoRepository, "there is no repository at this place").next(Next::MakeRepository);
         let bytes = get_if_present(objects.as_ref(), names::CONFIG)?.ok_or_else(missing)?;
         let bad = |error: crate::format::Malformed| match error.why.contains(crate::format::sealed::NEWER) {
             true => Error::new(
@@ -134,38 +78,40 @@ impl Repository {
     /// Opens the repository's own ledger: for operators.
     pub fn own_ledger(&self) -> Result<Tenant> {
         let own = self.config.repository;
-        let slots = slots(self.objects.as_ref(), &self.identity, own, Some(own), |_| true)?;
-        if slots.is_empty() {
-            return Err(Error::new(Kind::WrongKey, "this key is not an operator's of this repository"));
-        }
+        let unlock = self.unlock();
+        unlock.patiently(|| {
+            let refused = || Error::new(Kind::WrongKey, "this key is not an operator's of this repository");
+            unlock.slots(Some(own))?.pop().map(drop).ok_or_else(refused)
+        })?;
         self.open_owner(own, "repository")
     }
 
     /// Opens a tenant by name or id.
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         let wanted: Option<ScopeId> = name.parse().ok();
-        let (own, mut any) = (self.config.repository, false);
-        let is_it = |slot: &Slot| {
-            any = true;
-            slot.owner != own && (slot.name == name || Some(slot.owner) == wanted)
-        };
-        let slots = slots(self.objects.as_ref(), &self.identity, own, wanted, is_it)?;
-        match slots.first() {
-            Some(slot) => self.open_owner(slot.owner, &slot.name),
-            None if any => Err(Error::new(
-                Kind::TenantUnknown,
-                format!("no tenant `{name}` that this key opens; `strongroom tenant list` shows those it does"),
-            )),
-            None => Err(Error::new(Kind::WrongKey, "this key or passphrase opens nothing in this repository")),
-        }
+        let own = self.config.repository;
+        let unlock = self.unlock();
+        let slot = unlock.patiently(|| {
+            let slots = self.some_slots(wanted)?;
+            let is_it = |slot: &Slot| slot.owner != own && (slot.name == name || Some(slot.owner) == wanted);
+            slots.into_iter().find(is_it).ok_or_else(|| {
+                Error::new(Kind::TenantUnknown, format!("there is no tenant `{name}` that this key opens"))
+                    .next(Next::ListTenants)
+            })
+        })?;
+        self.open_owner(slot.owner, &slot.name)
+    }
+
+    /// Opens the slots of the identity, of one owner or of all; without any, that is an error.
+    fn some_slots(&self, only: Option<ScopeId>) -> Result<Vec<Slot>> {
+        let slots = self.unlock().slots(only)?;
+        let nothing = || Error::new(Kind::WrongKey, "this key or passphrase opens nothing in this repository");
+        if slots.is_empty() { Err(nothing()) } else { Ok(slots) }
     }
 
     /// Lists the tenants that the identity opens: name, id, circle.
     pub fn tenants(&self) -> Result<Vec<(String, ScopeId, Circle)>> {
-        let slots = slots(self.objects.as_ref(), &self.identity, self.config.repository, None, |_| true)?;
-        if slots.is_empty() {
-            return Err(Error::new(Kind::WrongKey, "this key or passphrase opens nothing in this repository"));
-        }
+        let slots = self.unlock().patiently(|| self.some_slots(None))?;
         let tenants = slots.into_iter().filter(|slot| slot.owner != self.config.repository);
         let mut tenants: Vec<_> = tenants
             .filter_map(|slot| Some((slot.name.clone(), slot.owner, Circle::from_number(slot.circle)?)))
@@ -180,7 +126,7 @@ impl Repository {
 
     /// Opens an owner's ledger with all that this identity's slots give.
     fn open_owner(&self, owner: ScopeId, name: &str) -> Result<Tenant> {
-        let reload = self.reload(owner);
+        let unlock = self.unlock();
         let folder =
             self.cache.as_ref().map(|cache| cache.join(self.config.repository.to_string()).join(owner.to_string()));
         let packs = folder.as_ref().zip(self.pack_cache_bytes);
@@ -194,8 +140,8 @@ impl Repository {
         Tenant::open(Opening {
             objects: self.objects.clone(),
             environment: self.environment.clone(),
-            keys: reload().map_err(|error| error.while_doing(name))?,
-            reload,
+            keys: unlock.keys(owner).map_err(|error| error.while_doing(name))?,
+            unlock,
             name: name.to_owned(),
             new_pairs: Box::new(new_pairs),
             packs,
@@ -206,154 +152,12 @@ impl Repository {
         })
     }
 
-    /// Makes a tenant. Where it is another's, the caller keeps the steward's keys, and no more.
-    pub fn create_tenant(&self, new: &NewTenant) -> Result<ScopeId> {
-        checked_name(&new.name)?;
-        let mut own = self.own_ledger()?;
-        let taken = |state: &crate::ledger::State| state.tenants.contains_key(&new.name);
-        if taken(&own.state) {
-            return Err(failed(format!("tenant `{}` exists; nothing was changed", new.name)));
+    pub(super) fn unlock(&self) -> Unlock {
+        Unlock {
+            objects: self.objects.clone(),
+            environment: self.environment.clone(),
+            identity: self.identity.clone(),
+            repository: self.config.repository,
         }
-        let tenant = ScopeId(random(self.environment.as_ref()));
-        let genesis = self.create_ledger(tenant, "tenant", new, own.state.policy.retention.clone())?;
-        let recipient = new.owner.as_ref().map(|owner| owner.recipient.clone());
-        self.register(&mut own, tenant, &new.name, genesis, recipient)?;
-        Ok(tenant)
     }
-
-    /// Enters a tenant into the repository's ledger.
-    pub fn register(
-        &self,
-        own: &mut Tenant,
-        tenant: ScopeId,
-        name: &str,
-        genesis: Hash,
-        owner: Option<String>,
-    ) -> Result<()> {
-        let body = TenantBody { tenant, name: name.to_owned(), genesis, owner, unknown: Default::default() };
-        own.append("tenant create", |state, _| {
-            if state.tenants.contains_key(name) {
-                return Err(failed(format!("tenant `{name}` was made by somebody else just now")));
-            }
-            Ok((EntryKind::Tenant, encode(&body), Annex::empty()))
-        })?;
-        Ok(())
-    }
-
-    /// Draws keys, wraps them, and writes entry 0.
-    fn create_ledger(
-        &self,
-        owner: ScopeId,
-        ledger: &str,
-        new: &NewTenant,
-        inherited: Option<Retention>,
-    ) -> Result<Hash> {
-        let environment = self.environment.as_ref();
-        let keys = Keys::generate(owner, environment);
-        let signer = self.signer().ok_or_else(|| failed("no signing key"))?;
-        self.put_ring(&keys, new.suite)?;
-        let own = self.identity.public()?;
-        let all = Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec() };
-        // Whoever names his own key is an owner like one who names none.
-        let other_owner = new.owner.as_ref().filter(|owner| owner.actor != own.actor);
-        let mut grants = Vec::new();
-        // What the operator is to write; it signs CREATE, so its grant there is full.
-        let mut narrowed = None;
-        match other_owner {
-            Some(other) => {
-                // How much it may store is not the owner's to say.
-                let role = Role { name: "owner".into(), ..Role::administrator() };
-                self.put_slot(&keys, Circle::Tenant, &new.name, &other.recipient)?;
-                grants.push(grant(other, &role, "owner", false));
-                let mut kinds: Vec<_> = EntryKind::STEWARD_ROLE.iter().copied().chain(OPERATOR_KINDS).collect();
-                // The default rules of retention are the operator's to tell where it looks after the data.
-                kinds.extend(new.managed.then_some(EntryKind::Policy));
-                let operator = match new.managed {
-                    true => Role { name: "operator".into(), circle: Circle::Tenant, kinds },
-                    false => Role { name: "operator".into(), circle: Circle::Steward, kinds },
-                };
-                self.put_slot(&keys, operator.circle, &new.name, &own.recipient)?;
-                grants.push(grant(&own, &Role { circle: operator.circle, ..all }, "operator", true));
-                narrowed = Some(grant(&own, &operator, "operator", true));
-            }
-            None => {
-                self.put_slot(&keys, Circle::Tenant, &new.name, &own.recipient)?;
-                grants.push(grant(&own, &all, "owner", true));
-            }
-        }
-        let (chunk_bytes, fixed) = match new.chunk_size {
-            ChunkSize::Average(bytes) => (bytes, false),
-            ChunkSize::Fixed(bytes) => (bytes, true),
-        };
-        let create = Create {
-            owner,
-            ledger: ledger.into(),
-            name: new.name.clone(),
-            suite: new.suite as u8,
-            commitments: keys.commitments(),
-            grants,
-            policy: Policy { chunk_bytes, fixed, inherited, ..Policy::default() },
-            unknown: Default::default(),
-        };
-        let pen = Pen { keys: &keys, signer: &signer, suite: new.suite, epoch: 0, environment };
-        let claims = Claims {
-            who: self.who.clone(),
-            why: "create".into(),
-            from: self.from.clone(),
-            clock_ns: environment.now_ns(),
-            unknown: Default::default(),
-        };
-        let draft = Draft { kind: EntryKind::Create, body: encode(&create), annex: Annex::empty() };
-        let Attempt::Written(first) = pen.try_append(self.objects.as_ref(), None, false, claims.clone(), &draft)?
-        else {
-            return Err(failed("the first ledger entry could not be written: its name is taken"));
-        };
-        if let Some(narrowed) = narrowed {
-            let head = crate::ledger::Head { number: 0, hash: first.hash, unknown: Default::default() };
-            let draft = Draft { kind: EntryKind::Grant, body: encode(&narrowed), annex: Annex::empty() };
-            pen.try_append(self.objects.as_ref(), Some(&head), false, claims, &draft)?;
-        }
-        Ok(first.hash)
-    }
-}
-
-/// Makes sure that a name can be a tenant's.
-pub fn checked_name(name: &str) -> Result<()> {
-    let valid = !name.is_empty()
-        && name.len() <= 200
-        && name.chars().all(|c| c.is_alphanumeric() || "-_.@/".contains(c))
-        && name.parse::<ScopeId>().is_err();
-    let bad = || Error::new(Kind::Usage, "a tenant's name has 1 to 200 letters, digits and -_.@/, and is not an id");
-    valid.then_some(()).ok_or_else(bad)
-}
-
-/// What a tenant's operator may write besides what a steward may.
-const OPERATOR_KINDS: [EntryKind; 2] = [EntryKind::Quota, EntryKind::Approve];
-
-/// Races eight puts for one name, a few times: more than one winner means that the store cannot
-/// tell several writers apart.
-fn probe_atomic_create(objects: &SharedObjects, environment: &SharedEnvironment) -> Result<bool> {
-    let mut atomic = true;
-    for _ in 0..2 {
-        let name = format!("probe/{}", ScopeId(random(environment.as_ref())));
-        let (sender, receiver) = std::sync::mpsc::channel();
-        for racer in 0u8..8 {
-            let (objects, name, sender) = (objects.clone(), name.clone(), sender.clone());
-            environment.spawn(
-                "probe",
-                Box::new(move || drop(sender.send(objects.put_if_absent(&name, vec![vec![racer].into()])))),
-            );
-        }
-        drop(sender);
-        let answers: Vec<_> = receiver.into_iter().collect();
-        let winners = answers.iter().filter(|answer| matches!(answer, Ok(Put::Created))).count();
-        if let Some(Err(error)) = answers.into_iter().find(Result::is_err) {
-            return Err(error.into());
-        }
-        // Once the name is surely taken, it must stay taken.
-        let again = objects.put_if_absent(&name, vec![vec![9].into()])?;
-        atomic &= winners == 1 && again == Put::Exists;
-        objects.delete(&name)?;
-    }
-    Ok(atomic)
 }

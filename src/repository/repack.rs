@@ -2,8 +2,9 @@
 //! content; or sealed anew with the keys in use.
 
 use super::{
+    chunk_tables::fact_of,
     session::{PACK_BYTES, end_session, open_session, put_pack},
-    tenant::{Tenant, fact_of},
+    tenant::Tenant,
 };
 use crate::{
     environment::random,

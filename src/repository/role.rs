@@ -1,8 +1,12 @@
 //! Roles: which keys somebody gets, and which kinds of entries everyone accepts from them.
 
+use super::identity::PublicIdentity;
 use crate::{
     error::{Error, Kind, Result},
-    format::{entry::EntryKind, key::Circle},
+    format::{
+        entry::{EntryKind, Grant},
+        key::Circle,
+    },
 };
 
 /// What somebody may do.
@@ -60,5 +64,18 @@ impl Role {
         let same =
             |role: &[EntryKind]| role.len() == kinds.len() && role.iter().all(|kind| kinds.contains(&(*kind as u8)));
         ROLES.iter().filter(|(_, _, role)| same(role)).map(|(name, ..)| *name).collect()
+    }
+}
+
+/// Says what a role is granted as.
+pub(super) fn grant(public: &PublicIdentity, role: &Role, name: &str, operator: bool) -> Grant {
+    Grant {
+        actor: public.actor,
+        name: name.into(),
+        kinds: role.kinds.iter().map(|kind| *kind as u8).collect(),
+        recipient: Some(public.recipient.clone()),
+        circle: role.circle as u8,
+        operator,
+        unknown: Default::default(),
     }
 }

@@ -1,0 +1,298 @@
+//! Opening an owner's ledger and following it: entries become state and index, up to the tail.
+
+use super::{
+    checkpoint,
+    keyring::Keys,
+    ledger::{Slot, read},
+    tenant::{NewPairs, Tenant},
+    unlock::{TRIES, Unlock},
+};
+use crate::{
+    environment::SharedEnvironment,
+    error::{Error, Kind, Result, damaged, failed},
+    format::{
+        entry::{Annex, Entry},
+        names,
+    },
+    id::Hash,
+    index::Index,
+    ledger::{Proven, State, Verdict},
+    pipeline::{digest::hash, sign::Signer},
+    store::{PackCache, SharedObjects, get_if_present},
+};
+use std::sync::Arc;
+
+/// How many rows a fold keeps in memory before it writes them to the index.
+pub(super) const UNSAVED_MAX: usize = 64 << 10;
+
+/// What opening needs.
+pub(super) struct Opening {
+    pub objects: SharedObjects,
+    pub environment: SharedEnvironment,
+    pub keys: Keys,
+    pub unlock: Unlock,
+    pub name: String,
+    pub new_pairs: NewPairs,
+    pub packs: Option<Arc<PackCache>>,
+    pub signer: Option<Arc<Signer>>,
+    pub who: String,
+    pub from: String,
+    pub several_writers: bool,
+}
+
+/// What came next in the ledger.
+enum Step {
+    On,
+    End,
+}
+
+impl Tenant {
+    /// Folds what is new since the index was saved, or everything.
+    pub(super) fn open(opening: Opening) -> Result<Self> {
+        let Opening { objects, environment, keys, unlock, name, new_pairs, packs, signer, who, from, several_writers } =
+            opening;
+        let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
+            return Err(damaged(format!(
+                "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
+                names::entry(keys.owner, 0)
+            )));
+        };
+        let mut index = Index::new(new_pairs()?);
+        let genesis = first.hash;
+        let proven = Proven { entry: &first.entry, annex: &first.annex, hash: first.hash };
+        let begun = State::begin(proven).map_err(|error| damaged(format!("{name}: {error}")))?;
+        let mut damage = Vec::new();
+        let loaded = index.load(genesis)?;
+        let fresh = loaded.is_none();
+        let state = match loaded {
+            Some(state) => state,
+            None => {
+                let read = checkpoint::read(objects.as_ref(), &keys, &begun.create, &mut index)?;
+                damage = read.problems;
+                read.state.unwrap_or(begun)
+            }
+        };
+        let at_checkpoint = state.head.number;
+        let was_cut = damage.iter().any(|what| what.contains(checkpoint::CUT));
+        let mut tenant = Self {
+            objects,
+            environment,
+            keys: Arc::new(keys),
+            name,
+            state,
+            index,
+            signer,
+            who,
+            from,
+            several_writers,
+            checkpoint_due: !damage.is_empty(),
+            damage,
+            packs,
+            new_pairs,
+            unlock,
+            genesis,
+            hole: was_cut.then(|| "its history was cut or changed".into()),
+            tail_is_junk: None,
+            void: Vec::new(),
+        };
+        if !fresh {
+            tenant.check_remembered_head()?;
+        }
+        tenant.sync_from(fresh)?;
+        tenant.checkpoint_due |= fresh && tenant.state.head.number - at_checkpoint >= checkpoint::TAIL_ENTRIES;
+        Ok(tenant)
+    }
+
+    /// Refuses a history that is shorter than, or different from, the one that was seen before.
+    fn check_remembered_head(&self) -> Result<()> {
+        let head = &self.state.head;
+        let found = get_if_present(self.objects.as_ref(), &names::entry(self.keys.owner, head.number))?;
+        let found_hash = found.map(|bytes| hash(&bytes));
+        if found_hash == Some(head.hash) {
+            return Ok(());
+        }
+        let how = if found_hash.is_none() { "is gone" } else { "is not the one that was there" };
+        Err(damaged(format!(
+            "the history of {} was cut or changed: ledger entry {}, which this machine has seen, {how}. Newer snapshots may be missing. Find out who changed the bucket and restore it from a copy; \
+             to go on with what is there, delete this tenant's folder in the cache",
+            self.name, head.number
+        )))
+    }
+
+    /// Folds to the ledger's tail.
+    pub fn sync(&mut self) -> Result<()> {
+        self.sync_from(false)
+    }
+
+    fn sync_from(&mut self, fresh: bool) -> Result<()> {
+        self.index.check()?;
+        let before = self.state.head.number;
+        self.tail_is_junk = None;
+        for attempt in 0.. {
+            while let Step::On = self.step(fresh)? {
+                if self.index.unsaved() > UNSAVED_MAX {
+                    self.save()?;
+                }
+            }
+            // Whoever makes new keys meanwhile takes away those before: the next entry says which ones count.
+            match self.settle_keys() {
+                Err(error) if error.kind == Kind::WrongKey && attempt < TRIES => self.unlock.pause(attempt),
+                other => break other?,
+            }
+        }
+        match self.state.head.number != before || fresh {
+            true => self.save(),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes what was folded durable. What an entry that cannot be read would have said must never be
+    /// remembered as if it had said nothing: then it stays in memory, or where nobody will believe it.
+    pub(super) fn save(&mut self) -> Result<()> {
+        match &self.hole {
+            None => self.index.save(self.genesis, &mut self.state),
+            Some(_) if self.index.unsaved() > UNSAVED_MAX => self.index.spill(self.state.head.number),
+            Some(_) => self.index.check(),
+        }
+    }
+
+    /// Folds what lies in the next slot.
+    fn step(&mut self, fresh: bool) -> Result<Step> {
+        let number = self.state.head.number + 1;
+        self.need_key_of_epoch()?;
+        match read(self.objects.as_ref(), &self.keys, number)? {
+            Slot::Entry(found) => drop(self.fold(&found.entry, &found.annex, found.hash)?),
+            Slot::WithoutAnnex { hash, why, .. } => self.skip_lost(number, &why, hash),
+            Slot::Absent if fresh => return self.step_into_gap(number),
+            Slot::Absent => return Ok(Step::End),
+            Slot::Unauthentic { hash, why } => return self.step_over(number, hash, &why),
+        }
+        Ok(Step::On)
+    }
+
+    /// Goes past what nobody signed, if there is something behind it.
+    fn step_over(&mut self, number: u64, junk: Hash, why: &str) -> Result<Step> {
+        let next = read(self.objects.as_ref(), &self.keys, number + 1)?;
+        if let Some(next) = next.entry() {
+            match next.previous_is_junk && next.previous == junk {
+                true => self.state.skip_junk(junk),
+                false => self.skip_lost(number, why, next.previous),
+            }
+            return Ok(Step::On);
+        }
+        // Several in a row: what follows tells that there was more.
+        if let Some(next) = self.authentic_after(number + 1)? {
+            for lost in number..next.number {
+                let is_last = lost + 1 == next.number;
+                self.skip_lost(lost, why, if is_last { next.previous } else { Hash::default() });
+            }
+            return Ok(Step::On);
+        }
+        let what = format!(
+            "ledger entry {number} cannot be read ({why}): it is junk that somebody put there, or a damaged newest entry; if a backup just ended, its snapshot may be the one that is missing"
+        );
+        if !self.damage.contains(&what) {
+            self.damage.push(what);
+        }
+        self.tail_is_junk = Some(junk);
+        Ok(Step::End)
+    }
+
+    /// Finds the first entry after a number that is what it says, among those that the store lists.
+    pub(super) fn authentic_after(&self, number: u64) -> Result<Option<Entry>> {
+        let listed = self.objects.list(&names::ledger(self.keys.owner))?;
+        let mut later: Vec<u64> = listed.iter().filter_map(|listed| names::number_of_entry(&listed.name)).collect();
+        later.retain(|later| *later > number);
+        later.sort_unstable();
+        for later in later {
+            if let Some(entry) = read(self.objects.as_ref(), &self.keys, later)?.entry() {
+                return Ok(Some(entry.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks whether an entry is missing, or this is the end. The next one was written after it: so if both
+    /// were written since the first look, the missing one is there now.
+    fn step_into_gap(&mut self, number: u64) -> Result<Step> {
+        let next = read(self.objects.as_ref(), &self.keys, number + 1)?;
+        let Some(next) = next.entry() else { return Ok(Step::End) };
+        if get_if_present(self.objects.as_ref(), &names::entry(self.keys.owner, number))?.is_none() {
+            self.skip_lost(number, "missing", next.previous);
+        }
+        Ok(Step::On)
+    }
+
+    /// Goes on past an entry that is lost; what it said is unknown, so nothing may be written.
+    fn skip_lost(&mut self, number: u64, why: &str, hash: Hash) {
+        self.damage.push(format!(
+            "ledger entry {number} is lost ({why}): what it said is unknown, later snapshots can be restored as far as they do not need it, and nothing can be written. Restore `{}` from a copy of the bucket",
+            names::entry(self.keys.owner, number)
+        ));
+        self.hole.get_or_insert_with(|| format!("ledger entry {number} is lost"));
+        self.state.skip_junk(hash);
+    }
+
+    /// Says why the newest snapshot that is seen here may not be the newest one: an entry cannot be read.
+    pub fn unreadable(&self) -> Option<String> {
+        let number = self.state.head.number + 1;
+        self.hole.clone().or_else(|| self.tail_is_junk.map(|_| format!("ledger entry {number} cannot be read")))
+    }
+
+    pub(super) fn fold(&mut self, entry: &Entry, annex: &Annex, hash: Hash) -> Result<Verdict> {
+        let verdict = match self.state.apply(&mut self.index, Proven { entry, annex, hash }) {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                // Part of the entry may be in the tables.
+                self.index.give_up(&error);
+                return Err(failed(error.to_string()));
+            }
+        };
+        if let Verdict::Void(why) = &verdict {
+            self.void.push((entry.number, why.to_string()));
+        }
+        Ok(verdict)
+    }
+
+    /// Reads the keys again if those at hand lack the one that the next entry is sealed with.
+    fn need_key_of_epoch(&mut self) -> Result<()> {
+        let epoch = self.state.epoch;
+        let committed = self.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;
+        if !self.keys.knows(epoch, committed) {
+            let keys = self.unlock.keys(self.keys.owner).map_err(|error| error.while_doing(&self.name))?;
+            if !keys.knows(epoch, committed) {
+                return Err(self.left_out());
+            }
+            self.keys = Arc::new(keys);
+        }
+        Ok(())
+    }
+
+    /// Keeps the keys that the ledger commits to; reads them again if those at hand are others.
+    pub(super) fn settle_keys(&mut self) -> Result<()> {
+        let epoch = self.state.epoch;
+        let committed = self.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;
+        if self.keys.are_settled(epoch, committed) {
+            return Ok(());
+        }
+        let mut keys = Keys::clone(&self.keys);
+        if !keys.settle(epoch, committed) {
+            keys = self.unlock.keys(self.keys.owner).map_err(|error| error.while_doing(&self.name))?;
+            if !keys.settle(epoch, committed) {
+                return Err(self.left_out());
+            }
+        }
+        self.keys = Arc::new(keys);
+        Ok(())
+    }
+
+    fn left_out(&self) -> Error {
+        let (name, epoch) = (&self.name, self.state.epoch);
+        Error::new(
+            Kind::WrongKey,
+            format!(
+                "the keys of {name} were made anew (epoch {epoch}), and this key was left out; its administrator can add it again. Nothing was changed"
+            ),
+        )
+    }
+}

@@ -1,0 +1,249 @@
+//! Who opens an owner's keys: slots, added and taken away with their grants.
+
+use super::{
+    identity::{PublicIdentity, Wrapper, keep_wrapped, tag_of, wrap_to},
+    keyring::Keys,
+    open::Repository,
+    role::{Role, grant},
+    tenant::Tenant,
+};
+use crate::{
+    error::{Error, Kind, Result, failed},
+    format::{
+        encode, encode_secret,
+        entry::{Annex, EntryKind, Grant, Revoke},
+        key::Circle,
+        names,
+    },
+    id::{ActorId, ScopeId},
+    ledger::State,
+    pipeline::sign::Signer,
+    store::{Listed, Put},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// What is known of an identity that a tenant's keys are wrapped for.
+#[derive(Debug)]
+pub struct Holder {
+    pub actor: ActorId,
+    pub name: String,
+    pub circle: Circle,
+    pub recipient: Option<String>,
+    pub operator: bool,
+    /// `key`, `ssh`, or what wraps its key file.
+    pub kind: String,
+    /// How many of its slots are there, for the root in use.
+    pub slots: usize,
+}
+
+impl Repository {
+    /// Wraps the keys of a role's circle to another identity, and grants it what the role writes.
+    pub fn add_identity(&self, tenant: &mut Tenant, role: &Role, public: &PublicIdentity, name: &str) -> Result<()> {
+        tenant.sync()?;
+        loop {
+            if tenant.state.grants.contains_key(&public.actor) {
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("{} has a grant already: remove it first; nothing was granted", public.actor),
+                ));
+            }
+            let keys = tenant.keys.clone();
+            let slot = self.put_slot(&keys, role.circle, &tenant.name, &public.recipient)?;
+            let operator = self.is_operator(public.actor);
+            let body = encode(&grant(public, role, name, operator));
+            let root = keys.commitments().root;
+            let granted = tenant.append_if("key add", |state, _| {
+                // Somebody may have made a new root meanwhile, for which this slot is worth nothing.
+                let same = state.commitments.get(&state.epoch).is_some_and(|now| now.root == root);
+                let same = same && !state.grants.contains_key(&public.actor);
+                Ok(same.then(|| (EntryKind::Grant, body.clone(), Annex::empty())))
+            })?;
+            if granted.is_some() {
+                return Ok(());
+            }
+            self.objects.delete(&slot)?;
+        }
+    }
+
+    /// Makes a key file that `wrapper` opens.
+    pub fn keep_wrapped(&self, wrapper: &dyn Wrapper) -> Result<PublicIdentity> {
+        keep_wrapped(self.objects.as_ref(), wrapper, self.environment.as_ref())?.public()
+    }
+
+    /// Says whether a key is an operator's of this repository, as far as the caller may know.
+    fn is_operator(&self, actor: ActorId) -> bool {
+        let own = self.signer().is_some_and(|own| own.actor() == actor);
+        own && self.own_ledger().is_ok()
+    }
+
+    pub(super) fn put_slot(&self, keys: &Keys, circle: Circle, name: &str, recipient: &str) -> Result<String> {
+        let slot = keys.slot(circle, name, self.environment.as_ref())?;
+        let tag = tag_of(recipient, self.config.repository);
+        let object = names::slot(&tag, keys.owner, &keys.commitments(), slot.id);
+        self.put_new(&object, wrap_to(recipient, &encode_secret(&slot))?)?;
+        Ok(object)
+    }
+
+    pub(super) fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+        match self.objects.put_if_absent(name, vec![bytes.into()])? {
+            Put::Created => Ok(()),
+            Put::Exists => Err(failed(format!("{name} exists already"))),
+        }
+    }
+
+    /// Takes away what an identity may write, and deletes what was wrapped for it. What it copied before
+    /// still opens what it opened, until the keys are rotated. Returns how many slots went. Repeating it
+    /// completes it.
+    pub fn revoke(&self, tenant: &mut Tenant, actor: ActorId, reason: &str) -> Result<usize> {
+        tenant.sync()?;
+        let unknown = || Error::new(Kind::Usage, format!("{actor} has no grant; `strongroom role list` shows them"));
+        // Without one, of an attempt that was interrupted.
+        let grant = match tenant.state.grants.get(&actor) {
+            Some(grant) => grant.clone(),
+            None => tenant.ever_granted()?.into_iter().rfind(|grant| grant.actor == actor).ok_or_else(unknown)?,
+        };
+        // Slots that it is given later, if it is added again, stay.
+        let slots = self.slots_for(tenant.keys.owner, &grant)?;
+        let body = encode(&Revoke { actor, reason: reason.into(), unknown: Default::default() });
+        // Before any slot goes: of two who remove each other, one stays and still opens everything.
+        tenant.append_if("key remove", |state, _| {
+            if !state.grants.contains_key(&actor) {
+                return Ok(None);
+            }
+            let mut others = state.grants.values().filter(|other| other.actor != actor);
+            let open = others.clone().any(|other| other.circle == Circle::Tenant as u8);
+            if !open || !others.any(|other| other.kinds.contains(&(EntryKind::Grant as u8))) {
+                return Err(Error::new(
+                    Kind::Refused,
+                    "nobody else could open the content, or let others in: the last such key cannot be removed; add another first (`strongroom key add`)",
+                ));
+            }
+            Ok(Some((EntryKind::Revoke, body.clone(), Annex::empty())))
+        })?;
+        for name in &slots {
+            self.objects.delete(name)?;
+        }
+        Ok(slots.len())
+    }
+
+    /// Lists the slots of an owner, of every root and for whomever.
+    pub fn all_slots(&self, owner: ScopeId) -> Result<Vec<Listed>> {
+        let mut slots = self.objects.list(names::SLOTS)?;
+        slots.retain(|listed| names::scope_of_slot(&listed.name) == Some(owner));
+        Ok(slots)
+    }
+
+    /// Counts slots of keys that have no grant: somebody's removal was interrupted.
+    pub fn stray_slots(&self, tenant: &Tenant) -> Result<usize> {
+        let root = current_root(&tenant.state)?;
+        let mut slots: Vec<_> = self.all_slots(tenant.keys.owner)?.into_iter().map(|listed| listed.name).collect();
+        slots.retain(|name| names::root_of_slot(name) == Some(&root));
+        for grant in tenant.state.grants.values() {
+            let granted = self.slots_for(tenant.keys.owner, grant)?;
+            slots.retain(|name| !granted.contains(name));
+        }
+        Ok(slots.len())
+    }
+
+    pub(super) fn slots_for(&self, owner: ScopeId, grant: &Grant) -> Result<Vec<String>> {
+        let Some(recipient) = &grant.recipient else { return Ok(Vec::new()) };
+        let folder = names::slots_of(&tag_of(recipient, self.config.repository));
+        let listed = self.objects.list(&folder)?.into_iter().map(|listed| listed.name);
+        Ok(listed.filter(|name| names::scope_of_slot(name) == Some(owner)).collect())
+    }
+
+    /// Lists whose identities a tenant's keys are wrapped for.
+    pub fn holders(&self, tenant: &Tenant) -> Result<Vec<Holder>> {
+        let mut wrapped = BTreeMap::new();
+        for listed in self.objects.list("keys/identity")? {
+            let mut parts = listed.name.rsplit('/');
+            if let (Some(actor), Some(kind)) = (parts.next(), parts.next()) {
+                wrapped.insert(actor.to_owned(), kind.to_owned());
+            }
+        }
+        let root = current_root(&tenant.state)?;
+        let holder = |grant: &Grant| {
+            let slots = self.slots_for(tenant.keys.owner, grant)?;
+            let is_ssh = grant.recipient.as_ref().is_some_and(|recipient| recipient.starts_with("ssh-"));
+            let kind = wrapped.get(&grant.actor.to_string()).cloned();
+            Ok(Holder {
+                actor: grant.actor,
+                name: grant.name.clone(),
+                circle: Circle::from_number(grant.circle).unwrap_or(Circle::Steward),
+                recipient: grant.recipient.clone(),
+                operator: grant.operator,
+                kind: kind.unwrap_or_else(|| if is_ssh { "ssh" } else { "key" }.into()),
+                slots: slots.iter().filter(|name| names::root_of_slot(name) == Some(&root)).count(),
+            })
+        };
+        tenant.state.grants.values().map(holder).collect()
+    }
+
+    /// Returns who signs with this identity.
+    pub fn actor(&self) -> Result<ActorId> {
+        Ok(self.identity.public()?.actor)
+    }
+
+    /// Signs something that is not in a ledger; `message` must begin with what it is.
+    pub fn sign(&self, message: &[u8]) -> Result<(ActorId, [u8; 64])> {
+        let signer = self.signer().ok_or_else(|| failed("this key has nothing to sign with"))?;
+        Ok((signer.actor(), signer.sign(message)))
+    }
+
+    /// Lists the ring in use, the slots that open it, each with its recipient, and the key files that are
+    /// wrapped for whoever has a slot.
+    pub fn key_objects(&self, tenant: &Tenant) -> Result<Vec<(String, Option<String>)>> {
+        let (owner, epoch) = (tenant.keys.owner, tenant.state.epoch);
+        let current = tenant.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;
+        let root = names::root_of(current);
+        let mut objects = vec![(names::ring(owner, epoch, current), None)];
+        let wrapped = self.objects.list("keys/identity")?;
+        for grant in tenant.state.grants.values() {
+            let slots = self.slots_for(owner, grant)?.into_iter();
+            let slots = slots.filter(|name| names::root_of_slot(name) == Some(&root));
+            objects.extend(slots.map(|name| (name, grant.recipient.clone())));
+            let actor = grant.actor.to_string();
+            let kept = wrapped.iter().filter(|listed| listed.name.rsplit('/').next() == Some(&actor));
+            objects.extend(kept.map(|listed| (listed.name.clone(), None)));
+        }
+        Ok(objects)
+    }
+
+    /// Returns what an object of an owner from another repository is called here; none if it is not the owner's.
+    pub fn name_here(&self, owner: ScopeId, name: &str, recipient: Option<&str>) -> Option<String> {
+        if let Some(recipient) = recipient {
+            let file = name.rsplit('/').next().filter(|_| names::scope_of_slot(name) == Some(owner))?;
+            return Some(format!("{}/{file}", names::slots_of(&tag_of(recipient, self.config.repository))));
+        }
+        let prefixes = [names::scope(owner), names::rings(owner), "keys/identity".to_owned()];
+        let is_below = |prefix: &String| name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let is_plain = !name.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+        (is_plain && prefixes.iter().any(is_below)).then(|| name.to_owned())
+    }
+
+    /// Says whether this identity gets any key of an owner.
+    pub fn opens(&self, owner: ScopeId) -> bool {
+        self.unlock().keys(owner).is_ok()
+    }
+
+    /// Deletes what this machine remembers of an owner.
+    pub fn forget_locally(&self, owner: ScopeId) -> Result<()> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        let folder = cache.join(self.config.repository.to_string()).join(owner.to_string());
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed(format!("{} cannot be deleted", folder.display())).because(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn signer(&self) -> Option<Arc<Signer>> {
+        self.identity.signer().map(Arc::new)
+    }
+}
+
+fn current_root(state: &State) -> Result<String> {
+    let current = state.commitments.get(&state.epoch).ok_or_else(|| failed("the ledger names no keys"))?;
+    Ok(names::root_of(current))
+}

@@ -1,0 +1,122 @@
+//! What an identity opens: its slots, and with them an owner's keys.
+//!
+//! Others may make new keys meanwhile: they put new rings and slots first, and delete the old ones once the new
+//! ones count. So what vanishes between a listing and a look was replaced, and whoever lists again finds it.
+
+use super::{identity::Identity, keyring::Keys};
+use crate::{
+    environment::SharedEnvironment,
+    error::{Error, Kind, Result, damaged},
+    format::{decode_secret, key::Slot, names},
+    id::ScopeId,
+    store::{SharedObjects, get_if_present},
+};
+use std::{sync::Arc, time::Duration};
+
+/// How often somebody who makes new keys may disturb an opening before it gives up.
+pub(super) const TRIES: u32 = 6;
+
+/// An identity at a repository's store.
+#[derive(Clone)]
+pub(super) struct Unlock {
+    pub objects: SharedObjects,
+    pub environment: SharedEnvironment,
+    pub identity: Arc<Identity>,
+    pub repository: ScopeId,
+}
+
+impl Unlock {
+    /// Waits a moment, longer each time: 5 ms, then twice as long.
+    pub fn pause(&self, attempt: u32) {
+        self.environment.sleep(Duration::from_millis(5 << attempt.min(TRIES)));
+    }
+
+    /// Looks again, a few times, before it is said that a key opens nothing.
+    pub fn patiently<T>(&self, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut attempt = 0;
+        loop {
+            match look() {
+                Err(error)
+                    if attempt + 1 < TRIES
+                        && matches!(error.kind, Kind::WrongKey | Kind::TenantUnknown | Kind::Damaged) =>
+                {
+                    self.pause(attempt);
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Opens the slots of an identity, of one owner or of all.
+    pub fn slots(&self, only: Option<ScopeId>) -> Result<Vec<Slot>> {
+        let mut attempt = 0;
+        loop {
+            let (slots, vanished) = self.slots_once(only)?;
+            if !vanished || attempt + 1 >= TRIES {
+                return Ok(slots);
+            }
+            self.pause(attempt);
+            attempt += 1;
+        }
+    }
+
+    /// Also says whether a slot was deleted meanwhile.
+    fn slots_once(&self, only: Option<ScopeId>) -> Result<(Vec<Slot>, bool)> {
+        let (mut slots, mut closed, mut vanished) = (Vec::new(), None, false);
+        for listed in self.objects.list(&names::slots_of(&self.identity.tag(self.repository)?))? {
+            let owner = names::scope_of_slot(&listed.name);
+            if owner.is_none() || only.is_some_and(|only| owner != Some(only)) {
+                continue;
+            }
+            let Some(wrapped) = get_if_present(self.objects.as_ref(), &listed.name)? else {
+                vanished = true;
+                continue;
+            };
+            let slot: Option<Slot> = self.identity.open(&wrapped).and_then(|plain| decode_secret(&plain).ok());
+            match slot.filter(|slot| Some(slot.owner) == owner) {
+                Some(slot) => slots.push(slot),
+                None => closed = Some(listed.name),
+            }
+        }
+        match closed {
+            Some(name) if slots.is_empty() => Err(damaged(format!(
+                "the key slot {name} is this key's, and does not open: it is damaged. No data is lost; restore the object from a copy of the bucket, or let somebody whose key still opens remove this key and add it again"
+            ))),
+            _ => Ok((slots, vanished)),
+        }
+    }
+
+    /// Returns what an identity's slots and the rings give together.
+    pub fn keys(&self, owner: ScopeId) -> Result<Keys> {
+        self.patiently(|| self.keys_once(owner))
+    }
+
+    fn keys_once(&self, owner: ScopeId) -> Result<Keys> {
+        let slots = self.slots(Some(owner))?;
+        let Some(first) = slots.first() else {
+            let message = "this key has no slot there any more: it was removed, and needs a new one";
+            return Err(Error::new(Kind::WrongKey, message));
+        };
+        let mut keys = Keys::none(owner);
+        let mut problem = None;
+        for listed in self.objects.list(&names::rings(owner))? {
+            let Some(bytes) = get_if_present(self.objects.as_ref(), &listed.name)? else { continue };
+            for slot in &slots {
+                match keys.add(slot, &listed.name, &bytes) {
+                    Ok(_) => {}
+                    Err(error) => problem = Some(error),
+                }
+            }
+        }
+        match problem {
+            _ if !keys.is_empty() => Ok(keys),
+            Some(error) => Err(error),
+            None => Err(damaged(format!(
+                "the wrapped keys below `{}` that this key's slot opens are missing: without them nothing of {} can be read; restore them from a copy of the bucket",
+                names::rings(owner),
+                first.name
+            ))),
+        }
+    }
+}
