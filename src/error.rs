@@ -46,6 +46,8 @@ pub enum Next {
     MakeTenant,
     ListTenants,
     ListSnapshots,
+    /// Take what is seen for all that there is.
+    ReadDespiteDamage,
     ListForgotten,
     ListFiles,
     ListHolds,

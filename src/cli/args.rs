@@ -61,6 +61,10 @@ pub struct Global {
         hide_short_help = true
     )]
     pub profile: Option<PathBuf>,
+    /// Let `latest` and times find what is seen, although a part of the history cannot be read, so that newer
+    /// snapshots may be missing
+    #[arg(long, global = true, hide_short_help = true)]
+    pub despite_damage: bool,
     /// Upload at most this much a second, such as 2MiB
     #[arg(long, global = true, value_name = "RATE", hide_short_help = true)]
     pub limit_upload: Option<String>,

@@ -13,6 +13,9 @@ fn hint(next: Next) -> &'static str {
         Next::MakeKey => "`strongroom key generate FILE` makes a key file",
         Next::MakeTenant => "`strongroom tenant create NAME` makes a tenant",
         Next::ListTenants => "`strongroom tenant list` shows the tenants that this key opens",
+        Next::ReadDespiteDamage => {
+            "`strongroom snapshots` lists the snapshots that are seen; --despite-damage takes their newest for the newest there is"
+        }
         Next::ListSnapshots => "`strongroom snapshots` lists the snapshots",
         Next::ListForgotten => "`strongroom snapshots --forgotten` lists snapshots that can still come back",
         Next::ListFiles => "`strongroom ls SNAPSHOT` shows what is in a snapshot",

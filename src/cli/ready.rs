@@ -114,7 +114,8 @@ pub fn repository(global: &Global) -> Result<Repository> {
 
 /// Opens the tenant; if none was named and the key opens just one, that.
 pub fn tenant(global: &Global) -> Result<Tenant> {
-    let tenant = open::tenant(&repository(global)?, global.tenant.as_deref())?;
+    let mut tenant = open::tenant(&repository(global)?, global.tenant.as_deref())?;
+    tenant.despite_damage = global.despite_damage;
     if global.verbose {
         let (head, circle) = (&tenant.state.head, tenant.keys.circle.name());
         say(&format!(

@@ -52,8 +52,24 @@ pub fn find<'a>(tenant: &'a Tenant, source: Option<&str>, text: &[u8]) -> Result
     if let (Some(source), true) = (source, mine.is_empty()) {
         return Err(no_source(tenant, source));
     }
+    if !matches!(which, Which::Id(_)) {
+        is_newest_known(tenant, text)?;
+    }
     let state = choose(tenant, &mine, &which, text)?;
     Ok(Named { state, path: trimmed(path) })
+}
+
+/// Refuses to say which snapshot is the newest while entries of the history cannot be read.
+fn is_newest_known(tenant: &Tenant, text: &[u8]) -> Result<()> {
+    let Some(why) = tenant.unreadable().filter(|_| !tenant.despite_damage) else { return Ok(()) };
+    let (text, tenant) = (String::from_utf8_lossy(text), &tenant.name);
+    Err(Error::new(
+        Kind::Damaged,
+        format!(
+            "`{text}` in tenant {tenant} may mean an older snapshot than it says: {why}, so newer snapshots may be missing. A snapshot's id still finds it; nothing was read"
+        ),
+    )
+    .next(Next::ReadDespiteDamage))
 }
 
 /// Finds the snapshot that a text names, which may name no path.

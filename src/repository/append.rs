@@ -1,22 +1,46 @@
 //! Adding entries: one append, one outcome.
+//!
+//! An append has one nonce, whatever slot it is tried in, and the same bytes are put into a slot until something
+//! stands there. So an attempt whose answer was lost, and that lands late, lands as this append or not at all.
 
 use super::{
-    ledger::{Attempt, Draft, Pen},
-    tenant::Tenant,
+    pen::{Draft, Letter, Pen, Place, Sealed, not_written},
+    put::Stands,
+    tenant::{Awaited, Tenant},
 };
 use crate::{
-    error::{Error, Kind, Result, failed},
+    error::{Error, Kind, Result, damaged, failed},
     format::{
         encode,
         entry::{Access, Annex, Claims, EntryKind, Observed},
+        names,
     },
     id::SnapshotId,
     index::Index,
     ledger::{Head, State, Verdict},
+    pipeline::{digest::hash, sign::Signer},
+    store::get_if_present,
 };
 
 /// How many times one OBSERVED tells: 10 bytes each, of an entry's 1 MiB.
 const OBSERVED_MAX: u64 = 50_000;
+/// How often a slot may be found taken by something that does not bring the ledger on.
+const STANDSTILLS_MAX: u32 = 50;
+
+/// What is to be written, or that there is no need.
+pub(super) type Drafted = Result<Option<(EntryKind, Vec<u8>, Annex)>>;
+
+/// What came of an append: exactly one of these.
+pub(super) enum Outcome {
+    /// It stands in the ledger for ever; whether it counts is decided.
+    Done { kind: EntryKind, number: u64, verdict: Verdict },
+    /// There was no need.
+    Needless,
+    /// It is not written, and never will be.
+    NotDone(Error),
+    /// It may be written, or may be yet.
+    Unknown(Error),
+}
 
 impl Tenant {
     /// Appends an entry. `draft` is asked again whenever others wrote first, so that it sees what
@@ -30,87 +54,67 @@ impl Tenant {
         number.ok_or_else(|| failed("a program error: nothing was to be written"))
     }
 
-    /// Appends an entry unless `draft` finds, when it is asked, that there is no need.
-    pub fn append_if(
+    /// Appends an entry unless `draft` finds, when it is asked, that there is no need. An error of the kind
+    /// `Unknown` says that the entry may have been written, or may be yet; any other, that it never counts.
+    pub fn append_if(&mut self, why: &str, mut draft: impl FnMut(&State, &Index) -> Drafted) -> Result<Option<u64>> {
+        match self.append_once(why, &mut draft) {
+            Outcome::Needless => Ok(None),
+            Outcome::Done { number, verdict: Verdict::Valid, .. } => Ok(Some(number)),
+            Outcome::Done { kind, number, verdict: Verdict::Void(why) } => Err(does_not_count(kind, number, &why.0)),
+            Outcome::NotDone(error) | Outcome::Unknown(error) => Err(error),
+        }
+    }
+
+    /// Appends an entry, and says what came of it.
+    pub(super) fn append_once(&mut self, why: &str, draft: &mut dyn FnMut(&State, &Index) -> Drafted) -> Outcome {
+        let mut letter = Letter::new(self.environment.as_ref());
+        // What fails without saying more fails before something was put, or after another's entry was found there.
+        let outcome = self.append_letter(why, draft, &mut letter).unwrap_or_else(Outcome::NotDone);
+        self.awaited = None;
+        if matches!(outcome, Outcome::Needless | Outcome::NotDone(_)) {
+            letter.discard_annex(self.objects.as_ref(), self.keys.owner);
+        }
+        outcome
+    }
+
+    fn append_letter(
         &mut self,
         why: &str,
-        mut draft: impl FnMut(&State, &Index) -> Result<Option<(EntryKind, Vec<u8>, Annex)>>,
-    ) -> Result<Option<u64>> {
-        let signer = self
-            .signer
-            .clone()
-            .ok_or_else(|| Error::new(Kind::Refused, "this key can read, but has nothing to sign with"))?;
-        let mut conflicts = 0u32;
-        loop {
+        draft: &mut dyn FnMut(&State, &Index) -> Drafted,
+        letter: &mut Letter,
+    ) -> Result<Outcome> {
+        let nothing_to_sign_with = || Error::new(Kind::Refused, "this key can read, but has nothing to sign with");
+        let signer = self.signer.clone().ok_or_else(nothing_to_sign_with)?;
+        let mut standstills = 0;
+        while standstills < STANDSTILLS_MAX {
             self.may_be_written()?;
-            let Some((kind, body, annex)) = draft(&self.state, &self.index)? else { return Ok(None) };
-            let granted =
-                self.state.grants.get(&signer.actor()).is_some_and(|grant| grant.kinds.contains(&(kind as u8)));
-            if !granted {
-                return Err(Error::new(
-                    Kind::Refused,
-                    format!(
-                        "this key may not write {} to the ledger of {}; its administrator can grant that",
-                        kind.name(),
-                        self.name
-                    ),
-                ));
+            self.settle_keys()?;
+            let Some((kind, body, annex)) = draft(&self.state, &self.index)? else { return Ok(Outcome::Needless) };
+            let (draft, place) = (Draft { kind, body, annex }, self.next_place());
+            self.is_granted(&signer, kind)?;
+            self.would_count(&place, signer.actor(), &draft)?;
+            let pen = self.pen(&signer)?;
+            let sealed = pen.seal(letter, &place, self.claims(why), &draft)?;
+            match pen.post(&sealed) {
+                Stands::Ours => return Ok(self.take_in(kind, &sealed)),
+                Stands::Nothing(error) => return Ok(Outcome::NotDone(not_written(error))),
+                Stands::Unknown(error) => return Ok(Outcome::Unknown(self.may_land(&sealed, error.into()))),
+                Stands::Anothers => {}
             }
-            let claims = Claims {
-                who: self.who.clone(),
-                why: why.to_owned(),
-                from: self.from.clone(),
-                clock_ns: self.environment.now_ns(),
-                unknown: Default::default(),
-            };
-            let head = match self.tail_is_junk {
-                Some(hash) => Head { number: self.state.head.number + 1, hash, unknown: Default::default() },
-                None => self.state.head.clone(),
-            };
-            let pen = Pen {
-                keys: &self.keys,
-                signer: &signer,
-                suite: self.suite()?,
-                epoch: self.state.epoch,
-                environment: self.environment.as_ref(),
-            };
-            let draft = Draft { kind, body, annex };
-            match pen.try_append(self.objects.as_ref(), Some(&head), self.tail_is_junk.is_some(), claims, &draft)? {
-                Attempt::Written(written) => {
-                    if let Some(hash) = self.tail_is_junk.take() {
-                        self.state.skip_junk(hash);
-                    }
-                    let verdict = self.fold(&written.entry, &written.annex, written.hash)?;
-                    self.settle_keys()?;
-                    self.save()?;
-                    return match verdict {
-                        Verdict::Valid => Ok(Some(written.entry.number)),
-                        Verdict::Void(why) => Err(failed(format!(
-                            "{} (entry {}) does not count: {why}",
-                            kind.name(),
-                            written.entry.number
-                        ))),
-                    };
-                }
-                Attempt::Lost => {
-                    conflicts += 1;
-                    if conflicts > 1000 {
-                        return Err(Error::new(
-                            Kind::Unknown,
-                            format!(
-                                "ledger entry {} could not be written: the store answers that the name is taken, but shows nothing there",
-                                head.number + 1
-                            ),
-                        ));
-                    }
-                    let before = self.state.head.number;
-                    self.sync()?;
-                    if self.state.head.number == before {
-                        self.environment.sleep(std::time::Duration::from_millis(u64::from(conflicts.min(50))));
-                    }
-                }
+            let before = self.state.head.number;
+            self.awaited = Some(Awaited { nonce: letter.nonce, met: None });
+            let synced = self.sync();
+            if let Some((number, verdict)) = self.awaited.take().and_then(|awaited| awaited.met) {
+                return Ok(Outcome::Done { kind, number, verdict });
             }
+            synced?;
+            standstills = if self.state.head.number == before { standstills + 1 } else { 0 };
         }
+        Err(damaged(format!(
+            "nothing can be written to {}: what nobody signed stands in the place of ledger entry {}, and behind it",
+            self.name,
+            self.state.head.number + 1
+        )))
     }
 
     /// Refuses where it is not known what the ledger says.
@@ -124,6 +128,109 @@ impl Tenant {
         Err(Error::new(kind, format!("nothing can be written to {}: {why}", self.name)))
     }
 
+    fn is_granted(&self, signer: &Signer, kind: EntryKind) -> Result<()> {
+        let grant = self.state.grants.get(&signer.actor());
+        if grant.is_some_and(|grant| grant.kinds.contains(&(kind as u8))) {
+            return Ok(());
+        }
+        let (kind, name) = (kind.name(), &self.name);
+        Err(Error::new(
+            Kind::Refused,
+            format!("this key may not write {kind} to the ledger of {name}; its administrator can grant that"),
+        ))
+    }
+
+    fn next_place(&self) -> Place {
+        let after = match self.tail_is_junk {
+            Some(hash) => Head { number: self.state.head.number + 1, hash, unknown: Default::default() },
+            None => self.state.head.clone(),
+        };
+        Place { after: Some(after), after_is_junk: self.tail_is_junk.is_some() }
+    }
+
+    fn pen<'a>(&'a self, signer: &'a Signer) -> Result<Pen<'a>> {
+        Ok(Pen {
+            objects: self.objects.as_ref(),
+            environment: self.environment.as_ref(),
+            keys: &self.keys,
+            signer,
+            suite: self.suite()?,
+            epoch: self.state.epoch,
+        })
+    }
+
+    fn claims(&self, why: &str) -> Claims {
+        let (who, from) = (self.who.clone(), self.from.clone());
+        Claims { who, why: why.to_owned(), from, clock_ns: self.environment.now_ns(), unknown: Default::default() }
+    }
+
+    /// Folds the entry that was just written.
+    fn take_in(&mut self, kind: EntryKind, sealed: &Sealed) -> Outcome {
+        let written = &sealed.entry;
+        let number = written.entry.number;
+        if !PROMISES_NOTHING.contains(&kind) {
+            match self.is_still_there(number - 1, written.entry.previous) {
+                Ok(true) => {}
+                Ok(false) => return Outcome::NotDone(self.gone(kind, number)),
+                Err(error) => return Outcome::Unknown(self.may_land(sealed, error)),
+            }
+        }
+        if let Some(hash) = self.tail_is_junk.take() {
+            self.state.skip_junk(hash);
+        }
+        let verdict = match self.fold(&written.entry, &written.annex, written.hash) {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                let what = format!("ledger entry {number} is written, and this machine cannot tell whether it counts");
+                return Outcome::Unknown(unknown(error, &what));
+            }
+        };
+        // It is written whatever becomes of this machine's index, which says so itself when it is asked again.
+        drop(self.save());
+        Outcome::Done { kind, number, verdict }
+    }
+
+    /// Says whether the entry that another follows stands where it stood: whoever destroys a tenant deletes its
+    /// ledger, and in an empty place anything can be written.
+    fn is_still_there(&self, number: u64, expected: crate::id::Hash) -> Result<bool> {
+        let name = names::entry(self.keys.owner, number);
+        let found = get_if_present(self.objects.as_ref(), &name)?;
+        Ok(found.is_some_and(|bytes| hash(&bytes) == expected))
+    }
+
+    fn gone(&self, kind: EntryKind, number: u64) -> Error {
+        let (name, before) = (&self.name, number - 1);
+        damaged(format!(
+            "{} counts for nothing: while it was written, the history of {name} went away (ledger entry {before} is not there any more). Somebody destroyed the tenant, or cut its history",
+            kind.name()
+        ))
+    }
+
+    fn may_land(&self, sealed: &Sealed, error: Error) -> Error {
+        let (name, number) = (&self.name, sealed.entry.entry.number);
+        let what = format!(
+            "nobody knows whether ledger entry {number} of {name} was written, or will be: the store does not say. Once it answers again, look at the history, and repeat what is not there"
+        );
+        unknown(error, &what)
+    }
+}
+
+fn unknown(error: Error, what: &str) -> Error {
+    let mut error = error.while_doing(what);
+    error.kind = Kind::Unknown;
+    error
+}
+
+/// Entries that say nothing that anybody relies on before another one follows them.
+const PROMISES_NOTHING: [EntryKind; 5] =
+    [EntryKind::Session, EntryKind::Publish, EntryKind::Renew, EntryKind::Abort, EntryKind::Access];
+
+pub(super) fn does_not_count(kind: EntryKind, number: u64, why: &str) -> Error {
+    let kind = kind.name();
+    Error::new(Kind::Refused, format!("{kind} (entry {number}) does not count, because others were faster: {why}"))
+}
+
+impl Tenant {
     /// Records when the store says that entries were written (OBSERVED): what retention and locks go by.
     /// `again`: even if nothing was written since, so that the newest entry tells the store's time.
     pub fn observe(&mut self, again: bool) -> Result<()> {

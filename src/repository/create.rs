@@ -3,8 +3,8 @@
 use super::{
     identity::{Credential, PublicIdentity, keep_wrapped},
     keyring::Keys,
-    ledger::{Attempt, Draft, Pen},
     open::Repository,
+    pen::{Draft, Pen, Place},
     role::{Role, grant},
     tenant::Tenant,
 };
@@ -167,7 +167,8 @@ impl Repository {
             policy: Policy { chunk_bytes, fixed, inherited, ..Policy::default() },
             unknown: Default::default(),
         };
-        let pen = Pen { keys: &keys, signer: &signer, suite: new.suite, epoch: 0, environment };
+        let objects = self.objects.as_ref();
+        let pen = Pen { objects, environment, keys: &keys, signer: &signer, suite: new.suite, epoch: 0 };
         let claims = Claims {
             who: self.who.clone(),
             why: "create".into(),
@@ -176,14 +177,11 @@ impl Repository {
             unknown: Default::default(),
         };
         let draft = Draft { kind: EntryKind::Create, body: encode(&create), annex: Annex::empty() };
-        let Attempt::Written(first) = pen.try_append(self.objects.as_ref(), None, false, claims.clone(), &draft)?
-        else {
-            return Err(failed("the first ledger entry could not be written: its name is taken"));
-        };
+        let first = pen.write(&Place { after: None, after_is_junk: false }, claims.clone(), &draft)?;
         if let Some(narrowed) = narrowed {
-            let head = Head { number: 0, hash: first.hash, unknown: Default::default() };
+            let after = Some(Head { number: 0, hash: first.hash, unknown: Default::default() });
             let draft = Draft { kind: EntryKind::Grant, body: encode(&narrowed), annex: Annex::empty() };
-            pen.try_append(self.objects.as_ref(), Some(&head), false, claims, &draft)?;
+            pen.write(&Place { after, after_is_junk: false }, claims, &draft)?;
         }
         Ok(first.hash)
     }

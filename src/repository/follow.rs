@@ -92,6 +92,8 @@ impl Tenant {
             unlock,
             genesis,
             hole: was_cut.then(|| "its history was cut or changed".into()),
+            despite_damage: false,
+            awaited: None,
             tail_is_junk: None,
             void: Vec::new(),
         };
@@ -137,7 +139,10 @@ impl Tenant {
             // Whoever makes new keys meanwhile takes away those before: the next entry says which ones count.
             match self.settle_keys() {
                 Err(error) if error.kind == Kind::WrongKey && attempt < TRIES => self.unlock.pause(attempt),
-                other => break other?,
+                other => {
+                    other?;
+                    break;
+                }
             }
         }
         match self.state.head.number != before || fresh {
@@ -248,6 +253,13 @@ impl Tenant {
                 return Err(failed(error.to_string()));
             }
         };
+        let own = self.signer.as_ref().map(|signer| signer.actor());
+        if let Some(awaited) = &mut self.awaited
+            && awaited.nonce == entry.nonce
+            && own == Some(entry.actor)
+        {
+            awaited.met = Some((entry.number, verdict.clone()));
+        }
         if let Verdict::Void(why) = &verdict {
             self.void.push((entry.number, why.to_string()));
         }

@@ -1,14 +1,17 @@
 //! Who opens an owner's keys: slots, added and taken away with their grants.
 
 use super::{
+    append::{Outcome, does_not_count},
     identity::{PublicIdentity, Wrapper, keep_wrapped, tag_of, wrap_to},
     keyring::Keys,
     open::Repository,
+    pen::not_written,
+    put::{Stands, put_for_certain},
     role::{Role, grant},
     tenant::Tenant,
 };
 use crate::{
-    error::{Error, Kind, Result, failed},
+    error::{Error, Kind, Next, Result, failed},
     format::{
         encode, encode_secret,
         entry::{Annex, EntryKind, Grant, Revoke},
@@ -16,9 +19,9 @@ use crate::{
         names,
     },
     id::{ActorId, ScopeId},
-    ledger::State,
+    ledger::{State, Verdict},
     pipeline::sign::Signer,
-    store::{Listed, Put},
+    store::Listed,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -52,16 +55,26 @@ impl Repository {
             let operator = self.is_operator(public.actor);
             let body = encode(&grant(public, role, name, operator));
             let root = keys.commitments().root;
-            let granted = tenant.append_if("key add", |state, _| {
+            let granted = tenant.append_once("key add", &mut |state, _| {
                 // Somebody may have made a new root meanwhile, for which this slot is worth nothing.
                 let same = state.commitments.get(&state.epoch).is_some_and(|now| now.root == root);
                 let same = same && !state.grants.contains_key(&public.actor);
                 Ok(same.then(|| (EntryKind::Grant, body.clone(), Annex::empty())))
-            })?;
-            if granted.is_some() {
-                return Ok(());
-            }
+            });
+            let refused = match granted {
+                Outcome::Done { verdict: Verdict::Valid, .. } => return Ok(()),
+                // It may be granted, or may be yet: then it must open.
+                Outcome::Unknown(error) => return Err(error),
+                Outcome::Needless => None,
+                Outcome::Done { kind, number, verdict: Verdict::Void(why) } => {
+                    Some(does_not_count(kind, number, &why.0))
+                }
+                Outcome::NotDone(error) => Some(error),
+            };
             self.objects.delete(&slot)?;
+            if let Some(error) = refused {
+                return Err(error);
+            }
         }
     }
 
@@ -85,9 +98,11 @@ impl Repository {
     }
 
     pub(super) fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        match self.objects.put_if_absent(name, vec![bytes.into()])? {
-            Put::Created => Ok(()),
-            Put::Exists => Err(failed(format!("{name} exists already"))),
+        match put_for_certain(self.objects.as_ref(), self.environment.as_ref(), name, &bytes.into()) {
+            Stands::Ours => Ok(()),
+            Stands::Anothers => Err(failed(format!("{name} exists already"))),
+            // Nothing names it yet: whether it lands or not, nothing happened.
+            Stands::Nothing(error) | Stands::Unknown(error) => Err(not_written(error)),
         }
     }
 
@@ -96,7 +111,7 @@ impl Repository {
     /// completes it.
     pub fn revoke(&self, tenant: &mut Tenant, actor: ActorId, reason: &str) -> Result<usize> {
         tenant.sync()?;
-        let unknown = || Error::new(Kind::Usage, format!("{actor} has no grant; `strongroom role list` shows them"));
+        let unknown = || Error::new(Kind::Usage, format!("{actor} has no grant")).next(Next::ListRoles);
         // Without one, of an attempt that was interrupted.
         let grant = match tenant.state.grants.get(&actor) {
             Some(grant) => grant.clone(),
@@ -115,8 +130,9 @@ impl Repository {
             if !open || !others.any(|other| other.kinds.contains(&(EntryKind::Grant as u8))) {
                 return Err(Error::new(
                     Kind::Refused,
-                    "nobody else could open the content, or let others in: the last such key cannot be removed; add another first (`strongroom key add`)",
-                ));
+                    "nobody else could open the content, or let others in: the last such key cannot be removed before another one is added; nothing was changed",
+                )
+                .next(Next::AddKey));
             }
             Ok(Some((EntryKind::Revoke, body.clone(), Annex::empty())))
         })?;

@@ -5,6 +5,7 @@ use crate::{
     error::Result,
     format::{
         key::{Circle, Commitments, SourceKeys, content_number, source_of_content},
+        names,
         sealed::{KeyScope, Kind, Suite},
     },
     id::ScopeId,
@@ -189,6 +190,11 @@ impl Keys {
     /// Returns the commitments to the keys of the newest epoch.
     pub(super) fn commitments(&self) -> Commitments {
         self.rings.first().map_or_else(no_commitments, |ring| ring.commitments.clone())
+    }
+
+    /// Returns what the ring of the newest epoch is called.
+    pub(super) fn ring_name(&self) -> String {
+        names::ring(self.owner, self.epoch(), &self.commitments())
     }
 
     /// Fills in the commitments of the one ring from its keys.

@@ -1,21 +1,18 @@
-//! A ledger in the store: reads and appends entries. Whether they count, the fold says.
+//! A ledger in the store, read. Whether an entry counts, the fold says.
 
 use super::{keyring::Keys, signed::Form};
 use crate::{
-    environment::{Environment, random},
     error::{Error, Kind as ErrorKind, Result, damaged},
     format::{
-        Blob, decode, encode,
-        entry::{Annex, Claims, ENTRY_BYTES_MAX, Entry, EntryKind, INLINE_ANNEX_BYTES_MAX, RULES, SIGNATURE_CONTEXT},
+        decode,
+        entry::{Annex, ENTRY_BYTES_MAX, Entry, SIGNATURE_CONTEXT},
         names,
-        sealed::{Kind, NEWER, Suite, magic, strip_magic},
+        sealed::{Kind, NEWER, strip_magic},
     },
     id::Hash,
-    ledger::Head,
-    pipeline::{digest::hash, sign::Signer},
-    store::{Objects, Put, get_if_present},
+    pipeline::digest::hash,
+    store::{Objects, get_if_present},
 };
-use bytes::Bytes;
 
 /// What is found in a slot of a ledger.
 pub(super) enum Slot {
@@ -78,7 +75,8 @@ pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Sl
     }
 }
 
-const FORM: Form =
+/// How an entry is stored.
+pub(super) const FORM: Form =
     Form { what: "entry", letter: b'e', kind: Kind::Entry, context: SIGNATURE_CONTEXT, bytes_max: ENTRY_BYTES_MAX };
 
 /// Returns what is inside an entry's seal.
@@ -121,87 +119,4 @@ fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<Resul
         }
     };
     decode(&plain).map_or_else(|error| bad(&error), |annex| Ok(Ok(annex)))
-}
-
-/// An entry to be written.
-pub(super) struct Draft {
-    pub kind: EntryKind,
-    pub body: Vec<u8>,
-    pub annex: Annex,
-}
-
-/// What an attempt to write an entry came to.
-pub(super) enum Attempt {
-    Written(Box<StoredEntry>),
-    /// Another entry, or nothing yet, stands in that slot: fold and try again.
-    Lost,
-}
-
-/// What seals and signs.
-pub(super) struct Pen<'a> {
-    pub keys: &'a Keys,
-    pub signer: &'a Signer,
-    pub suite: Suite,
-    pub epoch: u32,
-    pub environment: &'a dyn Environment,
-}
-
-impl Pen<'_> {
-    /// Tries to write the entry after `head`. Ambiguous answers are settled by reading the slot.
-    pub(super) fn try_append(
-        &self,
-        objects: &dyn Objects,
-        head: Option<&Head>,
-        previous_is_junk: bool,
-        claims: Claims,
-        draft: &Draft,
-    ) -> Result<Attempt> {
-        let annex_plain = if draft.annex.is_empty() { Vec::new() } else { encode(&draft.annex) };
-        let mut annex_hash = None;
-        if annex_plain.len() > INLINE_ANNEX_BYTES_MAX {
-            let sealed = self.keys.seal(Kind::Annex, self.suite, self.epoch, &annex_plain, self.environment)?;
-            let bytes = Bytes::from([&magic(b'a')[..], &sealed].concat());
-            let stored_hash = hash(&bytes);
-            objects.put_if_absent(&names::annex(self.keys.owner, stored_hash), vec![bytes])?;
-            annex_hash = Some(stored_hash);
-        }
-        let entry = Entry {
-            number: head.map_or(0, |head| head.number + 1),
-            previous: head.map_or(Hash::default(), |head| head.hash),
-            nonce: random(self.environment),
-            actor: self.signer.actor(),
-            claims,
-            kind: draft.kind as u8,
-            rules: RULES,
-            body: Blob(draft.body.clone()),
-            previous_is_junk,
-            annex: Blob(if annex_hash.is_none() { annex_plain } else { Vec::new() }),
-            annex_hash,
-            unknown: Default::default(),
-        };
-        let bytes = FORM.close(&entry, (self.keys, self.signer, self.suite), self.epoch, self.environment)?;
-        if bytes.len() as u64 > ENTRY_BYTES_MAX {
-            return Err(crate::error::failed(
-                "a ledger entry would be larger than 1 MiB; fewer things must be named at once",
-            ));
-        }
-        let written = StoredEntry { hash: hash(&bytes), annex: draft.annex.clone(), entry };
-        match objects.put_if_absent(&names::entry(self.keys.owner, written.entry.number), vec![bytes]) {
-            Ok(Put::Created) => Ok(Attempt::Written(Box::new(written))),
-            Ok(Put::Exists) => self.settle(objects, written),
-            Err(error) => match self.settle(objects, written) {
-                // Nothing there, or another's: this write did not happen.
-                Ok(Attempt::Lost) if error.kind != crate::store::StoreErrorKind::Unknown => Err(error.into()),
-                Ok(attempt) => Ok(attempt),
-                Err(_) => Err(error.into()),
-            },
-        }
-    }
-
-    fn settle(&self, objects: &dyn Objects, written: StoredEntry) -> Result<Attempt> {
-        match read(objects, self.keys, written.entry.number)? {
-            Slot::Entry(found) if found.entry.nonce == written.entry.nonce => Ok(Attempt::Written(Box::new(written))),
-            _ => Ok(Attempt::Lost),
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Keys made anew: the next epoch's ring, its slots, and the end of those before.
 
 use super::{
+    append::{Outcome, does_not_count},
     keyring::{Change, Keys},
     open::Repository,
     tenant::Tenant,
@@ -14,7 +15,7 @@ use crate::{
         names,
         sealed::{Suite, strip_magic},
     },
-    ledger::State,
+    ledger::{State, Verdict},
     store::get_if_present,
 };
 
@@ -95,47 +96,83 @@ impl Repository {
         for _ in 0..100 {
             tenant.sync()?;
             let Some(change) = change(&tenant.state)? else { return Ok(None) };
-            let new_root = change.new_root;
-            let next = tenant.keys.next(&change, self.environment.as_ref())?;
-            // Nothing refers to these before EPOCH does.
-            let mut made = vec![self.put_ring(&next, tenant.suite()?)?];
-            let before = tenant.state.grants.clone();
-            if new_root {
-                for grant in before.values() {
-                    let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
-                    if let Some(recipient) = &grant.recipient {
-                        made.push(self.put_slot(&next, circle, &tenant.name, recipient)?);
-                    }
-                }
-            }
             let epoch = tenant.state.epoch.checked_add(1).ok_or_else(|| failed("there are no more epochs"))?;
-            let sources = next.source_numbers();
-            let commitments = next.commitments();
-            let body = encode(&Epoch { epoch, commitments, sources, unknown: Default::default() });
-            let written = tenant.append_if(why, |state, _| {
-                let same = state.epoch + 1 == epoch && (!new_root || state.grants == before);
-                Ok(same.then(|| (EntryKind::Epoch, body.clone(), Annex::empty())))
-            })?;
-            if written.is_some() {
-                let deleted = self.delete_old_keys(tenant)?;
-                return Ok(Some(Rotated { epoch, slots: made.len() - 1, deleted }));
+            let next = tenant.keys.next(&change, self.environment.as_ref())?;
+            let grants = tenant.state.grants.clone();
+            // Nothing refers to these before EPOCH does.
+            let mut made = Vec::new();
+            if let Err(error) = self.wrap_for_all(tenant, &next, change.new_root, &mut made) {
+                self.discard(tenant, made);
+                return Err(error);
             }
-            // Somebody else changed who holds what: these never came into use.
-            for name in made {
-                self.objects.delete(&name)?;
+            let slots = made.len() - 1;
+            let (commitments, sources) = (next.commitments(), next.source_numbers());
+            let body = encode(&Epoch { epoch, commitments, sources, unknown: Default::default() });
+            let written = tenant.append_once(why, &mut |state, _| {
+                let same = state.epoch + 1 == epoch && (!change.new_root || state.grants == grants);
+                Ok(same.then(|| (EntryKind::Epoch, body.clone(), Annex::empty())))
+            });
+            match written {
+                Outcome::Done { verdict: Verdict::Valid, .. } => {
+                    let deleted = self.delete_old_keys(tenant).map_err(|error| {
+                        error.while_doing("the new keys are in use, and the old ones were not all deleted: repeat it")
+                    })?;
+                    return Ok(Some(Rotated { epoch, slots, deleted }));
+                }
+                // Somebody else changed who holds what: these never came into use.
+                Outcome::Needless => self.discard(tenant, made),
+                Outcome::Done { kind, number, verdict: Verdict::Void(why) } => {
+                    self.discard(tenant, made);
+                    return Err(does_not_count(kind, number, &why.0));
+                }
+                Outcome::NotDone(error) => {
+                    self.discard(tenant, made);
+                    return Err(error);
+                }
+                // They may be in use from now on, or may come into use: all that was made stays.
+                Outcome::Unknown(error) => return Err(error),
             }
         }
         Err(failed("others change keys again and again; nothing was changed"))
     }
 
+    /// Stores the ring of the next epoch; with a new root, also slots for all who have a grant. Whatever was put,
+    /// or may have been, is added to `made`: the ring first.
+    fn wrap_for_all(&self, tenant: &Tenant, next: &Keys, new_root: bool, made: &mut Vec<String>) -> Result<()> {
+        made.push(next.ring_name());
+        self.put_ring(next, tenant.suite()?)?;
+        for grant in tenant.state.grants.values().filter(|_| new_root) {
+            let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
+            if let Some(recipient) = &grant.recipient {
+                made.push(self.put_slot(next, circle, &tenant.name, recipient)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes rings and slots that never came into use. What the ledger commits to stays, whatever is asked. What
+    /// cannot be deleted is deleted when keys are made anew the next time.
+    fn discard(&self, tenant: &Tenant, made: Vec<String>) {
+        let Some(committed) = tenant.state.commitments.get(&tenant.state.epoch) else { return };
+        let ring = names::ring(tenant.keys.owner, tenant.state.epoch, committed);
+        let root = names::root_of(committed);
+        let is_in_use = |name: &String| *name == ring || names::root_of_slot(name) == Some(&root);
+        if made.iter().any(is_in_use) {
+            return;
+        }
+        made.iter().for_each(|name| drop(self.objects.delete(name)));
+    }
+
     /// Deletes rings that are not in use any more, and slots that open none. A ring of a later epoch, and
-    /// its slots, may be about to come into use.
+    /// its slots, may be about to come into use. Before anything goes, the ring in use is read back.
     pub fn delete_old_keys(&self, tenant: &Tenant) -> Result<usize> {
         let (owner, epoch) = (tenant.keys.owner, tenant.state.epoch);
         let current = tenant.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;
         let in_use = names::ring(owner, epoch, current);
         let mut roots = vec![names::root_of(current)];
-        let (mut deleted, mut old) = (0, Vec::new());
+        // Whoever makes new keys puts the ring first: so whatever slot is seen here, its ring is seen after it.
+        let slots = self.all_slots(owner)?;
+        let mut old = Vec::new();
         for listed in self.objects.list(&names::rings(owner))? {
             if names::epoch_of_ring(&listed.name).is_some_and(|found| found > epoch) {
                 if let Some(bytes) = get_if_present(self.objects.as_ref(), &listed.name)? {
@@ -147,12 +184,20 @@ impl Repository {
         }
         let is_old =
             |name: &String| names::root_of_slot(name).is_some_and(|root| !roots.iter().any(|known| known == root));
-        old.extend(self.all_slots(owner)?.into_iter().map(|listed| listed.name).filter(is_old));
-        for name in old {
-            self.objects.delete(&name)?;
-            deleted += 1;
+        old.extend(slots.into_iter().map(|listed| listed.name).filter(is_old));
+        if old.is_empty() {
+            return Ok(0);
         }
-        Ok(deleted)
+        let stored = get_if_present(self.objects.as_ref(), &in_use)?.unwrap_or_default();
+        if !tenant.keys.are_in(&in_use, &stored, self.environment.as_ref()) {
+            return Err(damaged(format!(
+                "the wrapped keys in use, {in_use}, do not open as they are stored: no older ones were deleted"
+            )));
+        }
+        for name in &old {
+            self.objects.delete(name)?;
+        }
+        Ok(old.len())
     }
 }
 

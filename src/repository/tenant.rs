@@ -11,7 +11,7 @@ use crate::{
     },
     id::Hash,
     index::{Index, KeyValue},
-    ledger::State,
+    ledger::{State, Verdict},
     pipeline::{digest::ChunkHasher, sign::Signer},
     store::{PackCache, SharedObjects},
 };
@@ -32,6 +32,8 @@ pub struct Tenant {
     pub several_writers: bool,
     /// What was found wrong while the ledger was read: shown to people, forbids writing.
     pub damage: Vec<String>,
+    /// What is seen is taken for all that there is: `latest` is answered although entries cannot be read.
+    pub despite_damage: bool,
     /// Packs kept on this machine, where the store is far.
     pub(super) packs: Option<Arc<PackCache>>,
     pub(super) new_pairs: NewPairs,
@@ -41,10 +43,19 @@ pub struct Tenant {
     pub(super) checkpoint_due: bool,
     /// Why the history that was read is not whole: nothing is written to it, and nothing of it is remembered.
     pub(super) hole: Option<String>,
+    /// The append that is under way.
+    pub(super) awaited: Option<Awaited>,
     /// The hash of what nobody signed in the slot after the head.
     pub(super) tail_is_junk: Option<Hash>,
     /// Entries that were void, with the reason, since the tenant was opened.
     pub void: Vec<(u64, String)>,
+}
+
+/// An append that may be met in the ledger as if it were another's.
+pub(super) struct Awaited {
+    pub nonce: [u8; 16],
+    /// The entry's number and what it came to.
+    pub met: Option<(u64, Verdict)>,
 }
 
 /// Opens an index that no other process uses, filled or empty.

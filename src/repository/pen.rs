@@ -1,0 +1,163 @@
+//! Writing an entry: what is sealed once, and put until something stands in its slot.
+
+use super::{
+    keyring::Keys,
+    ledger::{FORM, StoredEntry},
+    put::{Stands, put_for_certain},
+};
+use crate::{
+    environment::{Environment, random},
+    error::{Error, Kind as ErrorKind, Result, failed},
+    format::{
+        Blob, encode,
+        entry::{Annex, Claims, ENTRY_BYTES_MAX, Entry, EntryKind, INLINE_ANNEX_BYTES_MAX, RULES},
+        names,
+        sealed::{Kind, Suite, magic},
+    },
+    id::{Hash, ScopeId},
+    ledger::Head,
+    pipeline::{digest::hash, sign::Signer},
+    store::{Objects, StoreError},
+};
+use bytes::Bytes;
+
+/// An entry to be written.
+#[derive(Clone)]
+pub(super) struct Draft {
+    pub kind: EntryKind,
+    pub body: Vec<u8>,
+    pub annex: Annex,
+}
+
+/// What follows what.
+pub(super) struct Place {
+    /// The entry before, or what nobody signed there; none before entry 0.
+    pub after: Option<Head>,
+    pub after_is_junk: bool,
+}
+
+/// What an append keeps however often it is tried, and in whatever slot: the nonce that it is known by, and its
+/// annex, which is sealed and stored once.
+pub(super) struct Letter {
+    pub nonce: [u8; 16],
+    annex: Option<StoredAnnex>,
+}
+
+struct StoredAnnex {
+    plain: Vec<u8>,
+    epoch: u32,
+    hash: Hash,
+}
+
+/// An entry, sealed for one slot.
+pub(super) struct Sealed {
+    pub entry: StoredEntry,
+    bytes: Bytes,
+}
+
+/// What seals and signs.
+pub(super) struct Pen<'a> {
+    pub objects: &'a dyn Objects,
+    pub environment: &'a dyn Environment,
+    pub keys: &'a Keys,
+    pub signer: &'a Signer,
+    pub suite: Suite,
+    pub epoch: u32,
+}
+
+impl Letter {
+    pub fn new(environment: &dyn Environment) -> Self {
+        Self { nonce: random(environment), annex: None }
+    }
+
+    /// Deletes the annex of an append that wrote no entry, and never will. No other entry can name it: its name is
+    /// drawn from its seal. If it stays, nobody is harmed.
+    pub fn discard_annex(&mut self, objects: &dyn Objects, owner: ScopeId) {
+        if let Some(kept) = self.annex.take() {
+            drop(objects.delete(&names::annex(owner, kept.hash)));
+        }
+    }
+}
+
+impl Pen<'_> {
+    /// Seals an entry for a slot; its annex, if it is large, is in the store then.
+    pub fn seal(&self, letter: &mut Letter, place: &Place, claims: Claims, draft: &Draft) -> Result<Sealed> {
+        let plain = if draft.annex.is_empty() { Vec::new() } else { encode(&draft.annex) };
+        let is_inline = plain.len() <= INLINE_ANNEX_BYTES_MAX;
+        let (annex, annex_hash) = match is_inline {
+            true => (plain, None),
+            false => (Vec::new(), Some(self.store_annex(letter, plain)?)),
+        };
+        if is_inline {
+            letter.discard_annex(self.objects, self.keys.owner);
+        }
+        let head = place.after.as_ref();
+        let entry = Entry {
+            number: head.map_or(0, |head| head.number + 1),
+            previous: head.map_or(Hash::default(), |head| head.hash),
+            nonce: letter.nonce,
+            actor: self.signer.actor(),
+            claims,
+            kind: draft.kind as u8,
+            rules: RULES,
+            body: Blob(draft.body.clone()),
+            previous_is_junk: place.after_is_junk,
+            annex: Blob(annex),
+            annex_hash,
+            unknown: Default::default(),
+        };
+        let bytes = FORM.close(&entry, (self.keys, self.signer, self.suite), self.epoch, self.environment)?;
+        if bytes.len() as u64 > ENTRY_BYTES_MAX {
+            return Err(failed("a ledger entry would be larger than 1 MiB; fewer things must be named at once"));
+        }
+        Ok(Sealed { entry: StoredEntry { hash: hash(&bytes), annex: draft.annex.clone(), entry }, bytes })
+    }
+
+    /// Brings an entry into its slot.
+    pub fn post(&self, sealed: &Sealed) -> Stands {
+        let name = names::entry(self.keys.owner, sealed.entry.entry.number);
+        put_for_certain(self.objects, self.environment, &name, &sealed.bytes)
+    }
+
+    /// Stores the annex, unless it is there already, sealed with the keys in use.
+    fn store_annex(&self, letter: &mut Letter, plain: Vec<u8>) -> Result<Hash> {
+        if let Some(kept) = &letter.annex
+            && kept.plain == plain
+            && kept.epoch == self.epoch
+        {
+            return Ok(kept.hash);
+        }
+        letter.discard_annex(self.objects, self.keys.owner);
+        let sealed = self.keys.seal(Kind::Annex, self.suite, self.epoch, &plain, self.environment)?;
+        let bytes = Bytes::from([&magic(b'a')[..], &sealed].concat());
+        let stored_hash = hash(&bytes);
+        letter.annex = Some(StoredAnnex { plain, epoch: self.epoch, hash: stored_hash });
+        let name = names::annex(self.keys.owner, stored_hash);
+        match put_for_certain(self.objects, self.environment, &name, &bytes) {
+            Stands::Ours => Ok(stored_hash),
+            Stands::Anothers => Err(failed(format!("{name} is not what was stored; no entry was written"))),
+            // Nothing names it yet: whether it lands or not, nothing happened.
+            Stands::Nothing(error) | Stands::Unknown(error) => Err(not_written(error)),
+        }
+    }
+
+    /// Writes an entry that nobody else can be writing: of a ledger that is being made.
+    pub fn write(&self, place: &Place, claims: Claims, draft: &Draft) -> Result<StoredEntry> {
+        let sealed = self.seal(&mut Letter::new(self.environment), place, claims, draft)?;
+        match self.post(&sealed) {
+            Stands::Ours => Ok(sealed.entry),
+            Stands::Anothers => Err(failed("an entry of a new ledger could not be written: its name is taken")),
+            Stands::Nothing(error) => Err(not_written(error)),
+            Stands::Unknown(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The error of a write that surely did not happen.
+pub(super) fn not_written(error: StoreError) -> Error {
+    let mut error = Error::from(error);
+    if error.kind == ErrorKind::Unknown {
+        error.kind = ErrorKind::Unreachable;
+    }
+    error
+}
