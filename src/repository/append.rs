@@ -185,7 +185,9 @@ impl Tenant {
                 return Outcome::Unknown(unknown(error, &what));
             }
         };
-        // It is written whatever becomes of this machine's index, which says so itself when it is asked again.
+        // It is written, whatever becomes of this machine's index, which says so itself when it is asked again, and
+        // of keys that cannot be read now: they are read before anything else is.
+        drop(self.settle_keys());
         drop(self.save());
         Outcome::Done { kind, number, verdict }
     }

@@ -10,6 +10,7 @@ use crate::{
         Blob, decode,
         entry::{Claims, Commit, Entry, EntryKind, Publish, RULES, Rewrite},
         pack::PackFact,
+        record::Field,
     },
     id::{ActorId, Hash, PackId, SegmentId},
     index::Index,
@@ -70,9 +71,9 @@ impl Tenant {
     /// Refuses what would be void if it were written now.
     pub(super) fn would_count(&self, place: &Place, actor: ActorId, draft: &Draft) -> Result<()> {
         let why = match draft.kind {
-            EntryKind::Publish => self.beyond_quota(&decode::<Publish>(&draft.body).map_err(malformed)?.packs, 0),
-            EntryKind::Commit => self.beyond_quota(&decode::<Commit>(&draft.body).map_err(malformed)?.packs, 1),
-            EntryKind::Rewrite => self.beyond_quota(&decode::<Rewrite>(&draft.body).map_err(malformed)?.packs, 0),
+            EntryKind::Publish => self.beyond_quota(packs_of(&draft.body, |publish: Publish| publish.packs), 0),
+            EntryKind::Commit => self.beyond_quota(packs_of(&draft.body, |commit: Commit| commit.packs), 1),
+            EntryKind::Rewrite => self.beyond_quota(packs_of(&draft.body, |rewrite: Rewrite| rewrite.packs), 0),
             kind if JUDGED.contains(&kind) => self.void_on_a_copy(place, actor, draft)?,
             _ => None,
         };
@@ -83,7 +84,7 @@ impl Tenant {
         why.map_or(Ok(()), |why| Err(refusal(why)))
     }
 
-    fn beyond_quota(&self, packs: &[PackFact], snapshots: u64) -> Option<String> {
+    fn beyond_quota(&self, packs: Vec<PackFact>, snapshots: u64) -> Option<String> {
         let bytes = packs.iter().fold(0u64, |sum, fact| sum.saturating_add(fact.length));
         let exceeded = self.state.exceeded(bytes, snapshots).filter(|exceeded| exceeded.is_hard)?;
         Some(exceeded.to_string())
@@ -125,6 +126,7 @@ impl Tenant {
     }
 }
 
-fn malformed(error: crate::format::Malformed) -> Error {
-    failed(format!("a program error: an entry was drafted that cannot be read ({error})"))
+/// Returns the packs of a body; of one that cannot be read none, since the fold says what is wrong with it.
+fn packs_of<T: Field>(body: &[u8], packs: impl FnOnce(T) -> Vec<PackFact>) -> Vec<PackFact> {
+    decode(body).map(packs).unwrap_or_default()
 }
