@@ -233,8 +233,21 @@ fn usage_is_what_the_ledger_and_the_store_say() {
         times_ns: vec![0; 4],
         unknown: Default::default(),
     };
-    for (kind, body) in [(EntryKind::Observed, strongroom::format::encode(&early)), (EntryKind::Publish, vec![0xff; 9])]
-    {
+    let session = strongroom::ledger::OpenSession {
+        actor,
+        nonce: strongroom::id::Nonce([7; 16]),
+        next_segment: 0,
+        next_pack: 0,
+        seen: 0,
+        unknown: Default::default(),
+    };
+    theirs.state.sessions.insert(1, session);
+    let publish = strongroom::format::entry::Publish { session: 1, packs: Vec::new(), unknown: Default::default() };
+    let bodies = [
+        (EntryKind::Observed, strongroom::format::encode(&early)),
+        (EntryKind::Publish, strongroom::format::encode(&publish)),
+    ];
+    for (kind, body) in bodies {
         drop(theirs.append("", |_, _| Ok((kind, body.clone(), strongroom::format::entry::Annex::empty()))));
     }
     tenant.sync().unwrap();

@@ -15,9 +15,9 @@ use crate::{
         entry::{Access, Annex, Claims, EntryKind, Observed},
         names,
     },
-    id::SnapshotId,
+    id::{ActorId, SnapshotId},
     index::Index,
-    ledger::{Head, State, Verdict},
+    ledger::{Head, Refusal, State, Verdict, Void},
     pipeline::{digest::hash, sign::Signer},
     store::get_if_present,
 };
@@ -60,7 +60,7 @@ impl Tenant {
         match self.append_once(why, &mut draft) {
             Outcome::Needless => Ok(None),
             Outcome::Done { number, verdict: Verdict::Valid, .. } => Ok(Some(number)),
-            Outcome::Done { kind, number, verdict: Verdict::Void(why) } => Err(does_not_count(kind, number, &why.0)),
+            Outcome::Done { kind, number, verdict: Verdict::Void(why) } => Err(does_not_count(kind, number, &why)),
             Outcome::NotDone(error) | Outcome::Unknown(error) => Err(error),
         }
     }
@@ -91,8 +91,7 @@ impl Tenant {
             self.settle_keys()?;
             let Some((kind, body, annex)) = draft(&self.state, &self.index)? else { return Ok(Outcome::Needless) };
             let (draft, place) = (Draft { kind, body, annex }, self.next_place());
-            self.is_granted(&signer, kind)?;
-            self.would_count(&place, signer.actor(), &draft)?;
+            self.would_count(signer.actor(), &draft)?;
             let pen = self.pen(&signer)?;
             let sealed = pen.seal(letter, &place, self.claims(why), &draft)?;
             match pen.post(&sealed) {
@@ -128,16 +127,17 @@ impl Tenant {
         Err(Error::new(kind, format!("nothing can be written to {}: {why}", self.name)))
     }
 
-    fn is_granted(&self, signer: &Signer, kind: EntryKind) -> Result<()> {
-        let grant = self.state.grants.get(&signer.actor());
-        if grant.is_some_and(|grant| grant.kinds.contains(&(kind as u8))) {
-            return Ok(());
-        }
-        let (kind, name) = (kind.name(), &self.name);
-        Err(Error::new(
-            Kind::Refused,
-            format!("this key may not write {kind} to the ledger of {name}; its administrator can grant that"),
-        ))
+    /// Refuses what the fold would not count: a refusal leaves nothing behind.
+    fn would_count(&self, actor: ActorId, draft: &Draft) -> Result<()> {
+        let Some(void) = self.state.would_refuse(actor, draft.kind, &draft.body) else { return Ok(()) };
+        let (kind, name) = (draft.kind.name(), &self.name);
+        let what = match void.refusal {
+            Some(Refusal::Role) => {
+                format!("this key may not write {kind} to the ledger of {name}; its administrator can grant that")
+            }
+            _ => format!("{kind} was not written to the ledger of {name}: {}", void.why),
+        };
+        Err(Error::new(kind_of(&void), what))
     }
 
     fn next_place(&self) -> Place {
@@ -227,9 +227,17 @@ fn unknown(error: Error, what: &str) -> Error {
 const PROMISES_NOTHING: [EntryKind; 5] =
     [EntryKind::Session, EntryKind::Publish, EntryKind::Renew, EntryKind::Abort, EntryKind::Access];
 
-pub(super) fn does_not_count(kind: EntryKind, number: u64, why: &str) -> Error {
-    let kind = kind.name();
-    Error::new(Kind::Refused, format!("{kind} (entry {number}) does not count, because others were faster: {why}"))
+pub(super) fn does_not_count(kind: EntryKind, number: u64, void: &Void) -> Error {
+    let (kind, why) = (kind.name(), &void.why);
+    Error::new(kind_of(void), format!("{kind} (entry {number}) does not count, because others were faster: {why}"))
+}
+
+/// What is forbidden stays so until somebody changes that; what was only overtaken can be tried again.
+fn kind_of(void: &Void) -> Kind {
+    match void.refusal {
+        Some(_) => Kind::Refused,
+        None => Kind::Failed,
+    }
 }
 
 impl Tenant {

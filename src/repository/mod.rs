@@ -11,7 +11,6 @@ mod head;
 mod history;
 mod holders;
 mod identity;
-mod judge;
 mod keyring;
 mod ledger;
 mod open;

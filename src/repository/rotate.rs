@@ -123,7 +123,7 @@ impl Repository {
                 Outcome::Needless => self.discard(tenant, made),
                 Outcome::Done { kind, number, verdict: Verdict::Void(why) } => {
                     self.discard(tenant, made);
-                    return Err(does_not_count(kind, number, &why.0));
+                    return Err(does_not_count(kind, number, &why));
                 }
                 Outcome::NotDone(error) => {
                     self.discard(tenant, made);
