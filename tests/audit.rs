@@ -235,7 +235,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     };
     let session = strongroom::ledger::OpenSession {
         actor,
-        nonce: strongroom::id::Nonce([7; 16]),
+        nonce: strongroom::id::Nonce([7; 8]),
         next_segment: 0,
         next_pack: 0,
         seen: 0,
