@@ -206,7 +206,7 @@ pub fn names(segments: &SegmentSet) -> Annex {
     Annex { segments: segments.clone(), ..Annex::empty() }
 }
 pub fn segments_body(condemn: Option<u64>) -> Vec<u8> {
-    encode(&Segments { condemn, reason: String::new(), unknown: Default::default() })
+    encode(&Segments { condemn, reason: String::new(), packs: Vec::new(), unknown: Default::default() })
 }
 
 /// Draws an entry, often a wrong one, and applies it.

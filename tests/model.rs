@@ -220,7 +220,8 @@ fn fold(entries: &[Written], mutation: Mutation) -> (Ledger, Vec<bool>) {
                 (OWNER, if is_retire { EntryKind::Retire } else { EntryKind::Undelete }, body, Annex::empty())
             }
             Written::Rescue(ids) => {
-                let body = Segments { condemn: None, reason: String::new(), unknown: Default::default() };
+                let body =
+                    Segments { condemn: None, reason: String::new(), packs: Vec::new(), unknown: Default::default() };
                 (OWNER, EntryKind::Rescue, encode(&body), names(&set(ids)))
             }
             Written::Condemn(ids, _) => (OWNER, EntryKind::Condemn, segments_body(None), names(&set(ids))),

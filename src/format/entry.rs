@@ -299,6 +299,8 @@ record! {
         /// DEAD: the number of its CONDEMN.
         0 condemn: Option<u64>,
         1 reason: String,
+        /// DAMAGED: the packs in which the segments were seen.
+        2 packs: Vec<PackId>,
     }
 
     /// DROP, MOVE: packs.

@@ -2,7 +2,8 @@
 //!
 //! `m` the state, `n`+snapshot its state, `s`+segment its state, `p`+pack its state, `u`+pack a pack
 //! whose chunk table was not read yet, `k`+segment its chunks, `c`+chunk id its place, `j`+number+key
-//! a key of `n`, `s` or `p` that changed with that entry or one before it (for checkpoints).
+//! a key of `n`, `s` or `p` that changed with that entry or one before it (for checkpoints), `r` the pack up to
+//! which checks have read.
 
 use super::keyvalue::{Batch, KeyValue};
 use crate::{
@@ -71,6 +72,7 @@ fn chunk_key(id: ChunkId) -> Vec<u8> {
     key
 }
 const STATE: &[u8] = b"m";
+const READ_UP_TO: &[u8] = b"r";
 /// Raised whenever the meaning of a key or value changes: an index of another layout is rebuilt.
 const LAYOUT: u8 = 4;
 /// About how many encoded bytes of rows make a part of a checkpoint.
@@ -109,22 +111,31 @@ impl Index {
     /// Returns the state that was saved, if it is of the ledger with this entry 0. Anything else
     /// (another ledger, another layout, damage) is thrown away.
     pub fn load(&mut self, genesis: Hash) -> Result<Option<State>> {
+        match self.saved_state(genesis)? {
+            Some(state) => self.with_snapshots(state).map(Some),
+            // What lies there without a state is a rest of an opening that was cut off.
+            None => self.clear().map(|()| None),
+        }
+    }
+
+    /// Returns the state that was saved, less its snapshots, if it is of the ledger with this entry 0.
+    pub fn saved_state(&self, genesis: Hash) -> Result<Option<State>> {
         let saved = self.usable()?.get(STATE)?;
-        let loaded = saved.as_deref().and_then(|bytes| {
+        Ok(saved.as_deref().and_then(|bytes| {
             let (layout, rest) = bytes.split_first()?;
             let (found, state) = rest.split_at_checked(32)?;
             (*layout == LAYOUT && found == genesis.0).then(|| decode(state).ok())?
-        });
-        let Some(mut state): Option<State> = loaded else {
-            // What lies there without a state is a rest of an opening that was cut off.
-            return self.clear().map(|()| None);
-        };
+        }))
+    }
+
+    /// Adds its snapshots to a state that was saved.
+    pub fn with_snapshots(&self, mut state: State) -> Result<State> {
         self.usable()?.scan(b"n", b"n", &mut |_, value| {
             let snapshot: SnapshotState = decode(value).map_err(|_| damaged())?;
             state.snapshots.insert(snapshot.snapshot.id, snapshot);
             Ok(true)
         })?;
-        Ok(Some(state))
+        Ok(state)
     }
 
     /// Makes the fold up to `state` durable, with the tables as they are now: all of it, or nothing.
@@ -343,6 +354,18 @@ impl Index {
     /// Returns the chunks of a segment.
     pub fn chunks_of(&self, segment: SegmentId) -> Result<Option<ChunkList>> {
         Ok(self.usable()?.get(&segment_key(b'k', segment))?.and_then(|bytes| decode(&bytes).ok()))
+    }
+
+    /// Returns the pack up to which the last check read that read a part of them.
+    pub fn read_up_to(&self) -> Result<Option<PackId>> {
+        Ok(self.usable()?.get(READ_UP_TO)?.and_then(|bytes| decode(&bytes).ok()))
+    }
+
+    /// Remembers up to which pack a check has read.
+    pub fn note_read_up_to(&self, pack: PackId) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.put(READ_UP_TO.to_vec(), encode(&pack));
+        self.usable()?.write(batch)
     }
 
     /// Returns packs whose chunk tables were not read yet.

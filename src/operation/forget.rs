@@ -10,7 +10,7 @@ use crate::{
         snapshot::Stats,
     },
     id::SnapshotId,
-    ledger::{SegmentStatus, SnapshotState, State, Tables},
+    ledger::{SnapshotState, State, Tables},
     policy::retention::{self, Candidate},
     repository::Tenant,
 };
@@ -262,19 +262,6 @@ pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> 
             unknown: Default::default(),
         };
         Ok((EntryKind::Undelete, encode(&body), Annex::empty()))
-    })?;
-    // Later backups may rely on what was condemned meanwhile.
-    tenant.append_if("undelete", |state, index| {
-        let mut condemned = SegmentSet::default();
-        for segment in snapshots.iter().flat_map(|id| state.reach(*id).iter().collect::<Vec<_>>()) {
-            let found = index.segment(segment)?;
-            if found.is_some_and(|found| found.status == SegmentStatus::Condemned) {
-                condemned.insert(segment);
-            }
-        }
-        let body = crate::format::entry::Segments { condemn: None, reason: reason.into(), unknown: Default::default() };
-        let annex = Annex { segments: condemned, ..Annex::empty() };
-        Ok((!annex.is_empty()).then(|| (EntryKind::Rescue, encode(&body), annex)))
     })?;
     Ok(())
 }

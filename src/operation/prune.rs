@@ -271,7 +271,7 @@ fn bury(tenant: &mut Tenant) -> Result<u64> {
             }
         }
         let annex = Annex { segments: closed(fresh, index)?, ..Annex::empty() };
-        let body = Segments { condemn: None, reason: REASON.into(), unknown: Default::default() };
+        let body = Segments { condemn: None, reason: REASON.into(), packs: Vec::new(), unknown: Default::default() };
         Ok((!annex.is_empty()).then(|| (EntryKind::Condemn, encode(&body), annex)))
     })?;
     if condemned.is_some() {
@@ -310,7 +310,12 @@ fn declare_dead(tenant: &mut Tenant) -> Result<u64> {
                 }
                 named = closed(still, index)?;
                 let annex = Annex { segments: named.clone(), ..Annex::empty() };
-                let body = Segments { condemn: Some(condemn), reason: REASON.into(), unknown: Default::default() };
+                let body = Segments {
+                    condemn: Some(condemn),
+                    reason: REASON.into(),
+                    packs: Vec::new(),
+                    unknown: Default::default(),
+                };
                 Ok((!annex.is_empty()).then(|| (EntryKind::Dead, encode(&body), annex)))
             })?;
             if written.is_some() {

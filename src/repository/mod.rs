@@ -2,12 +2,15 @@
 //!
 //! Introduces the store to the index. Knows no use case.
 
+mod ahead;
 mod append;
 mod checkpoint;
 mod chunk_tables;
 mod create;
+mod evidence;
 mod follow;
 mod head;
+mod heal;
 mod history;
 mod holders;
 mod identity;
@@ -15,6 +18,8 @@ mod keyring;
 mod ledger;
 mod open;
 mod pen;
+mod places;
+mod pool;
 mod put;
 mod reference;
 mod repack;
@@ -29,17 +34,20 @@ mod tenant;
 mod unlock;
 
 pub use create::{NewTenant, checked_name};
+pub use evidence::Evidence;
 pub use head::SignedHead;
 pub use history::{HistoryProblem, Refolded};
 pub use holders::Holder;
 pub use identity::{Credential, Identity, Passphrase, PublicIdentity, Wrapper};
 pub use keyring::Keys;
 pub use open::Repository;
+pub use places::{Places, read_range};
+pub use pool::SegmentPool;
 pub use reference::Reference;
 pub use repack::{Move, repack};
 pub use role::Role;
 pub use rotate::Rotated;
-pub use segments::{SegmentPool, Segments};
+pub use segments::Segments;
 pub use session::{Deltas, PUBLISH_BYTES, Session};
 pub use stream::{Piece, RunReader, StreamBuilder, StreamReader};
 pub use tenant::Tenant;

@@ -2,7 +2,7 @@
 //! new chunks can be stored as differences from the old ones in their place ("stream-informed delta
 //! compression", Shilane et al., FAST 2012).
 
-use super::{segments::SegmentPool, stream::RunReader};
+use super::{pool::SegmentPool, stream::RunReader};
 use crate::{
     error::Result,
     format::{

@@ -1,8 +1,9 @@
 //! Streams: bytes into chunks and a recipe; a recipe back into bytes.
 
 use super::{
+    pool::SegmentPool,
     reference::Reference,
-    segments::{Opened, SegmentPool},
+    segments::Opened,
     session::{FoundChunk, Session},
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! One owner, opened: its keys, its folded ledger, its index, and who is asking.
 
-use super::{keyring::Keys, ledger, segments::Segments, unlock::Unlock};
+use super::{keyring::Keys, ledger, places::Places, segments::Segments, unlock::Unlock};
 use crate::{
     environment::SharedEnvironment,
     error::{Result, failed},
@@ -120,8 +120,12 @@ impl Tenant {
     /// Returns what reads segments.
     pub fn segments(&self) -> Result<Segments> {
         self.keys.key(KeyScope::Content, 0).ok_or_else(|| self.keys.missing("reading content"))?;
-        let index = self.index.saved()?;
-        let (objects, packs, keys) = (self.objects.clone(), self.packs.clone(), self.keys.clone());
-        Ok(Segments::new(objects, packs, keys, index, self.hasher()?, self.state.head.number))
+        Ok(Segments::new(self.places()?, self.packs.clone(), self.hasher()?))
+    }
+
+    /// Returns what finds segments, which needs no key of content.
+    pub fn places(&self) -> Result<Places> {
+        let (objects, keys, unlock) = (self.objects.clone(), self.keys.clone(), self.unlock.clone());
+        Ok(Places::new(objects, self.index.saved()?, self.genesis, keys, unlock))
     }
 }

@@ -7,7 +7,7 @@ use crate::{
         output::{ratio, shown, size},
         ready,
     },
-    error::{Error, Kind, Result},
+    error::Result,
     operation::{
         check,
         stats::{self, Figures},
@@ -22,44 +22,45 @@ pub(super) fn check_all(global: &Global, read_data: Option<u8>) -> Result<()> {
     let report = check::check(&mut tenant, read_data, &watch);
     watch.end();
     let report = report?;
-    let problems: Vec<_> = report
-        .problems
-        .iter()
-        .map(|problem| json!({ "object": problem.object, "what": problem.what, "snapshots": problem.snapshots.iter().map(ToString::to_string).collect::<Vec<_>>(), "advice": problem.advice }))
-        .collect();
-    print(
-        global,
-        json!({ "tenant": tenant.name, "packs": report.packs, "segments": report.segments, "snapshots": report.snapshots, "read_bytes": report.read_bytes, "marked_segments": report.marked, "problems": problems }),
-        || {
-            let mut text = format!(
-                "{} packs, {} segments, {} snapshots checked, {} read\n",
-                report.packs,
-                report.segments,
-                report.snapshots,
-                size(report.read_bytes)
-            );
-            for problem in &report.problems {
-                let snapshots: Vec<_> = problem.snapshots.iter().map(|id| format!("{:.12}", id.to_string())).collect();
-                let hit = if snapshots.is_empty() { "no snapshot".to_owned() } else { snapshots.join(", ") };
-                text += &format!(
-                    "DAMAGED {}: {}\n  hit: {hit}\n  what to do: {}\n",
-                    problem.object, problem.what, problem.advice
-                );
-            }
-            if report.marked > 0 {
-                text +=
-                    &format!("{} segments are noted as damaged: later backups do not rely on them\n", report.marked);
-            }
-            text + if report.problems.is_empty() { "no problem found" } else { "" }
-        },
-    );
-    match report.problems.len() {
-        0 => Ok(()),
-        count => Err(Error::new(
-            Kind::Damaged,
-            format!("{count} problems found; they are listed with the snapshots that they hit"),
-        )),
+    let mut object = json!(report);
+    object["tenant"] = json!(tenant.name);
+    print(global, object, || check_text(&report));
+    match report.failure() {
+        None => Ok(()),
+        Some(error) => Err(error),
     }
+}
+
+fn check_text(report: &check::Report) -> String {
+    let mut text = format!(
+        "{} packs, {} segments, {} snapshots checked, {} read\n",
+        report.packs,
+        report.segments,
+        report.snapshots,
+        size(report.read_bytes)
+    );
+    if let Some(part) = &report.read {
+        text += &format!(
+            "read {} of {} packs, from {} to {}; the next run goes on from there\n",
+            part.packs, part.of_packs, part.first, part.last
+        );
+    }
+    for problem in &report.problems {
+        let snapshots: Vec<_> = problem.snapshots.iter().map(|id| format!("{:.12}", id.to_string())).collect();
+        let hit = if snapshots.is_empty() { "no snapshot".to_owned() } else { snapshots.join(", ") };
+        text +=
+            &format!("DAMAGED {}: {}\n  hit: {hit}\n  what to do: {}\n", problem.object, problem.what, problem.advice);
+    }
+    for unchecked in &report.unchecked {
+        text += &format!("NOT CHECKED {}: {}\n", unchecked.object, unchecked.why);
+    }
+    if report.marked > 0 {
+        text += &format!("{} segments are noted as damaged: later backups do not rely on them\n", report.marked);
+    }
+    if report.healed > 0 {
+        text += &format!("{} segments that were damaged are whole again\n", report.healed);
+    }
+    text + if report.problems.is_empty() && report.unchecked.is_empty() { "no problem found" } else { "" }
 }
 
 pub(super) fn stats(global: &Global) -> Result<()> {

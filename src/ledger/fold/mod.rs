@@ -189,7 +189,7 @@ impl State {
             EntryKind::Repack => self.repack(tables, proven, body(proven)?),
             EntryKind::Drop => self.drop_packs(tables, body(proven)?),
             EntryKind::Rewrite => self.rewrite(tables, proven, body(proven)?),
-            EntryKind::Damaged => mark_damaged(tables, &proven.annex.segments),
+            EntryKind::Damaged => mark_damaged(tables, &body(proven)?, &proven.annex.segments),
             EntryKind::Heal => self.heal(tables, proven, body(proven)?),
             EntryKind::Move => move_packs(tables, body(proven)?),
             EntryKind::Epoch => self.new_epoch(entry.number, body(proven)?),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     format::{
-        entry::{Packs, Publish},
+        entry::{Packs, Publish, Segments},
         segment_set::SegmentSet,
     },
     id::{PackId, SegmentId},
@@ -103,9 +103,11 @@ pub(super) fn move_packs(tables: &mut dyn Tables, packs: Packs) -> Rule {
     Ok(())
 }
 
-pub(super) fn mark_damaged(tables: &mut dyn Tables, segments: &SegmentSet) -> Rule {
+/// What was seen counts only of the place where it was seen: a segment that has moved since may be whole.
+pub(super) fn mark_damaged(tables: &mut dyn Tables, damaged: &Segments, segments: &SegmentSet) -> Rule {
     for id in segments.iter() {
-        require(tables.segment(id)?.is_some(), || format!("segment {id} is unknown"))?;
+        let state = tables.segment(id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
+        require(damaged.packs.contains(&state.pack), || format!("segment {id} is not where it was seen"))?;
     }
     for id in segments.iter() {
         if let Some(mut state) = tables.segment(id)? {

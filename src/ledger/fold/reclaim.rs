@@ -83,7 +83,7 @@ pub(super) fn rescue(tables: &mut dyn Tables, segments: &SegmentSet) -> Rule {
         require(usable, || format!("segment {id} is dead or unknown"))?;
     }
     for id in segments.iter() {
-        if let Some(mut state) = tables.segment(id)? {
+        if let Some(mut state) = tables.segment(id)?.filter(|state| state.status != SegmentStatus::Live) {
             state.status = SegmentStatus::Live;
             tables.put_segment(id, state)?;
         }

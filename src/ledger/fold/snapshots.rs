@@ -2,6 +2,7 @@
 
 use super::{
     Proven,
+    reclaim::rescue,
     sessions::Added,
     verdict::{Refusal, Rule, Stop, permit, refused, require, void},
 };
@@ -137,6 +138,10 @@ impl State {
 
     pub(super) fn undelete(&mut self, tables: &mut dyn Tables, undelete: Snapshots) -> Rule {
         self.may_undelete(&undelete)?;
+        // What they need is live again, whether or not it was condemned meanwhile.
+        let mut needed = SegmentSet::default();
+        undelete.snapshots.iter().for_each(|id| needed.0 |= &self.reach(*id).0);
+        rescue(tables, &needed)?;
         for id in undelete.snapshots {
             self.change_snapshot(tables, id, |snapshot| snapshot.retired_by = None);
         }

@@ -14,7 +14,7 @@ use crate::{
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::segment::SegmentBuilder,
     policy::delta::{DELTA_DEPTH_MAX, DeltaSize, is_cheap, repeated_cost},
-    repository::segments::SegmentPool,
+    repository::SegmentPool,
 };
 use roaring::RoaringBitmap;
 use std::{

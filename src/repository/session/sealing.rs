@@ -16,7 +16,7 @@ use crate::{
         segment::{Sealed, Sealer, SegmentBuilder, verify},
     },
     policy::delta::SEGMENT_BYTES,
-    repository::{segments::SegmentPool, tenant::Tenant},
+    repository::{SegmentPool, tenant::Tenant},
 };
 use std::{
     collections::VecDeque,
@@ -27,9 +27,9 @@ use std::{
 };
 
 /// What names and seals what a session stores: the tenant's keys, or a source's own.
-pub(super) struct SealingKeys {
-    pub(super) sealer: Arc<Sealer>,
-    pub(super) tables: TableSealer,
+pub(in crate::repository) struct SealingKeys {
+    pub(in crate::repository) sealer: Arc<Sealer>,
+    pub(in crate::repository) tables: TableSealer,
     pub(super) hasher: ChunkHasher,
     /// Of the source that is being stored, if it has keys of its own; else 0.
     pub(super) source_number: u32,
@@ -37,7 +37,7 @@ pub(super) struct SealingKeys {
 
 impl SealingKeys {
     /// Returns the keys in use.
-    pub(super) fn of(tenant: &Tenant, source_number: u32) -> Result<Self> {
+    pub(in crate::repository) fn of(tenant: &Tenant, source_number: u32) -> Result<Self> {
         let (suite, owner, epoch) = (tenant.suite()?, tenant.keys.owner, tenant.state.epoch);
         let key = |scope, epoch| tenant.keys.key(scope, epoch).ok_or_else(|| tenant.keys.missing("backing up"));
         let (segment_table, chunk_table) = (key(KeyScope::SegmentTable, epoch)?, key(KeyScope::ChunkTable, epoch)?);

@@ -1,0 +1,227 @@
+//! Check: does everything that the ledger says exist, and is it what was written? What is proven to be damaged
+//! is noted in the ledger (DAMAGED), so that later backups do not rely on it; what can be made whole again is
+//! (HEAL). Changes nothing else.
+
+mod look;
+mod part;
+mod proof;
+mod snapshots;
+
+pub use part::Part;
+
+use super::{Monitor, browse::POOL_BYTES, interrupted};
+use crate::{
+    error::{Error, Kind, Result},
+    format::{
+        names::{self, PackKind},
+        segment_set::SegmentSet,
+    },
+    id::{Hash, PackId, SegmentId, SnapshotId},
+    ledger::{PackState, SegmentStatus, Tables},
+    repository::{HistoryProblem, SegmentPool, Tenant},
+};
+use look::{Looker, look_at_all};
+use proof::{Found, prove};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    pub packs: u64,
+    pub segments: u64,
+    pub snapshots: u64,
+    pub read_bytes: u64,
+    /// Which packs were read whole, where not all were to be.
+    pub read: Option<Part>,
+    pub problems: Vec<Problem>,
+    /// What could not be looked at: that says nothing of what is stored.
+    pub unchecked: Vec<Unchecked>,
+    /// Segments that were noted as damaged now.
+    #[serde(rename = "marked_segments")]
+    pub marked: u64,
+    /// Segments that were damaged, and are whole again.
+    #[serde(rename = "healed_segments")]
+    pub healed: u64,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub object: String,
+    pub what: String,
+    /// The snapshots that cannot be restored whole because of it.
+    pub snapshots: Vec<SnapshotId>,
+    pub advice: String,
+}
+
+/// One thing that could not be looked at, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unchecked {
+    pub object: String,
+    pub why: String,
+}
+
+const RESTORE_COPY: &str = "restore the object from a copy of the bucket; or back the same data up again, which stores anew what a later snapshot needs, and then check again, which makes old snapshots whole with it";
+
+const NOTHING_TO_DO: &str = "nothing: it is made anew from the ledger, by the next backup with a key that may";
+
+impl Report {
+    /// Returns the error of a check that found damage, or could not look at everything.
+    pub fn failure(&self) -> Option<Error> {
+        match (self.problems.len(), self.unchecked.len()) {
+            (0, 0) => None,
+            (0, count) => Some(Error::new(
+                Kind::Failed,
+                format!(
+                    "{count} things could not be checked, because the store or this machine refused; that is no sign of damage: check again"
+                ),
+            )),
+            (count, _) => Some(Error::new(
+                Kind::Damaged,
+                format!("{count} problems found; they are listed with the snapshots that they hit"),
+            )),
+        }
+    }
+}
+
+/// A pack, and what of it is not dead.
+struct Stored {
+    id: PackId,
+    name: String,
+    length: u64,
+    hash: Hash,
+    segments: Vec<SegmentId>,
+}
+
+/// Checks a tenant; `read_percent` of the packs' bytes are read, and every segment in them opened: each run reads
+/// those that come after what the one before it read, so that after enough runs everything was.
+pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monitor) -> Result<Report> {
+    let mut report = Report::default();
+    monitor.phase("ledger", None);
+    check_ledger(tenant, &mut report)?;
+    monitor.phase("packs", None);
+    // Listed after the fold: what is in neither can only have come since.
+    let sizes = listed(tenant)?;
+    let mut found = Found::default();
+    let packs = stored(tenant, &mut report, &mut found)?;
+    let part = read_percent.map(|percent| part::choose(tenant, &packs, percent)).transpose()?;
+    let looker = Looker::new(tenant, pool(tenant));
+    let mut to_read = Vec::new();
+    for (number, pack) in packs.into_iter().enumerate() {
+        let is_listed = sizes.get(&pack.name) == Some(&pack.length);
+        if !is_listed && !looker.is_there(&pack, &mut found)? {
+            continue;
+        }
+        let in_part = part.as_ref().is_some_and(|part| part.has(number));
+        let is_odd = !is_listed && sizes.contains_key(&pack.name);
+        if in_part || is_odd {
+            to_read.push(pack);
+        }
+    }
+    let total: u64 = to_read.iter().map(|pack| pack.length).sum();
+    monitor.phase("read data", read_percent.map(|_| total));
+    look_at_all(&tenant.environment, &looker, to_read, &mut |pack, look| {
+        if monitor.is_interrupted() {
+            return Err(interrupted());
+        }
+        report.read_bytes += pack.length;
+        monitor.progress(1, pack.length);
+        found.take(pack, look)
+    })?;
+    drop(looker);
+    let proven = prove(tenant, found, &mut report)?;
+    if let Some(part) = part {
+        report.read = part.done(tenant)?;
+    }
+    monitor.phase("snapshots", None);
+    snapshots::check(tenant, &proven, &mut report)?;
+    report.marked = tenant.note_damage(&proven.evidence)?;
+    if let Some(pool) = pool(tenant) {
+        let mut damaged = proven.known;
+        damaged.0 |= proven.bad.0;
+        report.healed = tenant.heal(&damaged, &pool)?;
+    }
+    Ok(report)
+}
+
+/// Returns what opens segments, if these keys open content.
+fn pool(tenant: &Tenant) -> Option<SegmentPool> {
+    tenant.segments().ok().map(|segments| SegmentPool::new(segments.from_store(), POOL_BYTES))
+}
+
+/// Returns the sizes of packs, by name. A listing may lack some.
+fn listed(tenant: &Tenant) -> Result<HashMap<String, u64>> {
+    let mut sizes = HashMap::new();
+    for kind in [PackKind::Data, PackKind::Meta] {
+        for listed in tenant.objects.list(&names::packs(tenant.keys.owner, kind))? {
+            sizes.insert(listed.name, listed.size_bytes);
+        }
+    }
+    Ok(sizes)
+}
+
+/// Returns the packs that hold something that is not dead, in the order in which they were made.
+fn stored(tenant: &Tenant, report: &mut Report, found: &mut Found) -> Result<Vec<Stored>> {
+    // Of sources that were destroyed nothing opens any more; what is left of them goes with the next prune.
+    let mut destroyed = SegmentSet::default();
+    for state in tenant.state.snapshots.values() {
+        if tenant.state.destroyed_sources.contains_key(&state.snapshot.source) {
+            destroyed.0 |= &tenant.state.reach(state.snapshot.id).0;
+        }
+    }
+    let mut by_pack: HashMap<PackId, Vec<SegmentId>> = HashMap::new();
+    tenant.index.each_segment(&mut |id, state| {
+        report.segments += 1;
+        if state.status != SegmentStatus::Dead && !destroyed.contains(id) {
+            by_pack.entry(state.pack).or_default().push(id);
+            for base in &state.bases {
+                let below = tenant.index.segment(*base)?;
+                if below.is_none_or(|below| below.status == SegmentStatus::Dead || below.depth >= state.depth) {
+                    found.unclosed.push(id);
+                }
+            }
+            if state.damaged {
+                found.known.insert(id);
+            }
+        }
+        Ok(true)
+    })?;
+    let mut packs = Vec::new();
+    tenant.index.each_pack(&mut |id, state: PackState| {
+        if let Some(segments) = by_pack.remove(&id).filter(|_| !state.dropped) {
+            let name = names::pack(tenant.keys.owner, PackKind::from_number(state.kind), id);
+            packs.push(Stored { id, name, length: state.length, hash: state.hash, segments });
+        }
+        Ok(true)
+    })?;
+    packs.sort_by_key(|pack| pack.id);
+    report.packs = packs.len() as u64;
+    Ok(packs)
+}
+
+fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
+    tenant.sync()?;
+    let noticed = std::mem::take(&mut tenant.damage);
+    // Every entry is looked at again, from the store, not from what this machine remembers.
+    for HistoryProblem { object, what, snapshot, .. } in tenant.verify_ledger()? {
+        let is_disposable = object == "index" || object.starts_with(&names::checkpoints(tenant.keys.owner));
+        let advice = if is_disposable { NOTHING_TO_DO } else { RESTORE_COPY };
+        let snapshots = snapshot.into_iter().collect();
+        report.problems.push(Problem { object, what, snapshots, advice: advice.into() });
+    }
+    for (object, what) in tenant.ring_problems()? {
+        let advice = "make new keys, while this one still opens".into();
+        report.problems.push(Problem { object, what, snapshots: Vec::new(), advice });
+    }
+    for what in noticed {
+        if !report.problems.iter().any(|known| what.contains(&known.what)) {
+            let (object, snapshots) = ("ledger".to_owned(), Vec::new());
+            report.problems.push(Problem { object, what, snapshots, advice: RESTORE_COPY.into() });
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong, by object: the segments of which it is said.
+type ByObject = BTreeMap<(String, String), SegmentSet>;

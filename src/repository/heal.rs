@@ -1,0 +1,192 @@
+//! Heal: a damaged segment is supplied again under its own id, from the same chunks: what needs it is whole again.
+
+use super::{
+    pool::SegmentPool,
+    session::{PACK_BYTES, SealingKeys, end_session, open_session, put_pack},
+    tenant::Tenant,
+};
+use crate::{
+    environment::random,
+    error::{Error, Kind, Result, damaged},
+    format::{
+        encode,
+        entry::{Annex, EntryKind, Publish},
+        key::source_of_content,
+        names::PackKind,
+        pack::ChunkRow,
+        segment_set::SegmentSet,
+    },
+    id::{Nonce, PackId, SegmentId},
+    ledger::{SegmentState, SegmentStatus, Tables},
+    pipeline::{
+        pack::PackBuilder,
+        segment::{SegmentBuilder, verify},
+    },
+};
+
+/// A segment's chunks, all of them at hand again.
+struct Supplied {
+    id: SegmentId,
+    state: SegmentState,
+    kind: PackKind,
+    /// Of whose keys the chunks' ids are.
+    source_number: u32,
+    built: SegmentBuilder,
+}
+
+/// The session that new packs are written in.
+struct Healer {
+    session: u64,
+    nonce: Nonce,
+    next_pack: u32,
+    healed: u64,
+}
+
+impl Tenant {
+    /// Supplies those of the damaged segments anew that read well again, or whose chunks are all stored elsewhere by
+    /// now. `pool` reads from the store. Returns how many are whole again: none, if this key may not write that.
+    pub fn heal(&mut self, damaged: &SegmentSet, pool: &SegmentPool) -> Result<u64> {
+        let actor = self.signer.as_ref().map(|signer| signer.actor());
+        let granted = actor.and_then(|actor| self.state.grants.get(&actor));
+        let may = |kind: EntryKind| granted.is_some_and(|granted| granted.kinds.contains(&(kind as u8)));
+        let may_all = [EntryKind::Session, EntryKind::Heal, EntryKind::Abort].into_iter().all(may);
+        if damaged.is_empty() || !may_all || self.state.not_understood.is_some() {
+            return Ok(0);
+        }
+        // What cannot be read of chunk tables is told by whoever needs it.
+        let told = self.damage.len();
+        self.read_chunk_tables()?;
+        self.damage.truncate(told);
+        let mut open = [PackBuilder::new(PackKind::Data), PackBuilder::new(PackKind::Meta)];
+        let mut healer: Option<Healer> = None;
+        let done = self.heal_each(damaged, pool, &mut healer, &mut open);
+        let ended = match healer {
+            Some(healer) => healer.end(self, open),
+            None => Ok(0),
+        };
+        done.and(ended)
+    }
+
+    fn heal_each(
+        &mut self,
+        damaged: &SegmentSet,
+        pool: &SegmentPool,
+        healer: &mut Option<Healer>,
+        open: &mut [PackBuilder; 2],
+    ) -> Result<()> {
+        for id in damaged.iter() {
+            let Some(supplied) = supply(self, pool, id)? else { continue };
+            let healer = match healer {
+                Some(healer) => healer,
+                None => healer.insert(Healer::begin(self)?),
+            };
+            healer.add(self, open, supplied)?;
+        }
+        Ok(())
+    }
+}
+
+/// Finds the chunks of a damaged segment.
+fn supply(tenant: &Tenant, pool: &SegmentPool, id: SegmentId) -> Result<Option<Supplied>> {
+    let Some(state) = tenant.index.segment(id)?.filter(|state| state.damaged) else { return Ok(None) };
+    let Some(pack) = tenant.index.pack(state.pack)?.filter(|_| state.status != SegmentStatus::Dead) else {
+        return Ok(None);
+    };
+    let kind = PackKind::from_number(pack.kind);
+    let mut built = SegmentBuilder::default();
+    if let Some(opened) = one_object(pool.get(id))? {
+        for (number, (chunk, _)) in opened.chunks.iter().enumerate() {
+            built.push(chunk, opened.slice(number as u32, 1).unwrap_or_default());
+        }
+        let source_number = source_of_content(opened.key_number);
+        return Ok(Some(Supplied { id, state, kind, source_number, built }));
+    }
+    let Some(chunks) = tenant.index.chunks_of(id)? else { return Ok(None) };
+    let mut source_number = None;
+    for (chunk, length) in chunks.iter() {
+        let Some(place) = tenant.index.chunk(chunk)?.filter(|place| place.segment != id) else { return Ok(None) };
+        let Some(other) = one_object(pool.part(place.segment, place.number, 1))? else { return Ok(None) };
+        let bytes = other.slice(place.number, 1).unwrap_or_default();
+        // An index may be wrong: what counts is what was read.
+        if other.chunks.id(place.number as usize) != Some(chunk) || bytes.len() != length as usize {
+            return Ok(None);
+        }
+        source_number = Some(source_of_content(other.key_number));
+        built.push(chunk, bytes);
+    }
+    Ok(source_number.map(|source_number| Supplied { id, state, kind, source_number, built }))
+}
+
+/// Takes for absent what one object's error is; fails with any other.
+fn one_object<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(Error { kind: Kind::Damaged | Kind::Failed, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Healer {
+    fn begin(tenant: &mut Tenant) -> Result<Self> {
+        let (session, nonce) = open_session(tenant, "check")?;
+        Ok(Self { session, nonce, next_pack: 0, healed: 0 })
+    }
+
+    /// Seals a segment anew, without bases, and opens it again before anybody relies on it.
+    fn add(&mut self, tenant: &mut Tenant, open: &mut [PackBuilder; 2], supplied: Supplied) -> Result<()> {
+        let Supplied { id, state, kind, source_number, built } = supplied;
+        let sealer = SealingKeys::of(tenant, source_number)?.sealer;
+        let sealed = sealer.seal(id, &built, &[], random(tenant.environment.as_ref()));
+        verify(&sealed.bytes, &sealer, id, (&built, &[])).map_err(|error| {
+            damaged(format!(
+                "segment {id} did not read back as it was sealed ({error}): this machine's memory or processor makes mistakes; nothing was changed"
+            ))
+        })?;
+        let builder = &mut open[kind as usize];
+        builder.copy(id, sealed.bytes, (state.depth, state.bases), Some(state.pack));
+        builder.chunks_of(ChunkRow { segment: id, chunks: built.chunks, unknown: Default::default() });
+        match builder.length() >= PACK_BYTES {
+            true => self.write(tenant, std::mem::replace(builder, PackBuilder::new(kind))),
+            false => Ok(()),
+        }
+    }
+
+    fn write(&mut self, tenant: &mut Tenant, builder: PackBuilder) -> Result<()> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let id = PackId { session: self.session, nonce: self.nonce, ordinal: self.next_pack };
+        self.next_pack += 1;
+        let tables = SealingKeys::of(tenant, 0)?.tables;
+        let environment = tenant.environment.clone();
+        let nonces = [random(environment.as_ref()), random(environment.as_ref())];
+        let pack = builder.finish(id, &tables, nonces);
+        let pack = put_pack(&tenant.objects, tenant.packs.as_deref(), tenant.keys.owner, pack)?;
+        let body = encode(&Publish { session: self.session, packs: vec![pack.fact], unknown: Default::default() });
+        let mut count = 0;
+        let written = tenant.append_if("check", |_, index| {
+            let mut rows = pack.rows.clone();
+            let mut still = Vec::new();
+            for row in rows.drain(..) {
+                let now = index.segment(row.segment)?;
+                // Somebody else may have healed or pruned it meanwhile.
+                if now.is_some_and(|now| {
+                    now.damaged && Some(now.pack) == row.moved_from && now.status != SegmentStatus::Dead
+                }) {
+                    still.push(row);
+                }
+            }
+            count = still.len() as u64;
+            let annex = Annex { rows: still, ..Annex::empty() };
+            Ok((!annex.is_empty()).then(|| (EntryKind::Heal, body.clone(), annex)))
+        })?;
+        self.healed += written.map_or(0, |_| count);
+        Ok(())
+    }
+
+    fn end(mut self, tenant: &mut Tenant, open: [PackBuilder; 2]) -> Result<u64> {
+        let written = open.into_iter().try_for_each(|builder| self.write(tenant, builder));
+        let ended = end_session(tenant, "check", self.session, "healed what could be");
+        written.and(ended).map(|()| self.healed)
+    }
+}
