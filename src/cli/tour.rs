@@ -2,24 +2,20 @@
 
 use super::{
     args::Global,
-    output::{line_of_many, ratio, size},
+    output::{line_of_many, print, ratio, size},
     system,
 };
 use crate::{
-    environment::{SharedEnvironment, System},
+    environment::System,
     error::{Error, Kind, Result, failed},
-    format::sealed::Suite,
-    operation::{Unwatched, backup, browse, check, restore},
-    pipeline::chunk::ChunkSize,
-    repository::{Identity, NewTenant, Repository, Tenant},
+    operation::{Unwatched, backup, browse, check, open::Connection, restore, tenants},
+    repository::{Identity, NewTenant, Tenant},
     source::{Overwrite, Owner, Selection},
-    store::{Place, open},
+    store::Place,
 };
 use ignore::gitignore::Gitignore;
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use serde_json::json;
+use std::path::{Path, PathBuf};
 
 /// Removes the demonstration's folder, whatever happens.
 struct Scratch(PathBuf);
@@ -36,101 +32,106 @@ struct Day {
     seconds: f64,
 }
 
+/// What the demonstration found, all of it checked.
+struct Shown {
+    days: Vec<Day>,
+    restored_files: u64,
+    compared_files: u64,
+    checked: check::Report,
+}
+
 /// Runs it.
 pub fn run(global: &Global) -> Result<()> {
     let io = |error: std::io::Error| failed("the demonstration needs a temporary folder").because(error);
     let scratch = Scratch(std::env::temp_dir().join(format!("strongroom-tour-{}", std::process::id())));
     std::fs::create_dir_all(scratch.0.join("data")).map_err(io)?;
-    let say = |text: &str| {
-        if !global.json && !global.quiet {
-            // A failure is told at the end.
-            drop(line_of_many(text));
-        }
+    let connection = Connection {
+        cache: Some(scratch.0.join("cache")),
+        who: system::who(),
+        from: system::from(),
+        ..Connection::at(Place::Folder(scratch.0.join("repository")))
     };
-    let environment: SharedEnvironment = Arc::new(System);
-    let objects = open(&Place::Folder(scratch.0.join("repository")), true)?;
+    let (shop, bank) = make(&connection)?;
+    if !global.json && !global.quiet {
+        line_of_many(
+            "A repository in a temporary folder, with two tenants: shop and bank, each with a key of its own.",
+        )?;
+    }
+    let as_owner = |identity: Identity| connection.open(|| Ok(identity.into()));
+    let mut tenant = as_owner(shop)?.tenant("shop")?;
+    let tree = tree_to_show();
+    let days = back_up(&mut tenant, &tree)?;
+    let target = scratch.0.join("restored");
+    let snapshot = browse::find(&tenant, "files@latest")?;
+    let restored = restore::restore(&tenant, snapshot, b"", &restore_options(&target), &Unwatched)?;
+    let compared_files = compare(&tree, &target.join(tree.strip_prefix("/").unwrap_or(&tree)))?;
+    let checked = check::check(&mut tenant, Some(100), &Unwatched)?;
+    if !checked.problems.is_empty() {
+        return Err(Error::new(Kind::Damaged, format!("{:?}", checked.problems)));
+    }
+    let bank = as_owner(bank)?;
+    let refused = bank.tenant("shop").err().map(|error| error.kind);
+    if refused != Some(Kind::TenantUnknown) || bank.tenant("bank").is_err() {
+        return Err(failed("a tenant's key opened what is not its own"));
+    }
+    tell(global, &Shown { days, restored_files: restored.files, compared_files, checked });
+    Ok(())
+}
+
+/// Makes a repository with two tenants, whose keys are returned; the operator's is nobody's.
+fn make(connection: &Connection) -> Result<(Identity, Identity)> {
     let identity = || Identity::generate(&System);
     let (operator, shop, bank) = (identity(), identity(), identity());
-    let (shop_public, bank_public) = (shop.public()?, bank.public()?);
-    let cache = Some(scratch.0.join("cache"));
-    let repository = Repository::init(objects.clone(), environment.clone(), operator, cache.clone(), system::who())?;
-    for (name, owner) in [("shop", shop_public), ("bank", bank_public)] {
-        repository.create_tenant(&NewTenant {
-            name: name.into(),
-            owner: Some(owner),
-            managed: false,
-            suite: Suite::Xaes256Gcm,
-            chunk_size: ChunkSize::Average(8 << 10),
-        })?;
+    let repository = connection.make(operator)?;
+    for (name, owner) in [("shop", &shop), ("bank", &bank)] {
+        repository.create_tenant(&NewTenant { owner: Some(owner.public()?), ..tenants::usual(name) })?;
     }
-    say("A repository in a temporary folder, with two tenants: shop and bank, each with a key of its own.");
-    let as_owner =
-        |identity| Repository::open(objects.clone(), environment.clone(), identity, cache.clone(), system::who());
-    let shop = as_owner(shop)?;
-    let mut tenant = shop.tenant("shop")?;
+    Ok((shop, bank))
+}
+
+/// Backs up a dump on three days, each read back at once, and a folder on two.
+fn back_up(tenant: &mut Tenant, tree: &Path) -> Result<Vec<Day>> {
     let mut days = Vec::new();
-    let tree = tree_to_show();
     for day in 1..=3 {
         let dump = dump(day);
         let began = std::time::Instant::now();
-        let report = back_up_stream(&mut tenant, &dump)?;
+        let report = back_up_stream(tenant, &dump)?;
         days.push(row(format!("day {day}: database dump"), &report, began));
-        let restored = read_back(&tenant)?;
-        if restored != dump {
+        if read_back(tenant)? != dump {
             return Err(Error::new(Kind::Damaged, "the dump did not come back as it went in"));
         }
     }
     for day in 1..=2 {
         let began = std::time::Instant::now();
-        let report = back_up_tree(&mut tenant, &tree)?;
+        let report = back_up_tree(tenant, tree)?;
         days.push(row(format!("day {day}: {}", tree.display()), &report, began));
     }
-    let target = scratch.0.join("restored");
-    let snapshot = browse::find(&tenant, "files@latest")?;
-    let restored = restore::restore(&tenant, snapshot, b"", &restore_options(&target), &Unwatched)?;
-    let compared = compare(&tree, &target.join(tree.strip_prefix("/").unwrap_or(&tree)))?;
-    let report = check::check(&mut tenant, Some(100), &Unwatched)?;
-    if !report.problems.is_empty() {
-        return Err(Error::new(Kind::Damaged, format!("{:?}", report.problems)));
-    }
-    let bank = as_owner(bank)?;
-    let refused = bank.tenant("shop").err().map(|error| error.kind);
-    let other_opens = bank.tenant("bank").is_ok();
-    if refused != Some(Kind::TenantUnknown) || !other_opens {
-        return Err(failed("a tenant's key opened what is not its own"));
-    }
-    if global.json {
-        let days: Vec<_> = days.iter().map(|day| serde_json::json!({ "what": day.name, "logical_bytes": day.logical, "stored_bytes": day.stored, "seconds": day.seconds })).collect();
-        let told = serde_json::json!({ "backups": days, "restored_files": restored.files, "compared_files": compared, "check_read_bytes": report.read_bytes, "problems": 0 });
-        return line_of_many(&told.to_string());
-    }
-    say(&format!("\n{:34} {:>10} {:>10} {:>8} {:>7}", "backup", "size", "stored", "ratio", "time"));
-    let (mut logical, mut stored) = (0, 0);
-    for day in &days {
-        logical += day.logical;
-        stored += day.stored;
-        say(&format!(
-            "{:34} {:>10} {:>10} {:>8} {:>5.2} s",
-            day.name,
-            size(day.logical),
-            size(day.stored),
-            ratio(day.logical, day.stored),
-            day.seconds
-        ));
-    }
-    say(&format!("{:34} {:>10} {:>10} {:>8}", "together", size(logical), size(stored), ratio(logical, stored)));
-    say("\nEach dump was read back after its backup and is byte for byte what went in.");
-    say(&format!("{} files were restored; {compared} were compared with their originals: equal.", restored.files));
-    say(&format!(
-        "check --read-data read {} in {} packs and opened every segment: no problem found.",
-        size(report.read_bytes),
-        report.packs
-    ));
-    say("The bank's key opens the bank's data and nothing of the shop's; the operator's opens neither's.");
-    say(
-        "\nYour own data: strongroom key generate KEY; export STRONGROOM_REPO=DIR STRONGROOM_KEY_FILE=KEY;\nstrongroom init; strongroom tenant create NAME; strongroom backup PATH; strongroom snapshots",
-    );
-    Ok(())
+    Ok(days)
+}
+
+fn tell(global: &Global, shown: &Shown) {
+    let rows: Vec<_> = shown.days.iter().map(|day| json!({ "what": day.name, "logical_bytes": day.logical, "stored_bytes": day.stored, "seconds": day.seconds })).collect();
+    let object = json!({ "backups": rows, "restored_files": shown.restored_files, "compared_files": shown.compared_files, "check_read_bytes": shown.checked.read_bytes, "problems": 0 });
+    print(global, object, || {
+        let mut text = format!("\n{:34} {:>10} {:>10} {:>8} {:>7}\n", "backup", "size", "stored", "ratio", "time");
+        for day in &shown.days {
+            let ratio = ratio(day.logical, day.stored);
+            let (logical, stored) = (size(day.logical), size(day.stored));
+            text += &format!("{:34} {logical:>10} {stored:>10} {ratio:>8} {:>5.2} s\n", day.name, day.seconds);
+        }
+        let sum = |of: fn(&Day) -> u64| shown.days.iter().map(of).sum::<u64>();
+        let (logical, stored) = (sum(|day| day.logical), sum(|day| day.stored));
+        let together = ratio(logical, stored);
+        text += &format!("{:34} {:>10} {:>10} {together:>8}\n", "together", size(logical), size(stored));
+        text += &format!(
+            "\nEach dump was read back after its backup and is byte for byte what went in.\n{} files were restored; {} were compared with their originals: equal.\ncheck --read-data read {} in {} packs and opened every segment: no problem found.\nThe bank's key opens the bank's data and nothing of the shop's; the operator's opens neither's.\n",
+            shown.restored_files,
+            shown.compared_files,
+            size(shown.checked.read_bytes),
+            shown.checked.packs
+        );
+        text + "\nYour own data: strongroom key generate KEY; export STRONGROOM_REPO=DIR STRONGROOM_KEY_FILE=KEY;\nstrongroom init; strongroom tenant create NAME; strongroom backup PATH; strongroom snapshots"
+    });
 }
 
 fn row(name: String, report: &backup::Report, began: std::time::Instant) -> Day {
