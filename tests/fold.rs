@@ -79,6 +79,7 @@ impl Ledger {
             recipient: None,
             circle: 3,
             operator: false,
+            kept: None,
             unknown: Default::default(),
         };
         let create = Create {
@@ -363,6 +364,7 @@ fn random_order(ledger: &mut Ledger, random: &mut Random) -> Verdict {
                 recipient: None,
                 circle: random.below(4) as u8,
                 operator: false,
+                kept: random.below(4).eq(&0).then(text),
                 unknown: unknown(),
             };
             (EntryKind::Grant, encode(&grant))

@@ -769,3 +769,48 @@ fn keys_that_were_not_stored_as_they_were_wrapped_do_not_come_into_use() {
     let closed = open_with(&fixture, clay.clone(), &other).unwrap().tenant("t").map(drop).unwrap_err();
     assert!(closed.kind == Kind::Damaged && closed.message.contains(&folder), "{closed}");
 }
+
+/// A check of the keys that says "all is well" while one of them opens nothing is worth less than none.
+#[test]
+fn a_check_of_the_keys_fails_if_one_of_them_opens_nothing() {
+    let place = Place::new();
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let checked = place.json(&["key", "check"]);
+    assert_eq!((checked["problems"].as_array().unwrap().len(), checked["warnings"].as_array().unwrap().len()), (0, 1));
+    std::fs::write(file("passphrase"), "correct horse").unwrap();
+    let added = place.json(&["key", "add", "--name", "paper", "--new-passphrase-file", &file("passphrase")]);
+    let checked = place.json(&["key", "check"]);
+    assert_eq!(checked["who_opens_content"].as_array().unwrap().len(), 2, "{checked}");
+    assert_eq!((&checked["problems"], &checked["warnings"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let kept = place.path("repo/keys/identity/passphrase").join(added["actor"].as_str().unwrap());
+    let bytes = std::fs::read(&kept).unwrap();
+    std::fs::remove_file(&kept).unwrap();
+    place.fails(&["key", "check"], 1, "1 problems");
+    let output = place.run(&["key", "check", "--json"]);
+    let checked: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(checked["problems"][0].as_str().unwrap().contains("paper"), "{checked}");
+    assert_eq!(checked["keys_that_open_content"], 1);
+    std::fs::write(&kept, bytes).unwrap();
+    place.ok(&["key", "check"]);
+    // A key whose slot is gone, too; and the ids that lists print name it.
+    let slots = std::process::Command::new("find").arg(place.path("repo/keys/slot")).args(["-type", "f"]).output();
+    let slots = String::from_utf8(slots.unwrap().stdout).unwrap();
+    let listed = place.json(&["key", "list"]);
+    let actor = |name: &str| {
+        let keys = listed["keys"].as_array().unwrap().iter();
+        keys.filter(|key| key["name"] == name).map(|key| key["actor"].as_str().unwrap().to_owned()).next().unwrap()
+    };
+    let before: Vec<_> = slots.lines().map(|name| (name.to_owned(), std::fs::read(name).unwrap())).collect();
+    for (name, bytes) in &before {
+        std::fs::remove_file(name).unwrap();
+        let code = place.run(&["key", "check"]).status.code();
+        assert_ne!(code, Some(0), "{name} is gone");
+        std::fs::write(name, bytes).unwrap();
+    }
+    let paper = actor("paper");
+    assert!(place.ok(&["key", "list"]).contains(&paper[..12]));
+    place.fails(&["key", "remove", &paper[..5], "--reason", "r"], 2, "names no key");
+    place.ok(&["key", "remove", &paper[..12], "--reason", "lost"]);
+    assert!(!place.ok(&["key", "list"]).contains("paper"));
+    place.fails(&["key", "sheet", &file("nowhere")], 2, "nowhere");
+}

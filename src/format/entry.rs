@@ -227,6 +227,8 @@ record! {
         4 circle: u8,
         /// It is the repository's operator's, not the tenant's.
         5 operator: bool,
+        /// What wraps the identity's key file, if that is kept in the repository: `passphrase`, `command`, ...
+        6 kept: Option<String>,
     }
 
     /// REVOKE: a key may write nothing any more.

@@ -135,6 +135,12 @@ pub fn check(repository: &Repository, tenant: &Tenant) -> Result<CheckReport> {
             holder.name
         ));
     }
+    for holder in holders.iter().filter(|holder| holder.key_file_is_gone) {
+        problems.push(format!(
+            "the key file of {} ({}) was kept in the repository and is gone, so it opens nothing: restore it from a copy of the bucket, or remove the key and add it again",
+            holder.name, holder.kind
+        ));
+    }
     let stray = repository.stray_slots(tenant)?;
     if stray > 0 {
         problems.push(format!(

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         VERSION, encode,
-        entry::{Annex, Claims, Create, EntryKind, Policy, Retention, Tenant as TenantBody},
+        entry::{Annex, Claims, Create, EntryKind, Grant, Policy, Retention, Tenant as TenantBody},
         key::{Circle, Config},
         names,
         sealed::{Suite, magic},
@@ -145,12 +145,15 @@ impl Repository {
                     false => Role { name: "operator".into(), circle: Circle::Steward, kinds },
                 };
                 self.put_slot(&keys, operator.circle, &new.name, &own.recipient)?;
-                grants.push(grant(&own, &Role { circle: operator.circle, ..all }, "operator", true));
-                narrowed = Some(grant(&own, &operator, "operator", true));
+                let kept = self.kept_by(own.actor)?;
+                let full = Role { circle: operator.circle, ..all };
+                grants.push(Grant { kept: kept.clone(), ..grant(&own, &full, "operator", true) });
+                narrowed = Some(Grant { kept, ..grant(&own, &operator, "operator", true) });
             }
             None => {
                 self.put_slot(&keys, Circle::Tenant, &new.name, &own.recipient)?;
-                grants.push(grant(&own, &all, "owner", true));
+                let kept = self.kept_by(own.actor)?;
+                grants.push(Grant { kept, ..grant(&own, &all, "owner", true) });
             }
         }
         let (chunk_bytes, fixed) = match new.chunk_size {

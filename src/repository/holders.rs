@@ -37,6 +37,8 @@ pub struct Holder {
     pub kind: String,
     /// How many of its slots are there, for the root in use.
     pub slots: usize,
+    /// Its key file was kept in the repository, and is gone: whoever had it opened that way cannot any more.
+    pub key_file_is_gone: bool,
 }
 
 impl Repository {
@@ -53,7 +55,8 @@ impl Repository {
             let keys = tenant.keys.clone();
             let slot = self.put_slot(&keys, role.circle, &tenant.name, &public.recipient)?;
             let operator = self.is_operator(public.actor);
-            let body = encode(&grant(public, role, name, operator));
+            let kept = self.kept_by(public.actor)?;
+            let body = encode(&Grant { kept, ..grant(public, role, name, operator) });
             let root = keys.commitments().root;
             let granted = tenant.append_once("key add", &mut |state, _| {
                 // Somebody may have made a new root meanwhile, for which this slot is worth nothing.
@@ -166,20 +169,33 @@ impl Repository {
         Ok(listed.filter(|name| names::scope_of_slot(name) == Some(owner)).collect())
     }
 
-    /// Lists whose identities a tenant's keys are wrapped for.
-    pub fn holders(&self, tenant: &Tenant) -> Result<Vec<Holder>> {
-        let mut wrapped = BTreeMap::new();
+    /// Lists the key files that are kept here: whose, and what wraps them.
+    fn kept_identities(&self) -> Result<BTreeMap<String, String>> {
+        let mut kept = BTreeMap::new();
         for listed in self.objects.list("keys/identity")? {
             let mut parts = listed.name.rsplit('/');
             if let (Some(actor), Some(kind)) = (parts.next(), parts.next()) {
-                wrapped.insert(actor.to_owned(), kind.to_owned());
+                kept.insert(actor.to_owned(), kind.to_owned());
             }
         }
+        Ok(kept)
+    }
+
+    /// Says what wraps an identity's key file, if that is kept here.
+    pub(super) fn kept_by(&self, actor: ActorId) -> Result<Option<String>> {
+        Ok(self.kept_identities()?.remove(&actor.to_string()))
+    }
+
+    /// Lists whose identities a tenant's keys are wrapped for.
+    pub fn holders(&self, tenant: &Tenant) -> Result<Vec<Holder>> {
+        let wrapped = self.kept_identities()?;
         let root = current_root(&tenant.state)?;
         let holder = |grant: &Grant| {
             let slots = self.slots_for(tenant.keys.owner, grant)?;
             let is_ssh = grant.recipient.as_ref().is_some_and(|recipient| recipient.starts_with("ssh-"));
-            let kind = wrapped.get(&grant.actor.to_string()).cloned();
+            let there = wrapped.get(&grant.actor.to_string()).cloned();
+            let key_file_is_gone = there.is_none() && grant.kept.is_some();
+            let kind = there.or_else(|| grant.kept.clone());
             Ok(Holder {
                 actor: grant.actor,
                 name: grant.name.clone(),
@@ -188,6 +204,7 @@ impl Repository {
                 operator: grant.operator,
                 kind: kind.unwrap_or_else(|| if is_ssh { "ssh" } else { "key" }.into()),
                 slots: slots.iter().filter(|name| names::root_of_slot(name) == Some(&root)).count(),
+                key_file_is_gone,
             })
         };
         tenant.state.grants.values().map(holder).collect()

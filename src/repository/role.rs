@@ -76,6 +76,7 @@ pub(super) fn grant(public: &PublicIdentity, role: &Role, name: &str, operator: 
         recipient: Some(public.recipient.clone()),
         circle: role.circle as u8,
         operator,
+        kept: None,
         unknown: Default::default(),
     }
 }
