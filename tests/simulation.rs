@@ -32,8 +32,8 @@ use strongroom::{
     store::{Fault, StoreErrorKind},
 };
 
-const SCOPES: bool = false;
-const EVIDENCE: bool = false;
+const SCOPES: bool = true;
+const EVIDENCE: bool = true;
 
 const SOURCES: [&str; 2] = ["a", "b"];
 
