@@ -9,7 +9,7 @@ pub enum Kind {
     Failed,
     /// The request makes no sense as it was put.
     Usage,
-    /// Done, but some source files could not be read.
+    /// Done in part: some source files could not be read, or some tenants could not be told. What is missing is named.
     Partial,
     /// No repository at that place.
     NoRepository,
@@ -62,6 +62,7 @@ pub enum Next {
     ReadEverything,
     NameAnotherCache,
     NameTenant,
+    FindPublicHalf,
 }
 
 impl Kind {

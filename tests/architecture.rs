@@ -150,3 +150,128 @@ fn the_import_reader_sees_trees_and_paths() {
         ["format", "id", "store"]
     );
 }
+
+/// Files that still do; may only become fewer.
+const MAY_NAME_COMMANDS: &[&str] = &[
+    "operation/backup.rs",
+    "operation/check.rs",
+    "operation/destroy.rs",
+    "operation/restore.rs",
+    "operation/transfer.rs",
+    "repository/segments.rs",
+    "store/objects.rs",
+];
+
+/// What the command line's commands are called.
+const COMMANDS: &[&str] = &[
+    "strongroom",
+    "init",
+    "key",
+    "role",
+    "tenant",
+    "source",
+    "policy",
+    "backup",
+    "snapshots",
+    "ls",
+    "find",
+    "diff",
+    "cat",
+    "restore",
+    "forget",
+    "prune",
+    "undelete",
+    "rewrite",
+    "compact",
+    "hold",
+    "lock",
+    "check",
+    "stats",
+    "usage",
+    "quota",
+    "certificate",
+    "audit",
+    "destroy",
+];
+
+/// Returns the string literals of Rust source, without those in comments.
+fn literals(text: &str) -> Vec<String> {
+    let (mut found, mut rest) = (Vec::new(), text);
+    while let Some(at) = rest.find(['"', '/', '\'', 'r']) {
+        let before = rest[..at].chars().next_back();
+        rest = &rest[at..];
+        let raw = rest.strip_prefix('r').map(|after| after.trim_start_matches('#'));
+        let hashes = raw.map_or(0, |raw| rest.len() - raw.len() - 1);
+        if rest.starts_with("//") {
+            rest = &rest[rest.find('\n').unwrap_or(rest.len())..];
+        } else if let Some(raw) =
+            raw.and_then(|raw| raw.strip_prefix('"')).filter(|_| !before.is_some_and(char::is_alphanumeric))
+        {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let length = raw.find(&end).unwrap_or(raw.len());
+            found.push(raw[..length].to_owned());
+            rest = &raw[(length + end.len()).min(raw.len())..];
+        } else if let Some(literal) = rest.strip_prefix('"') {
+            let mut escaped = false;
+            let length = literal
+                .find(|c: char| {
+                    let ends = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    ends
+                })
+                .unwrap_or(literal.len());
+            found.push(literal[..length].to_owned());
+            rest = &literal[(length + 1).min(literal.len())..];
+        } else if rest.starts_with("'\"'") || rest.starts_with("'\\") {
+            rest = &rest[rest[1..].find('\'').map_or(1, |end| end + 2)..];
+        } else {
+            rest = &rest[rest.chars().next().map_or(1, char::len_utf8)..];
+        }
+    }
+    found
+}
+
+fn names_a_command(literal: &str) -> bool {
+    let quoted = literal.split('`').skip(1).step_by(2);
+    let is_command = |quoted: &str| {
+        let mut words = quoted.split(' ');
+        // A circle is called like a command.
+        quoted != "tenant" && words.next().is_some_and(|word| COMMANDS.contains(&word))
+    };
+    let is_option = |word: &str| {
+        let option = word.trim_start_matches(['`', '(']).strip_prefix("--");
+        option.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+    };
+    quoted.clone().any(is_command) || literal.split_whitespace().any(is_option)
+}
+
+/// A server, an agent or a program that embeds the library shows these messages to people who have no command line.
+#[test]
+fn library_messages_name_no_commands_and_no_options() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let mut wrong = Vec::new();
+    for path in files {
+        let name = path.strip_prefix(&src).unwrap().display().to_string();
+        if name.starts_with("cli/") || name == "main.rs" || MAY_NAME_COMMANDS.contains(&name.as_str()) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        wrong.extend(
+            literals(&text)
+                .into_iter()
+                .filter(|literal| names_a_command(literal))
+                .map(|literal| format!("{name}: {literal}")),
+        );
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_reader_of_literals_sees_what_is_printed() {
+    let text = "let a = \"x `prune` y\"; // \"comment --x\"\nlet c = '\"'; let b = r#\"say \"--this\" \"#; for 'a \"\\\"--that\"";
+    assert_eq!(literals(text), ["x `prune` y", "say \"--this\" ", "\\\"--that"]);
+    assert!(names_a_command("x `prune` y") && names_a_command("use --this") && names_a_command("(`key add`)"));
+    assert!(!names_a_command("the key `x`, a prune") && !names_a_command("a -- b"));
+}

@@ -798,3 +798,32 @@ fn audit_verify_names_the_first_bad_entry() {
     std::fs::remove_file(file(6)).unwrap();
     place.fails(&["audit", "verify"], 13, "ledger entry 6");
 }
+
+/// What is most likely a mistake is refused as one, and changes nothing.
+#[test]
+fn likely_mistakes_are_refused_and_change_nothing() {
+    let place = Place::new();
+    let data = data(&place);
+    place.ok(&["backup", "--source", "s", data.to_str().unwrap()]);
+    place.ok(&["quota", "set", "--stored", "1GiB", "--snapshots", "9"]);
+    let entries = || place.json(&["tenant", "show", "t"])["entries"].clone();
+    let before = entries();
+    place.fails(&["quota", "set"], 2, "nothing was changed");
+    place.fails(&["quota", "set", "--stored", "much"], 2, "nothing was changed");
+    place.fails(&["hold", "place", "--source", "S", "--case", "C", "--reason", "r"], 2, "nothing was held");
+    place.fails(&["lock", "latest", "--until", "2000-01-01"], 2, "has passed");
+    place.fails(&["lock", "latest", "--until", "9999-01-01"], 2, "2262");
+    place.fails(&["policy", "simulate", "--years", "101"], 2, "101");
+    place.fails(&["policy", "set", "--keep-daily", "1", "--time-zone", "Mars/Olympus"], 2, "nothing was changed");
+    place.fails(&["tenant", "show", "nobody"], 12, "tenant list");
+    // A lock observes the store's times first, which is no change of anything.
+    let added = entries().as_u64().unwrap() - before.as_u64().unwrap();
+    assert!(added <= 1, "{added} entries were added");
+    let quota = place.json(&["quota", "set", "--stored", "2GiB"]);
+    assert_eq!((&quota["stored_hard_bytes"], &quota["snapshots_hard"]), (&(2u64 << 30).into(), &9.into()));
+    assert!(place.json(&["quota", "set", "--snapshots", "none"])["snapshots_hard"].is_null());
+    // The example of the README, as people see it: seven years, drawn.
+    let drawn = place.ok(&["policy", "simulate", "--years", "7"]);
+    assert!(drawn.contains("2556 backups") && drawn.contains("the last month"), "{drawn}");
+    place.ok(&["policy", "simulate", "--years", "100", "--every-hours", "24"]);
+}

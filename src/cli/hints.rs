@@ -34,6 +34,7 @@ fn hint(next: Next) -> &'static str {
         Next::ReadEverything => {
             "`strongroom check --read-data` reads everything, and names what is damaged and the snapshots that it hits"
         }
+        Next::FindPublicHalf => "`strongroom key generate FILE` writes the public half to FILE.pub",
         Next::NameTenant => "--tenant NAME names it; `strongroom tenant list` shows them",
         Next::NameAnotherCache => "--cache-dir DIR names another place for the cache",
     }

@@ -1,6 +1,6 @@
 //! Sorted bytes: RocksDB on disk, a tree in memory.
 
-use crate::error::{Error, Kind, Result, failed};
+use crate::error::{Error, Kind, Next, Result, failed};
 use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, DB, Direction, IteratorMode, Options, WriteBatch};
 use std::{
     collections::BTreeMap,
@@ -132,8 +132,9 @@ impl KeyValue for RocksKeyValue {
 pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
     const SLOTS: u32 = 256;
     let cannot = |path: &Path, error: std::io::Error| {
-        Error::new(Kind::Failed, format!("cannot make the cache {}; --cache-dir names another place", path.display()))
+        Error::new(Kind::Failed, format!("cannot make the cache {}", path.display()))
             .because(error)
+            .next(Next::NameAnotherCache)
     };
     std::fs::create_dir_all(folder).map_err(|error| cannot(folder, error))?;
     for slot in 0..SLOTS {
@@ -156,8 +157,5 @@ pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
         };
         return Ok(RocksKeyValue { database, _slot: lock });
     }
-    Err(failed(format!(
-        "{SLOTS} processes use the cache {} already; --cache-dir names another place",
-        folder.display()
-    )))
+    Err(failed(format!("{SLOTS} processes use the cache {} already", folder.display())).next(Next::NameAnotherCache))
 }

@@ -2,7 +2,7 @@
 //! they can be brought back.
 
 use crate::{
-    error::{Error, Kind, Result, failed},
+    error::{Error, Kind, Next, Result, failed},
     format::{
         encode,
         entry::{Annex, EntryKind, Retention, Snapshots},
@@ -161,7 +161,7 @@ pub fn zone(rules: &Retention) -> Result<TimeZone> {
     TimeZone::get(name).map_err(|error| {
         Error::new(
             Kind::Usage,
-            format!("time zone `{name}` is not known on this machine ({error}); nothing was forgotten"),
+            format!("time zone `{name}` is not known on this machine ({error}); nothing was changed"),
         )
     })
 }
@@ -253,7 +253,7 @@ pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> 
     tenant.sync()?;
     tenant.append("undelete", |state, _| {
         if let Some(id) = snapshots.iter().find(|id| state.snapshots.get(*id).is_some_and(|known| known.gone)) {
-            return Err(failed(format!("snapshot {id} cannot come back: `prune` has deleted what it needs")));
+            return Err(failed(format!("snapshot {id} cannot come back: what it needs has been deleted")));
         }
         let body = Snapshots {
             snapshots: snapshots.to_vec(),
@@ -274,6 +274,6 @@ pub fn find_forgotten(tenant: &Tenant, name: &str) -> Result<SnapshotId> {
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
         (Some(_), Some(_)) => Err(failed(format!("`{name}` begins the ids of several forgotten snapshots"))),
-        _ => Err(failed(format!("no forgotten snapshot `{name}`; `strongroom snapshots --forgotten` lists them"))),
+        _ => Err(failed(format!("no forgotten snapshot `{name}`")).next(Next::ListForgotten)),
     }
 }

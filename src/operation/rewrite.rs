@@ -10,7 +10,7 @@ use super::{
     interrupted,
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Next, Result},
     format::{
         catalogue::{Entry, FileType, is_within},
         names::PackKind,
@@ -56,10 +56,9 @@ pub fn rewrite(
         if tenant.state.is_protected(&state) {
             return Err(Error::new(
                 Kind::Refused,
-                format!(
-                    "snapshot {id} is held or locked: nothing can be taken out of it, and nothing was changed; `strongroom hold list` says by what"
-                ),
-            ));
+                format!("snapshot {id} is held or locked: nothing can be taken out of it, and nothing was changed"),
+            )
+            .next(Next::ListHolds));
         }
         states.push(state);
     }
@@ -78,11 +77,9 @@ pub fn rewrite(
         if kept == 0 {
             return Err(Error::new(
                 Kind::Usage,
-                format!(
-                    "nothing would be left of snapshot {}: `strongroom forget` lets whole snapshots go; nothing was changed",
-                    state.snapshot.id
-                ),
-            ));
+                format!("nothing would be left of snapshot {}; nothing was changed", state.snapshot.id),
+            )
+            .next(Next::Forget));
         }
         found.push((state, content, rewritten));
     }

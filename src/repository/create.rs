@@ -74,7 +74,7 @@ impl Repository {
         let bytes = Bytes::from([&magic(b'c')[..], &encode(&repository.config)].concat());
         match repository.objects.put_if_absent(names::CONFIG, vec![bytes])? {
             Put::Created => Ok(repository),
-            Put::Exists => Err(failed("another `init` was faster: there is a repository already")),
+            Put::Exists => Err(failed("somebody else was faster: there is a repository already")),
         }
     }
 

@@ -63,7 +63,7 @@ impl SignedHead {
 impl std::str::FromStr for SignedHead {
     type Err = Error;
     fn from_str(note: &str) -> Result<Self> {
-        let bad = || Error::new(Kind::Usage, "not a signed head as `strongroom audit head` prints it");
+        let bad = || Error::new(Kind::Usage, "this is no signed head (a C2SP tlog checkpoint of this program)");
         if note.len() > 1 << 16 {
             return Err(bad());
         }

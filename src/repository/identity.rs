@@ -3,7 +3,7 @@
 
 use crate::{
     environment::Environment,
-    error::{Error, Kind, Result, failed},
+    error::{Error, Kind, Next, Result, failed},
     format::{
         Blob, decode, encode,
         key::WrappedIdentity,
@@ -164,8 +164,9 @@ impl Identity {
             (Some(age), Some(signing_seed)) => Ok(Self::KeyFile { age, signing_seed }),
             _ => Err(Error::new(
                 Kind::WrongKey,
-                "not a strongroom key file: it needs a line AGE-SECRET-KEY-1... and a line STRONGROOM-SIGNING-KEY-1...; `strongroom key generate FILE` makes one",
-            )),
+                "this is no key file: it needs a line AGE-SECRET-KEY-1... and a line STRONGROOM-SIGNING-KEY-1...",
+            )
+            .next(Next::MakeKey)),
         }
     }
 
@@ -255,10 +256,9 @@ impl std::str::FromStr for PublicIdentity {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
         let fail = || {
-            Error::new(
-                Kind::Usage,
-                "not the public half of a strongroom key, which `strongroom key generate FILE` writes to FILE.pub, nor an SSH key of the type ed25519",
-            )
+            let what =
+                "this is neither the public half of a key of this program nor that of an SSH key of the type ed25519";
+            Error::new(Kind::Usage, what).next(Next::FindPublicHalf)
         };
         if text.starts_with(SSH_PREFIX) {
             let public = ssh_key::PublicKey::from_openssh(text.trim()).map_err(|_| fail())?;

@@ -101,7 +101,7 @@ impl<'a> Copier<'a> {
             let name = names::pack(self.tenant.keys.owner, kind, id);
             let bytes = self.tenant.objects.get(&name, None)?;
             if hash(&bytes) != state.hash {
-                problem(&name, "is damaged, so it stays as it is; `strongroom check --read-data` says what is hit");
+                problem(&name, "is damaged, so it stays as it is");
                 continue;
             }
             segments.sort_by_key(|(_, state)| state.offset);
