@@ -1,6 +1,7 @@
 //! Forget: snapshots that no rule keeps are retired. Their data stays until `prune`, and until then
 //! they can be brought back.
 
+use super::{naming, times};
 use crate::{
     error::{Error, Kind, Next, Result, failed},
     format::{
@@ -15,6 +16,7 @@ use crate::{
     repository::Tenant,
 };
 use jiff::tz::TimeZone;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Which snapshots to look at, and by what rules.
@@ -27,20 +29,27 @@ pub struct Options {
 }
 
 /// What becomes of a snapshot.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
+    #[serde(rename = "snapshot_id")]
     pub id: SnapshotId,
     pub source: String,
-    /// When the store says that it was committed.
+    /// When the store says that it was committed, in UTC and in nanoseconds since 1970.
+    pub time: String,
     pub time_ns: i64,
+    pub keep: bool,
     /// Why it stays; nothing: it goes.
     pub kept_by: Vec<String>,
 }
 
 /// What came of it, source by source, newest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
+    pub dry_run: bool,
+    #[serde(rename = "snapshots")]
     pub outcomes: Vec<Outcome>,
+    /// The snapshots that went, or would go.
+    pub forgotten: Vec<SnapshotId>,
     /// What looks as if somebody ought to look before anything goes.
     pub warnings: Vec<String>,
 }
@@ -106,11 +115,11 @@ pub fn forget(tenant: &mut Tenant, options: &Options) -> Result<Report> {
         true => tenant.sync()?,
         false => tenant.observe(false)?,
     }
-    let report = decide(tenant, options)?;
-    let gone: Vec<SnapshotId> =
-        report.outcomes.iter().filter(|outcome| outcome.kept_by.is_empty()).map(|outcome| outcome.id).collect();
+    let mut report = decide(tenant, options)?;
+    report.dry_run = options.dry_run;
+    report.forgotten = report.outcomes.iter().filter(|outcome| !outcome.keep).map(|outcome| outcome.id).collect();
     if !options.dry_run {
-        retire_unless_newest(tenant, &gone, "retention", false)?;
+        retire_unless_newest(tenant, &report.forgotten, "retention", false)?;
     }
     Ok(report)
 }
@@ -121,10 +130,7 @@ fn decide(tenant: &Tenant, options: &Options) -> Result<Report> {
         by_source.entry(&state.snapshot.source).or_default().push(state);
     }
     if let Some(source) = options.source.as_deref() {
-        if !by_source.contains_key(source) {
-            let known: Vec<_> = by_source.keys().copied().collect();
-            return Err(failed(format!("no snapshot of source `{source}`; there are: {}", known.join(", "))));
-        }
+        naming::known_source(tenant, source)?;
         by_source.retain(|other, _| *other == source);
     }
     let mut report = Report::default();
@@ -149,7 +155,14 @@ fn decide(tenant: &Tenant, options: &Options) -> Result<Report> {
             let Some((state, time_ns)) = states.get(&decision.id) else { continue };
             let mut kept_by = decision.kept_by;
             kept_by.extend(protections(&tenant.state, state));
-            report.outcomes.push(Outcome { id: decision.id, source: source.to_owned(), time_ns: *time_ns, kept_by });
+            report.outcomes.push(Outcome {
+                id: decision.id,
+                source: source.to_owned(),
+                time: times::text(*time_ns),
+                time_ns: *time_ns,
+                keep: !kept_by.is_empty(),
+                kept_by,
+            });
         }
     }
     Ok(report)

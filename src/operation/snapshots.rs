@@ -97,7 +97,7 @@ pub fn list<'a>(tenant: &'a Tenant, source: Option<&str>, forgotten: bool) -> Re
             started_ns: snapshot.started_ns,
             finished_ns: snapshot.finished_ns,
             entry: state.number,
-            complete: snapshot.stats.unreadable == 0,
+            complete: snapshot.is_complete(),
             protected_by: protections(&tenant.state, state),
             protected_alone_bytes: alone_bytes.get(&snapshot.id).copied(),
             stats: (&snapshot.stats).into(),

@@ -41,9 +41,9 @@ fn snapshot_line(one: &SnapshotView) -> String {
     let protected: String = one.protected_by.iter().map(|protection| format!(" [{protection}]")).collect();
     let cost = one.protected_alone_bytes.filter(|_| !protected.is_empty());
     let cost = cost.map_or(String::new(), |bytes| format!(" (alone needs {})", size(bytes)));
-    let incomplete = match one.stats.unreadable {
-        0 => String::new(),
-        count => format!(" INCOMPLETE: {count} files could not be read"),
+    let incomplete = match one.complete {
+        true => String::new(),
+        false => format!(" INCOMPLETE: {} files could not be read", one.stats.unreadable),
     };
     let unsure = if one.time_source == TimeSource::Client { "~" } else { "" };
     format!(

@@ -7,10 +7,12 @@ mod destruction;
 mod keys;
 mod manual;
 mod owners;
+mod protect;
 mod quota;
 mod report;
 mod restore;
 mod retention;
+mod simulate;
 
 use super::{
     args::*,
@@ -39,7 +41,7 @@ pub fn run(args: Args) -> Result<()> {
         Command::Tenant(TenantCommand::Import { file }) => owners::tenant_import(&global, &file),
         Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
         Command::Policy(PolicyCommand::Set(set)) => owners::policy_set(&global, *set),
-        Command::Policy(PolicyCommand::Simulate(args)) => retention::simulate(&global, *args),
+        Command::Policy(PolicyCommand::Simulate(args)) => simulate::simulate(&global, *args),
         Command::Backup(args) => backup::back_up(&global, *args),
         Command::Snapshots { source, forgotten } => browse::snapshots(&global, source.as_deref(), forgotten),
         Command::Forget(args) => retention::forget_some(&global, &args),
@@ -49,9 +51,9 @@ pub fn run(args: Args) -> Result<()> {
         }
         Command::Compact { min_used, dry_run } => retention::compact(&global, min_used, dry_run),
         Command::Undelete { snapshots, reason } => retention::undelete(&global, &snapshots, &reason),
-        Command::Hold(command) => retention::hold(&global, command),
+        Command::Hold(command) => protect::hold(&global, command),
         Command::Lock { snapshot, source, until, compliance, reason } => {
-            retention::lock(&global, (source.as_deref(), &snapshot), &until, compliance, reason)
+            protect::lock(&global, (source.as_deref(), &snapshot), &until, compliance, reason)
         }
         Command::Ls { snapshot, source, shallow } => browse::ls(&global, source.as_deref(), &snapshot, shallow),
         Command::Find { pattern, source } => browse::find(&global, source.as_deref(), &pattern),

@@ -1,10 +1,10 @@
-//! What stays and what goes: forget, prune, undelete, holds and locks.
+//! What stays and what goes: forget, prune, undelete, rewrite.
 
 use super::{print, screen};
 use crate::{
     cli::{
         args::*,
-        output::{duration_ns, parse_size, shown, shown_path, size, time},
+        output::{duration_ns, parse_size, shown, shown_path, size},
         ready,
     },
     error::{Error, Kind, Result},
@@ -13,12 +13,7 @@ use crate::{
         entry::Retention,
     },
     id::SnapshotId,
-    operation::{
-        forget, naming,
-        policy::Rules,
-        protect::{self, Held, HoldView, NewLock},
-        prune, rewrite, simulate, times,
-    },
+    operation::{forget, naming, policy::Rules, prune, rewrite},
     policy::retention,
     repository::Tenant,
 };
@@ -98,9 +93,8 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
     if args.snapshots.is_empty() {
         let options = forget::Options { rules, source: args.source.clone(), dry_run: args.dry_run };
         let report = forget::forget(&mut tenant, &options)?;
-        let gone = report.outcomes.iter().filter(|outcome| outcome.kept_by.is_empty());
-        forgotten = gone.map(|outcome| outcome.id).collect();
-        (object, text) = (outcomes_json(&report, args.dry_run), outcomes_text(&report, args.dry_run));
+        (object, text) = (json!(report), outcomes_text(&report));
+        forgotten = report.forgotten;
     } else {
         let ids = find_all(&tenant, args.source.as_deref(), &args.snapshots)?;
         if !args.dry_run {
@@ -125,33 +119,21 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
     Ok(())
 }
 
-fn outcomes_json(report: &forget::Report, dry_run: bool) -> Value {
-    let list: Vec<_> = report
-        .outcomes
-        .iter()
-        .map(|outcome| json!({ "snapshot_id": outcome.id.to_string(), "source": outcome.source, "time": time(outcome.time_ns), "time_ns": outcome.time_ns, "keep": !outcome.kept_by.is_empty(), "kept_by": outcome.kept_by }))
-        .collect();
-    let gone = report.outcomes.iter().filter(|outcome| outcome.kept_by.is_empty());
-    let gone: Vec<_> = gone.map(|outcome| outcome.id.to_string()).collect();
-    json!({ "dry_run": dry_run, "snapshots": list, "forgotten": gone, "warnings": report.warnings })
-}
-
-fn outcomes_text(report: &forget::Report, dry_run: bool) -> String {
+fn outcomes_text(report: &forget::Report) -> String {
     let (mut text, mut source) = (String::new(), "");
-    let gone = report.outcomes.iter().filter(|outcome| outcome.kept_by.is_empty()).count();
+    let gone = report.forgotten.len();
     for outcome in &report.outcomes {
         if outcome.source != source {
             source = &outcome.source;
             text += &format!("{}\n", shown(source));
         }
-        let (what, why) =
-            if outcome.kept_by.is_empty() { ("forget", String::new()) } else { ("keep", outcome.kept_by.join(", ")) };
-        text += &format!("  {what:6}  {:.12}  {}  {}\n", outcome.id.to_string(), time(outcome.time_ns), shown(&why));
+        let (what, why) = (if outcome.keep { "keep" } else { "forget" }, outcome.kept_by.join(", "));
+        text += &format!("  {what:6}  {:.12}  {}  {}\n", outcome.id.to_string(), outcome.time, shown(&why));
     }
     for warning in &report.warnings {
         text += &format!("LOOK  {}\n", shown(warning));
     }
-    let would = if dry_run { "would be" } else { "are" };
+    let would = if report.dry_run { "would be" } else { "are" };
     text + &format!("{gone} snapshots {would} forgotten, {} stay\n", report.outcomes.len() - gone)
 }
 
@@ -324,127 +306,4 @@ pub(super) fn compact(global: &Global, min_used: u64, dry_run: bool) -> Result<(
         },
     );
     Ok(())
-}
-
-pub(super) fn hold(global: &Global, command: HoldCommand) -> Result<()> {
-    let mut tenant = ready::tenant(global)?;
-    match command {
-        HoldCommand::Place { snapshot, source, future, case, reason } => {
-            let held = match (&snapshot, &source) {
-                (Some(name), _) => {
-                    Held::Snapshot(naming::whole(&tenant, source.as_deref(), name.as_bytes())?.snapshot.id)
-                }
-                (None, Some(name)) => Held::Source { name, future },
-                (None, None) => return Err(usage("what is to be held? Name a snapshot or a --source")),
-            };
-            let number = protect::hold(&mut tenant, &held, &case, &reason)?;
-            print(global, json!({ "tenant": tenant.name, "hold": number, "case": case }), || {
-                format!("hold {number} stands for {}", shown(&case))
-            });
-        }
-        HoldCommand::Release { hold, reason } => {
-            protect::release(&mut tenant, hold, &reason)?;
-            print(global, json!({ "tenant": tenant.name, "released": hold }), || format!("hold {hold} is released"));
-        }
-        HoldCommand::List => {
-            let holds = protect::holds(&tenant)?;
-            print(global, json!({ "tenant": tenant.name, "holds": holds }), || holds.iter().map(hold_line).collect());
-        }
-    }
-    Ok(())
-}
-
-fn hold_line(hold: &HoldView) -> String {
-    let ids: Vec<_> = hold.snapshots.iter().map(|id| format!("{:.12}", id.to_string())).collect();
-    let what = hold.source.as_ref().map_or_else(|| ids.join(", "), |source| format!("all of {}", shown(source)));
-    let by = match (&hold.actor, &hold.who, hold.clock_ns) {
-        (Some(actor), Some(who), Some(clock_ns)) => {
-            format!("{}  {:.12} {}", time(clock_ns), actor.to_string(), shown(who))
-        }
-        _ => String::new(),
-    };
-    format!("{:>6}  {by}  {}  {what}  {}\n", hold.hold, shown(&hold.case), shown(&hold.reason))
-}
-
-pub(super) fn lock(
-    global: &Global,
-    (source, snapshot): (Option<&str>, &OsStr),
-    until: &str,
-    compliance: bool,
-    reason: String,
-) -> Result<()> {
-    let until_ns = times::parse(until).ok_or_else(|| {
-        usage(format!("`{until}` is no time: write 2033-12-31 or 2033-12-31T12:00Z; nothing was locked"))
-    })?;
-    if until_ns == i64::MAX {
-        return Err(usage("a lock ends in the year 2262 at the latest; nothing was locked"));
-    }
-    let mut tenant = ready::tenant(global)?;
-    let id = naming::whole(&tenant, source, snapshot.as_bytes())?.snapshot.id;
-    let locked = protect::lock(&mut tenant, id, &NewLock { until_ns, compliance, reason })?;
-    print(global, &locked, || {
-        let who = match locked.compliance {
-            true => "nobody can shorten that",
-            false => "it can be shortened with a reason on record",
-        };
-        format!("{:.12} stays until {}; {who}", id.to_string(), time(until_ns))
-    });
-    Ok(())
-}
-
-/// How many characters a span of simulated backups is drawn with: one for each column of time.
-const COLUMNS: i128 = 78;
-
-pub(super) fn simulate(global: &Global, args: SimulateArgs) -> Result<()> {
-    let SimulateArgs { source, years, every_hours, keep } = args;
-    let rules = match rules_from(&keep)? {
-        Some(rules) => rules,
-        None => {
-            let tenant = ready::tenant(global)?;
-            forget::rules_of(&tenant.state, source.as_deref()).0
-        }
-    };
-    let simulated = simulate::simulate(&rules, &forget::zone(&rules)?, years, every_hours)?;
-    print(global, &simulated, || {
-        let mut text = format!(
-            "keep {}\n{} backups in {years} years, one every {every_hours} hours: {} snapshots are left, at most {} at a time\n",
-            rules_text(&simulated.keep),
-            simulated.backups,
-            simulated.snapshots.len(),
-            simulated.most_snapshots
-        );
-        let spans = [
-            ("all", i64::from(years) * simulate::HOURS_A_YEAR),
-            ("the last year", simulate::HOURS_A_YEAR),
-            ("the last month", 730),
-        ];
-        for (name, hours) in spans {
-            text += &format!("{}  {name}\n", drawn(&simulated, hours));
-        }
-        text += "year  snapshots at its end\n";
-        let years = simulated.snapshots_after_each_year.iter().zip(1..);
-        years.for_each(|(count, year)| text += &format!("{year:>4}  {count:>9}\n"));
-        text
-    });
-    Ok(())
-}
-
-/// Draws which snapshots are left of the last so many hours.
-fn drawn(simulated: &simulate::Simulation, hours: i64) -> String {
-    let span_ns = i128::from(hours.max(1)) * 3_600_000_000_000;
-    let mut columns = [0u32; COLUMNS as usize];
-    for left in &simulated.snapshots {
-        let age_ns = i128::from(simulated.end_ns) - i128::from(left.time_ns);
-        let from_end = age_ns * (COLUMNS - 1) / span_ns;
-        let column = usize::try_from(COLUMNS - 1 - from_end).ok().and_then(|column| columns.get_mut(column));
-        // What is older than the span is not drawn.
-        column.into_iter().for_each(|column| *column += 1);
-    }
-    let drawn = columns.iter().map(|count| match count {
-        0 => '.',
-        1 => '|',
-        2..=9 => char::from_digit(*count, 10).unwrap_or('#'),
-        _ => '#',
-    });
-    drawn.collect()
 }

@@ -1,0 +1,191 @@
+//! What stays and what goes.
+
+use super::DeltaArg;
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use std::ffi::OsString;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyScopeArg {
+    /// Keys of its own
+    Source,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLogArg {
+    /// No: what cannot be put on record is not read
+    Required,
+    /// Yes, with a warning
+    BestEffort,
+}
+
+#[derive(Subcommand)]
+pub enum PolicyCommand {
+    /// Show what applies
+    Show,
+    /// Change it, for the tenant, for one source, or for all tenants; later backups follow it
+    Set(Box<PolicySetArgs>),
+    /// Show which snapshots would be there after years of backups
+    Simulate(Box<SimulateArgs>),
+}
+
+#[derive(ClapArgs)]
+pub struct SimulateArgs {
+    /// By the rules of this source
+    #[arg(long)]
+    pub source: Option<String>,
+    /// For how many years
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub years: u32,
+    /// How many hours lie between two backups
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8784))]
+    pub every_hours: u32,
+    #[command(flatten)]
+    pub keep: KeepArgs,
+}
+
+#[derive(ClapArgs)]
+pub struct PolicySetArgs {
+    #[arg(long)]
+    pub source: Option<String>,
+    /// The repository's default (--keep-... only): for all tenants that have no rules of their own, now
+    /// and later
+    #[arg(long, conflicts_with_all = ["source", "chunk_size", "delta"])]
+    pub default: bool,
+    /// How large the pieces are that data is compared in: 4KiB to 1MiB on average, or fixed:SIZE for database files; a
+    /// change stores everything anew once
+    #[arg(long, value_name = "SIZE")]
+    pub chunk_size: Option<String>,
+    /// How changed files are stored, as in `backup --delta`
+    #[arg(long, value_enum)]
+    pub delta: Option<DeltaArg>,
+    /// Give the source keys of its own, before its first backup: it shares no data with others, and can be
+    /// destroyed alone
+    #[arg(long, value_enum, requires = "source")]
+    pub key_scope: Option<KeyScopeArg>,
+    /// Whether data may be read where that cannot be put on record, as on a read-only mirror
+    #[arg(long, value_enum, conflicts_with_all = ["source", "default"])]
+    pub access_log: Option<AccessLogArg>,
+    /// How long `tenant destroy` must wait at least; it can be made longer, never shorter
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["source", "default"])]
+    pub destroy_after: Option<String>,
+    /// How many others must approve `tenant destroy`; can be raised, never lowered
+    #[arg(long, value_name = "N", conflicts_with_all = ["source", "default"])]
+    pub destroy_approvals: Option<u32>,
+    #[command(flatten)]
+    pub keep: KeepArgs,
+}
+
+/// Rules of retention; a snapshot stays if any of them keeps it.
+#[derive(ClapArgs, Clone)]
+pub struct KeepArgs {
+    /// The newest N
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<u32>,
+    /// Of each of the last N hours with a backup, the newest
+    #[arg(long, value_name = "N")]
+    pub keep_hourly: Option<u32>,
+    /// Of each of the last N days with a backup, the newest
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Option<u32>,
+    /// Of each of the last N weeks with a backup, the newest
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Option<u32>,
+    /// Of each of the last N months with a backup, the newest
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Option<u32>,
+    /// Of each of the last N years with a backup, the newest
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Option<u32>,
+    /// All that are at most so much older than the newest, such as 1y2m3d4h
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within: Option<String>,
+    /// Within so long before the newest, the newest of each hour
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_hourly: Option<String>,
+    /// Within so long before the newest, the newest of each day
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_daily: Option<String>,
+    /// Within so long before the newest, the newest of each week
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_weekly: Option<String>,
+    /// Within so long before the newest, the newest of each month
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_monthly: Option<String>,
+    /// Within so long before the newest, the newest of each year
+    #[arg(long, value_name = "SPAN")]
+    pub keep_within_yearly: Option<String>,
+    /// All with this tag
+    #[arg(long, value_name = "K=V")]
+    pub keep_tag: Vec<String>,
+    /// The time zone that hours to years are counted in, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub struct ForgetArgs {
+    /// Snapshots to forget by name, instead of by rules
+    #[arg(value_name = "SNAP", conflicts_with = "policy")]
+    pub snapshots: Vec<OsString>,
+    /// By the rules of each source that `policy show` shows
+    #[arg(long)]
+    pub policy: bool,
+    #[command(flatten)]
+    pub keep: KeepArgs,
+    /// Only this source; beside SNAP, the source that it is of
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Then delete data that no snapshot needs
+    #[arg(long)]
+    pub prune: bool,
+    /// Show what would go, and why the rest stays
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub struct PruneArgs {
+    /// Show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How much data that nobody needs may stay, to save reading and writing: a percentage of what is needed, or bytes,
+    /// such as 5% or 1GiB
+    #[arg(long, value_name = "PERCENT|SIZE", default_value = "5%")]
+    pub max_unused: String,
+    /// Read at most this much to write it again without what nobody needs
+    #[arg(long, value_name = "SIZE")]
+    pub max_repack: Option<String>,
+    /// A backup that has written nothing for so long, such as 6h or 2d, counts as ended
+    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    pub grace: String,
+}
+
+#[derive(Subcommand)]
+pub enum HoldCommand {
+    /// Hold a snapshot, or all of a source with those to come
+    Place {
+        #[arg(value_name = "SNAP", required_unless_present = "source")]
+        snapshot: Option<OsString>,
+        /// Without SNAP: all snapshots of this source, and those to come
+        #[arg(long)]
+        source: Option<String>,
+        /// Hold a source that has no snapshots yet
+        #[arg(long, requires = "source", conflicts_with = "snapshot")]
+        future: bool,
+        /// The case that it is for, such as a file number
+        #[arg(long)]
+        case: String,
+        /// Why, for the audit trail
+        #[arg(long)]
+        reason: String,
+    },
+    /// End a hold, by its entry's number as `hold list` shows it
+    Release {
+        hold: u64,
+        /// Why, for the audit trail
+        #[arg(long)]
+        reason: String,
+    },
+    /// Show the holds that stand
+    List,
+}
