@@ -5,7 +5,10 @@ use super::{
     retention::{rules_from, rules_text},
 };
 use crate::{
-    cli::{args::SimulateArgs, ready},
+    cli::{
+        args::{Global, SimulateArgs},
+        ready,
+    },
     error::Result,
     operation::{forget, simulate},
 };
