@@ -124,22 +124,27 @@
 //! | actor | an ed25519 key that signs ledger entries; a grant names it |
 //! | annex | the part of an entry that can be large (segment rows, reach); an object of its own if it is |
 //! | base | a segment that another one is stored as a difference from |
-//! | beside | of new data without an earlier version: next to stored chunks, in the file that they were first met in |
+//! | beside | of new data without an earlier version: next to stored chunks, where those were first met |
 //! | catalogue | the list of a snapshot's entries with their recipes, sorted by path |
+//! | cheap | of a difference: so much smaller than its plain bytes that it may be stored once more; else it is dear |
 //! | chunk | a piece of a stream, cut where its content says so |
 //! | circle | a set of keys that a role needs: storage (none), steward, indexer, tenant (all) |
 //! | condemned | of a segment that no snapshot needs: it will be dead unless somebody comes to need it |
+//! | custody | who can read a tenant: `managed`, its operator too; `customer-held`, its owner alone |
 //! | damaged | proven to be missing, or not to be what was written; never merely unreadable |
 //! | dead | of a segment: nobody may ever rely on it again, and its pack may go |
-//! | dear | of a difference: not small enough, or with too many bases, to be read back cheaply |
+//! | dear | of a difference: not cheap; of a restore: it has to open too many segments |
 //! | depth | how many bases lie below a segment, one on the other |
 //! | epoch | the number of a set of keys; new keys begin a new one, old ones still open what they sealed |
+//! | evidence | what proves damage: not found, or wrong bytes, twice, the second time after a fresh fold |
 //! | fold | to compute the state from the entries of the ledger, one after the other; everybody gets the same |
 //! | head | the number and the hash of the newest entry |
 //! | held | kept by a legal hold |
 //! | junk | an object in an entry's place that nobody who may signed |
-//! | lane | one of two streams of packs that a session fills: data, and metadata |
+//! | lane | one of the two streams of segments and packs that a session fills: data, and metadata |
+//! | layered | of a difference: made after those that serve as bases, so what is compared with it is compared with its bases |
 //! | live | of a snapshot: not forgotten |
+//! | neighbour | a stored chunk beside which new data without an earlier version lies |
 //! | near | of a segment: readable without asking a store that is far away, so from this machine |
 //! | open (a session) | not yet ended by COMMIT, ABORT or FENCE: what it wrote may still come to be needed |
 //! | reach | the set of segments that a snapshot needs, with their bases |
@@ -151,9 +156,8 @@
 //! | seal | to encrypt and authenticate, bound to what the thing is called |
 //! | session | what one backup writes, from its first entry to its last |
 //! | slot | the object that gives one identity the root, or the keys of its circle |
-//! | stale | older than what the ledger says by now |
+//! | stale | of a stored chunk: in a difference that a snapshot had better not need, since a restore would open one more |
 //! | steward | whoever keeps, checks and prunes without reading content |
-//! | trail | where stored chunks were last met, so that what follows can be compared with what follows there |
 //! | void | of an entry: it breaks a rule, so it counts for nobody |
 
 #[doc(hidden)]
