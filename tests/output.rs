@@ -90,7 +90,7 @@ fn lists_are_lines_of_json_and_stay_small_in_memory() {
 #[test]
 fn names_of_unreadable_files_are_said_even_when_quiet() {
     let (place, path) = with_data();
-    let missing = format!("{path}/missing");
+    let missing = place.path("missing").to_str().unwrap().to_owned();
     let arguments = ["backup", "--source", "s", &path, &missing, "-q"];
     let output = place.run(&arguments);
     assert_eq!(output.status.code(), Some(3));
@@ -109,7 +109,7 @@ fn names_from_elsewhere_cannot_steer_a_terminal_or_a_spreadsheet() {
     std::fs::write(data.join(evil), "x").unwrap();
     symlink("nowhere", data.join("link")).unwrap();
     let (source, tag) = (format!("=cmd(){evil}"), format!("k={evil}"));
-    let missing = format!("{}/missing{evil}", data.display());
+    let missing = place.path(&format!("missing{evil}")).to_str().unwrap().to_owned();
     let backup = ["backup", "--source", &source, "--tag", &tag, data.to_str().unwrap(), &missing];
     let mut said = place.run(&backup).stderr;
     said.extend(place.run(&["forget", "--source", evil, "--keep-last", "1"]).stderr);

@@ -51,7 +51,8 @@ pub fn main() -> u8 {
 
 /// Tells of an error, and returns its exit code.
 fn told(error: &crate::error::Error) -> u8 {
-    output::say(&output::harmless(&format!("strongroom: {error}{}\n", hints::after(error))));
+    // Names that others chose stand in messages: an error is one line.
+    output::say(&format!("strongroom: {}{}\n", output::shown(&error.to_string()), hints::after(error)));
     error.kind.exit_code()
 }
 

@@ -138,7 +138,7 @@ pub fn say(text: &str) {
 /// Tells of something that does not stop the command.
 pub fn warn(global: &Global, what: impl std::fmt::Display) {
     if !global.quiet {
-        say(&harmless(&format!("strongroom: warning: {what}\n")));
+        say(&format!("strongroom: warning: {}\n", shown(&what.to_string())));
     }
 }
 

@@ -147,7 +147,10 @@ pub fn check(repository: &Repository, tenant: &Tenant) -> Result<CheckReport> {
             "{stray} slots belong to keys without a grant, which still open what they opened. A removal was interrupted: repeat it with the actor that the audit trail names, or make new keys with a new root"
         ));
     }
-    let opens: Vec<_> = holders.iter().filter(|holder| holder.circle == Circle::Tenant && holder.slots > 0).collect();
+    let opens: Vec<_> = holders
+        .iter()
+        .filter(|holder| holder.circle == Circle::Tenant && holder.slots > 0 && !holder.key_file_is_gone)
+        .collect();
     match opens.len() {
         0 => problems.push("no key opens the content: what is stored cannot be restored any more".into()),
         1 => warnings.push("only one key opens the content: if it is lost, so is the data. Add another one".into()),

@@ -69,6 +69,10 @@ pub fn simulate(rules: &Retention, zone: &TimeZone, years: u32, every_hours: u32
             by_year.push(live.len());
         }
     }
+    // The last year ends with the last backup.
+    if by_year.len() < years as usize {
+        by_year.push(live.len());
+    }
     let left = |candidate: Candidate| Left { time: times::text(candidate.time_ns), time_ns: candidate.time_ns };
     Ok(Simulation {
         keep: rules.into(),
