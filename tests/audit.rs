@@ -10,7 +10,7 @@ use strongroom::{
     },
     id::Hash,
     ledger::tree,
-    operation::usage::usage,
+    operation::usage::months as months_of,
     repository::{Identity, Repository, Role, SignedHead},
     store::{Fault, Faulty, SharedObjects, Verb},
 };
@@ -212,13 +212,13 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     };
     // 14 November 2023 to 15 January 2024, and nothing more.
     let end_ns = 1_705_276_800_000_000_000;
-    let months = usage(&tenant, end_ns).unwrap();
+    let months = months_of(&tenant, Some(end_ns)).unwrap();
     assert_eq!(months.iter().map(|month| month.month.as_str()).collect::<Vec<_>>(), ["2023-11", "2023-12", "2024-01"]);
     assert_eq!(months.iter().map(|month| month.backups).collect::<Vec<_>>(), [3, 0, 0]);
     assert!(months.iter().all(|month| month.stored_bytes == packs() && packs() == tenant.state.stored_bytes));
     assert_eq!((months[0].added_bytes, months[1].added_bytes), (packs(), 0));
     // December has 744 hours.
-    assert_eq!(months[1].byte_hours, u128::from(packs()) * 744);
+    assert_eq!(months[1].byte_hours, packs() * 744);
     assert_eq!((months[1].average_bytes, months[2].average_bytes), (packs(), packs()));
     // Somebody who may write neither times nor packs does so: the bill stays as it is.
     let stranger = Identity::generate(fixture.environment.as_ref());
@@ -252,7 +252,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     }
     tenant.sync().unwrap();
     assert_eq!(tenant.void.len(), 2, "{:?}", tenant.void);
-    assert_eq!(usage(&tenant, end_ns).unwrap(), months);
+    assert_eq!(months_of(&tenant, Some(end_ns)).unwrap(), months);
     // What is forgotten and pruned is not billed any more.
     let all: Vec<_> = tenant.state.live().iter().map(|state| state.snapshot.id).collect();
     let retire = strongroom::format::entry::Snapshots {
@@ -266,7 +266,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     tenant.append("forget", |_, _| Ok((EntryKind::Retire, body.clone(), empty()))).unwrap();
     let options = strongroom::operation::prune::Options::thorough(0);
     strongroom::operation::prune::prune(&mut tenant, &options, &strongroom::operation::Unwatched).unwrap();
-    let months = usage(&tenant, newest + 3_600_000_000_000).unwrap();
+    let months = months_of(&tenant, Some(newest + 3_600_000_000_000)).unwrap();
     let [month] = &months[..] else { panic!("{months:?}") };
     assert_eq!((month.stored_bytes, tenant.state.stored_bytes), (packs(), packs()));
     assert!(month.deleted_bytes > 1_900_000 && month.added_bytes - month.deleted_bytes == packs(), "{month:?}");

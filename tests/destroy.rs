@@ -11,6 +11,8 @@ use strongroom::{
     store::{Fault, Faulty, Objects, SharedObjects, Verb},
 };
 
+const DAY_NS: i64 = 86_400_000_000_000;
+
 fn as_other(fixture: &Fixture, objects: SharedObjects, key: &str) -> Repository {
     let identity = Identity::from_key_file(key).unwrap();
     Repository::open(objects, fixture.environment.clone(), identity, None, "x".into()).unwrap()
@@ -261,7 +263,7 @@ fn a_tenant_moves_with_its_history_and_without_any_content_key() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("export.tar");
     let by_steward = as_other(&fixture, clay.clone(), &key);
-    transfer::export(&by_steward, &mut by_steward.tenant("t").unwrap(), &file, &Unwatched).unwrap();
+    transfer::export(&by_steward, &mut by_steward.tenant("t").unwrap(), &file, false, &Unwatched).unwrap();
     let owner = tenant.keys.owner;
     // Another repository, of another operator.
     let there = Arc::new(Clay::default());
@@ -464,7 +466,7 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
     let run = |objects: SharedObjects| -> strongroom::error::Result<String> {
         let repository = fixture.repository_on(objects)?;
         let mut tenant = repository.tenant("t")?;
-        destroy::execute_source(&repository, &mut tenant, "apart", &Unwatched)
+        destroy::execute_source(&repository, &mut tenant, "apart", DAY_NS, &Unwatched)
     };
     let (broke, calls) = break_everywhere(&before, &FAULTS, &run, &mut |Broken { what, clay, .. }| {
         // In the middle of it nothing else is hurt.

@@ -1,8 +1,14 @@
 //! One conformance suite for every store and every decorator, and the faults that a backup survives.
 
 use crate::support::*;
-use std::sync::{Arc, Barrier};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Barrier},
+    time::{Duration, SystemTime},
+};
 use strongroom::{
+    error::Kind,
     operation::{Unwatched, check},
     store::*,
 };
@@ -18,7 +24,11 @@ fn conforms(objects: SharedObjects) {
     assert_eq!(objects.get(&name("a"), None).unwrap(), "hello world");
     assert_eq!(objects.get(&name("a"), Some(6..11)).unwrap(), "world");
     assert_eq!(objects.get(&name("a"), Some(3..3)).unwrap_or_default(), "");
-    assert!(objects.get(&name("a"), Some(6..12)).is_err(), "a range past the end is an error, not fewer bytes");
+    for past in [6..12, 11..12, 40..50] {
+        let error = objects.get(&name("a"), Some(past.clone())).expect_err("a range past the end is an error");
+        assert_eq!(error.kind, StoreErrorKind::Short, "{past:?}: {error}");
+        assert!(error.is_evidence());
+    }
     assert_eq!(objects.put_if_absent(&name("empty"), vec![]).unwrap(), Put::Created);
     assert_eq!(objects.get(&name("empty"), None).unwrap(), "");
     for number in 0..1100 {
@@ -67,7 +77,7 @@ fn decorators_conform() {
     objects = Arc::new(Recorded::new(objects));
     objects = Arc::new(Metered { inner: objects, traffic: Arc::default() });
     objects = Arc::new(Limited::new(objects, environment.clone(), Some(1 << 40), Some(1 << 40)));
-    objects = Arc::new(Retried { inner: objects, environment, attempts: 3 });
+    objects = Arc::new(Retried::new(objects, environment, Patience::default(), Arc::new(Silent)));
     objects = Arc::new(Faulty::new(objects, |_, _, _| None));
     conforms(objects);
 }
@@ -99,8 +109,9 @@ fn a_backup_survives_one_fault_at_any_call() {
             let faulty =
                 Arc::new(Faulty::new(fixture.objects.clone(), move |call, _, _| (call == number).then_some(fault)));
             let recorded = Arc::new(Recorded::new(faulty));
+            let environment = fixture.environment.clone();
             let retried: SharedObjects =
-                Arc::new(Retried { inner: recorded.clone(), environment: fixture.environment.clone(), attempts: 3 });
+                Arc::new(Retried::new(recorded.clone(), environment, Patience::default(), Arc::new(Silent)));
             let done = fixture
                 .repository_on(retried)
                 .and_then(|repository| repository.tenant("t"))
@@ -140,4 +151,185 @@ fn an_unchanged_backup_costs_few_requests() {
     let calls = recorded.calls.lock().unwrap().clone();
     // SESSION, a pack for the new times in the catalogue, COMMIT.
     assert!(calls.len() <= 5, "{calls:?}");
+}
+
+/// Inside an async program the calls block the thread that makes them; they used to panic.
+#[test]
+fn a_store_works_and_closes_inside_an_async_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut places = vec![Place::Memory, Place::Folder(folder.path().into())];
+    let stores = std::env::var("STRONGROOM_TEST_STORES").unwrap_or_default();
+    places.extend(stores.split_whitespace().map(|url| format!("{url}/async").parse().unwrap()));
+    for runtime in [tokio::runtime::Builder::new_current_thread(), tokio::runtime::Builder::new_multi_thread()] {
+        let runtime = { runtime }.enable_all().build().unwrap();
+        for place in &places {
+            runtime.block_on(async {
+                let objects = open(place, true).unwrap();
+                let name = "suite/async";
+                objects.delete(name).unwrap();
+                // More than one task may ask of its runtime before it yields.
+                for _ in 0..200 {
+                    objects.delete(name).unwrap();
+                    assert_eq!(objects.put_if_absent(name, vec!["x".into()]).unwrap(), Put::Created);
+                    assert_eq!(objects.get(name, None).unwrap(), "x");
+                    assert_eq!(objects.list("suite").unwrap().iter().filter(|listed| listed.name == name).count(), 1);
+                }
+                drop(objects);
+            });
+        }
+    }
+}
+
+#[test]
+fn another_programs_way_of_naming_a_place_makes_no_folder() {
+    let others = [
+        "s3:host/bucket",
+        "s3:https://host/bucket",
+        "rclone:x:y",
+        "sftp:user@host:/x",
+        "user@host:x",
+        "b2:bucket",
+        "rest:http://host/",
+        "http://host/x",
+        "https://host/x",
+        "sftp://host/x",
+        "s3://host:9000/bucket",
+        "s3://",
+        "file://host/x",
+        "",
+    ];
+    for text in others {
+        let error = text.parse::<Place>().expect_err(text);
+        assert_eq!(error.kind, Kind::Usage, "{text}");
+        assert!(error.message.contains("s3://BUCKET/PREFIX"), "{text}: {error}");
+    }
+    let folders = ["x", "./s3:x", "/srv/a:b", "backups/2026-11-24T12:00", "file:///srv/x", "../x"];
+    for text in folders {
+        assert!(matches!(text.parse(), Ok(Place::Folder(_))), "{text}");
+    }
+    assert_eq!("s3://b/p/q/".parse::<Place>().unwrap(), Place::Bucket("s3".into(), "b".into(), "p/q".into()));
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        }
+        found.push(path);
+    }
+    found
+}
+
+#[test]
+fn others_on_this_machine_read_nothing_of_a_local_repository() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("repository");
+    let fixture = Fixture::on(open(&Place::Folder(folder.clone()), true).unwrap(), 1);
+    back_up_bytes(&mut fixture.tenant(), "s", b"data").unwrap();
+    let mut found = files_below(&folder);
+    found.push(folder);
+    assert!(found.len() > 10);
+    for path in found {
+        let mode = std::fs::metadata(&path).unwrap().mode();
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+    }
+}
+
+#[test]
+fn what_a_killed_writer_left_is_no_object_and_goes_when_nobody_writes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = open(&Place::Folder(folder.path().into()), true).unwrap();
+    objects.put_if_absent("t/a/data/x", vec!["x".into()]).unwrap();
+    let left = |name: &str, age: u64| {
+        let path = folder.path().join("t/a/data").join(name);
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        (file, path)
+    };
+    let day = 24 * 60 * 60;
+    let ((old, old_path), (young, young_path), (busy, busy_path)) =
+        (left("x#1", 2 * day), left("y#1", 60), left("y#27", 2 * day));
+    drop((old, young));
+    rustix::fs::flock(&busy, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(objects.list("t/a").unwrap().len(), 1);
+    assert_eq!(objects.sweep("t/a", Duration::from_secs(day)).unwrap(), 1);
+    assert!(!old_path.exists() && young_path.exists() && busy_path.exists());
+    // At the end of a tenant all goes that nobody writes.
+    assert_eq!(objects.sweep("t/a", Duration::ZERO).unwrap(), 1);
+    assert!(!young_path.exists() && busy_path.exists());
+    assert_eq!(objects.get("t/a/data/x", None).unwrap(), "x");
+    assert_eq!(objects.sweep("t/nothing", Duration::ZERO).unwrap(), 0);
+    // Writers of one name do not disturb each other, nor somebody who sweeps.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                objects.sweep("t/b", Duration::ZERO).unwrap();
+            }
+        });
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let objects = &objects;
+                scope.spawn(move || {
+                    (0..100).for_each(|n| {
+                        let put = objects.put_if_absent(&format!("t/b/{writer}-{n}"), vec![vec![1; 1000].into()]);
+                        assert_eq!(put.unwrap(), Put::Created);
+                    })
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(objects.list("t/b").unwrap().len(), 400);
+}
+
+/// A folder that is unmounted, renamed or replaced: nothing is missing, nothing is written elsewhere.
+#[test]
+fn a_folder_that_is_away_is_not_an_empty_one() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("repository");
+    let objects = open(&Place::Folder(folder.clone()), true).unwrap();
+    objects.put_if_absent("t/x", vec!["x".into()]).unwrap();
+    std::fs::rename(&folder, above.path().join("elsewhere")).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            std::fs::create_dir(&folder).unwrap();
+        }
+        let kinds = [
+            objects.get("t/x", None).unwrap_err().kind,
+            objects.get("t/x", Some(0..1)).unwrap_err().kind,
+            objects.list("t").unwrap_err().kind,
+            objects.modified_ns("t/x").unwrap_err().kind,
+            objects.delete("t/x").unwrap_err().kind,
+        ];
+        assert_eq!(kinds, [StoreErrorKind::Unreachable; 5], "replaced: {replaced}");
+    }
+    assert_ne!(objects.put_if_absent("t/y", vec!["y".into()]).err().map(|error| error.kind), None);
+    assert!(files_below(&folder).is_empty(), "something was written to another folder");
+}
+
+/// What is not there, is not long enough or cannot be read are three things; only the first two tell of damage.
+#[test]
+fn only_what_is_missing_or_short_is_evidence() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = open(&Place::Folder(folder.path().into()), true).unwrap();
+    objects.put_if_absent("t/x", vec!["x".into()]).unwrap();
+    std::os::unix::fs::symlink("y", folder.path().join("t/y")).unwrap();
+    let of = |name: &str, range| objects.get(name, range).unwrap_err();
+    assert!(of("t/z", None).is_evidence() && of("t/x", Some(0..2)).is_evidence());
+    // A folder in place of a file, a link to itself.
+    for name in ["t", "t/y"] {
+        let error = of(name, None);
+        assert!(!error.is_evidence(), "{error}");
+        assert_ne!(strongroom::error::Error::from(error).kind, Kind::Damaged);
+    }
+    use StoreErrorKind::{NoSuchHost, NotWritable, Other, Refused, Shortage, Stopped, Unknown, Unreachable};
+    for kind in [Unknown, Unreachable, NoSuchHost, Refused, NotWritable, Shortage, Stopped, Other] {
+        let error = StoreError::new(kind, "x", "y");
+        assert!(!error.is_evidence(), "{kind:?}");
+        assert_ne!(strongroom::error::Error::from(error).kind, Kind::Damaged, "{kind:?}");
+    }
 }

@@ -81,6 +81,9 @@ pub struct Global {
     /// Download at most this much a second
     #[arg(long, global = true, value_name = "RATE", hide_short_help = true)]
     pub limit_download: Option<String>,
+    /// How long to wait for a store that does not answer, once it has (without, 15m; 0 waits for nothing)
+    #[arg(long, global = true, env = "STRONGROOM_WAIT_FOR_STORE", value_name = "DURATION")]
+    pub wait_for_store: Option<String>,
 }
 
 /// Ways to give a key. One is enough; a passphrase beside an SSH key opens that.

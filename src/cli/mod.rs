@@ -15,6 +15,7 @@ mod recovery;
 mod screen;
 mod system;
 mod tour;
+mod waiting;
 
 use crate::error::Kind;
 use clap::{CommandFactory, FromArgMatches};

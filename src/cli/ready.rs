@@ -3,17 +3,19 @@
 use super::{
     args::{Global, KeyArgs, Progress},
     credential::credential,
-    output::{parse_size, say, shown, warn},
+    output::{duration_ns, parse_size, say, shown, warn},
     system,
+    waiting::Shown,
 };
 use crate::{
     error::{Error, Kind, Result},
     operation::open::{self, Connection},
     pipeline::chunk::ChunkSize,
     repository::{Repository, Tenant},
+    store::Patience,
 };
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// The profile file.
 #[derive(Deserialize, Default)]
@@ -29,6 +31,7 @@ struct Profile {
     progress: Option<String>,
     limit_upload: Option<String>,
     limit_download: Option<String>,
+    wait_for_store: Option<String>,
 }
 
 fn usage(message: impl Into<String>) -> Error {
@@ -55,6 +58,7 @@ pub fn with_profile(mut global: Global) -> Result<Global> {
     global.tenant = global.tenant.or(profile.tenant);
     global.limit_upload = global.limit_upload.or(profile.limit_upload);
     global.limit_download = global.limit_download.or(profile.limit_download);
+    global.wait_for_store = global.wait_for_store.or(profile.wait_for_store);
     if let (None, Some(progress)) = (global.progress, profile.progress) {
         let parsed = <Progress as clap::ValueEnum>::from_str(&progress, false);
         global.progress =
@@ -80,8 +84,18 @@ fn connection(global: &Global) -> Result<Connection> {
         from: system::from(),
         upload_bytes_per_second: rate(&global.limit_upload)?,
         download_bytes_per_second: rate(&global.limit_download)?,
+        patience: patience(global.wait_for_store.as_deref())?,
+        waiting: Arc::new(Shown::new(global.progress.unwrap_or(Progress::Auto), global.quiet)),
         ..Connection::at(repo.parse()?)
     })
+}
+
+/// Reads how long a store may be away.
+fn patience(text: Option<&str>) -> Result<Patience> {
+    let Some(text) = text else { return Ok(Patience::default()) };
+    let bad = || usage(format!("`{text}` is no duration to wait for the store, such as 15m; 0 waits for nothing"));
+    let wait_ns = if text == "0" { 0 } else { duration_ns(text).ok_or_else(bad)? };
+    Ok(Patience::of(Duration::from_nanos(wait_ns.max(0).unsigned_abs())))
 }
 
 fn cache(global: &Global) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use crate::{
 use std::{
     io::IsTerminal,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -19,14 +19,25 @@ pub fn hide_memory() {
     let _best_effort = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
+/// One for the whole process, made when the first operation that can stop begins.
+static INTERRUPT: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
 /// Becomes true at the first Ctrl-C; the second ends the process at once.
 pub fn interrupt_flag() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        drop(signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone()));
-        drop(signal_hook::flag::register(signal, flag.clone()));
-    }
-    flag
+    let register = || {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            drop(signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone()));
+            drop(signal_hook::flag::register(signal, flag.clone()));
+        }
+        flag
+    };
+    INTERRUPT.get_or_init(register).clone()
+}
+
+/// Says whether the process was asked to stop, and heeds that itself; else a signal ends it.
+pub fn is_interrupted() -> bool {
+    INTERRUPT.get().is_some_and(|flag| is_set(flag))
 }
 
 pub fn is_set(flag: &AtomicBool) -> bool {

@@ -2,7 +2,7 @@
 //! signed ledger entries that allowed what it states. Chapter: `format-spec/destruction.md`.
 
 use crate::{
-    error::{Result, damaged},
+    error::{Error, Kind, Result, damaged},
     format::{
         decode,
         entry::{Destroy, Entry, EntryKind, Request, SIGNATURE_CONTEXT},
@@ -13,6 +13,10 @@ use crate::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
+use std::{
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+};
 
 /// What a certificate's signature is over: this, then its statement.
 const CONTEXT: &[u8] = b"strongroom certificate v1";
@@ -141,4 +145,73 @@ pub fn html(certificate: &str) -> Result<String> {
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Certificate of destruction</title>\n<style>body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto}}th{{text-align:left;vertical-align:top;padding-right:1em;white-space:nowrap}}td{{word-break:break-word}}</style>\n<h1>Certificate of destruction</h1>\n<table>\n{rows}</table>\n<h2>What may remain</h2>\n<ul>\n{residuals}</ul>\n<p>This page is for reading. The proof is the signed JSON beside it: <code>strongroom certificate verify FILE</code>.</p>\n</html>\n"
     ))
+}
+
+/// Where a certificate goes besides the repository: a file for programs, and a page for people.
+pub struct Copies {
+    pub json: PathBuf,
+    pub html: PathBuf,
+}
+
+impl Copies {
+    /// `FILE.json` and `FILE.html`.
+    pub fn at(file: &Path) -> Self {
+        Self { json: file.with_extension("json"), html: file.with_extension("html") }
+    }
+
+    /// Makes sure, before anything is destroyed, that both can be written and replace nothing. `known` is the
+    /// certificate, where the destruction ended before.
+    pub fn check(&self, known: Option<&str>) -> Result<()> {
+        let page = known.map(html).transpose()?;
+        for (path, known) in [(&self.json, known), (&self.html, page.as_deref())] {
+            let state = match known {
+                Some(_) => "it was destroyed before, and the repository keeps the certificate",
+                None => "nothing was destroyed",
+            };
+            let refused = |why: String| Error::new(Kind::Target, format!("{}: {why}; {state}", path.display()));
+            match std::fs::symlink_metadata(path) {
+                Ok(_) if known.is_some_and(|known| holds(path, known)) => continue,
+                Ok(_) => return Err(refused("is there already".into())),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(refused(error.to_string())),
+            }
+            tempfile::tempfile_in(folder_of(path)).map_err(|error| refused(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes both. The repository keeps the certificate, so this can be repeated.
+    pub fn write(&self, certificate: &str) -> Result<()> {
+        let page = html(certificate)?;
+        for (path, text) in [(&self.json, certificate), (&self.html, &page)] {
+            write_new(path, text).map_err(|error| {
+                let what = format!(
+                    "all is destroyed, and the repository keeps the certificate, but {} cannot be written: {error}; repeat this to get it",
+                    path.display()
+                );
+                Error::new(Kind::Target, what)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn holds(path: &Path, text: &str) -> bool {
+    std::fs::read(path).is_ok_and(|found| found == text.as_bytes())
+}
+
+/// Writes a file that is not there, or has this text already.
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+    if holds(path, text) {
+        return Ok(());
+    }
+    let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
+    std::fs::File::open(folder_of(path))?.sync_all()
 }

@@ -2,27 +2,31 @@
 //! they opened, and what was done is verified and certified. Every step can be repeated: whatever was
 //! interrupted goes on.
 
+mod source;
+
+pub use source::{ended_source, execute_source};
+
 use super::{
     Monitor,
     certificate::{self, Proved},
+    usage,
 };
 use crate::{
-    error::{Error, Kind, Result, damaged, failed},
+    error::{Error, Kind, Next, Result, damaged, failed},
     format::{
         decode, encode,
         entry::{Annex, Destroy, Destroyed, EntryKind, Request},
         names::{self, PackKind},
-        segment_set::SegmentSet,
     },
-    id::{ActorId, Hash, ScopeId, SegmentId},
-    ledger::{SegmentStatus, Tables, tree},
+    id::{ActorId, Hash, ScopeId},
+    ledger::{Tables, tree},
     pipeline::digest::hash,
     repository::{Repository, Tenant},
     store::{Put, get_if_present},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Asks for it. Returns the entry's number.
 pub fn request(
@@ -36,15 +40,14 @@ pub fn request(
         return Err(Error::new(
             Kind::Refused,
             format!(
-                "source {source} has no keys of its own (`policy set --key-scope source`, before its first backup): its data goes with `forget` and `prune`, without a certificate; nothing was asked for"
+                "source {source} has no keys of its own, which it can get only before its first backup: its data goes when its snapshots are forgotten and pruned, without a certificate; nothing was asked for"
             ),
-        ));
+        )
+        .next(Next::Forget));
     }
     if tenant.state.protects(source) {
-        return Err(Error::new(
-            Kind::Refused,
-            "something is held or locked: `hold list`, `snapshots` show what; nothing was asked for",
-        ));
+        let held = Error::new(Kind::Refused, "something is held or locked; nothing was asked for");
+        return Err(held.next(Next::ListHolds));
     }
     let (reason_told, source) = (reason.to_owned(), source.map(str::to_owned));
     let body = encode(&Destroy { wait_ns, approvals, reason: reason_told, source, unknown: Default::default() });
@@ -55,12 +58,7 @@ pub fn request(
 
 /// Returns the newest request that stands, for a source or for all.
 pub fn asked(tenant: &Tenant, source: Option<&str>) -> Result<u64> {
-    let none = || {
-        Error::new(
-            Kind::Usage,
-            format!("nobody asked that {} be destroyed (`destroy request`)", source.unwrap_or(&tenant.name)),
-        )
-    };
+    let none = || Error::new(Kind::Usage, format!("nobody asked that {} be destroyed", source.unwrap_or(&tenant.name)));
     let mut requests = tenant.state.destructions.iter().rev();
     let found = requests.find(|(_, asked)| asked.destroy.source.as_deref() == source);
     found.map(|(number, _)| *number).ok_or_else(none)
@@ -92,32 +90,30 @@ pub fn execute(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Re
     finish(repository, owner, monitor)
 }
 
+/// Returns the certificate of a tenant's destruction that has ended.
+pub fn ended(repository: &Repository, name: &str) -> Result<Option<String>> {
+    Ok(unfinished(repository, name)?.and_then(|(_, certificate)| certificate))
+}
+
 /// Finds a destruction that was begun: its owner, and the certificate if it ended.
 fn unfinished(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Option<String>)>> {
-    let objects = repository.objects.as_ref();
-    for listed in objects.list("destroyed")? {
-        let Some(owner) = listed.name.strip_suffix("/order").and_then(|folder| folder.rsplit('/').next()) else {
-            continue;
-        };
-        let Ok(owner) = owner.parse::<ScopeId>() else { continue };
-        // What is no order is somebody's junk.
-        let Ok((order, by)) = text(&objects.get(&listed.name, None)?).and_then(|order| certificate::read(&order))
-        else {
-            continue;
-        };
-        let is_named = owner.to_string() == name || order["tenant"] == name;
-        // One of a source is no order to destroy the tenant.
-        if !is_named || order["tenant_id"] != owner.to_string() || !order["source"].is_null() {
+    let mut ended: Option<(i64, ScopeId, String)> = None;
+    for listed in repository.objects.list("destroyed")? {
+        let Some((owner, order, by)) = order_in(repository, &listed.name)? else { continue };
+        if owner.to_string() != name && order["tenant"] != name {
             continue;
         }
-        let certificate = certificate_in(repository, &folder(owner), None, by)?;
-        // A name can be used again.
-        if certificate.is_some() && owner.to_string() != name {
+        if let Some(certificate) = certificate_in(repository, &folder(owner), &order, by)? {
+            // Unless it lives again: it was moved away before, and came back.
+            if by == repository.actor()? && !is_there(repository, owner)? {
+                let end_ns = certificate::read(&certificate)?.0["completed_ns"].as_i64().unwrap_or(0);
+                ended = ended.filter(|(newest_ns, ..)| *newest_ns > end_ns).or(Some((end_ns, owner, certificate)));
+            }
             continue;
         }
         // An order of somebody else proves nothing to this key; while the tenant opens, it is made anew.
         if by == repository.actor()? {
-            return Ok(Some((owner, certificate)));
+            return Ok(Some((owner, None)));
         }
         if !repository.opens(owner) && repository.tenant(name).is_err() {
             return Err(Error::new(
@@ -128,7 +124,29 @@ fn unfinished(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Op
             ));
         }
     }
-    Ok(None)
+    // A name can be used again: then it is that tenant's.
+    match ended {
+        Some((_, owner, certificate)) if owner.to_string() == name || repository.tenant(name).is_err() => {
+            Ok(Some((owner, Some(certificate))))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Reads an order to destroy a tenant: its owner, what it states, and by whom.
+fn order_in(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Value, ActorId)>> {
+    let owner = name.strip_suffix("/order").and_then(|folder| folder.rsplit('/').next());
+    let Some(owner) = owner.and_then(|owner| owner.parse::<ScopeId>().ok()) else { return Ok(None) };
+    let Some(bytes) = get_if_present(repository.objects.as_ref(), name)? else { return Ok(None) };
+    // What is no order is somebody's junk; one of a source is no order to destroy the tenant.
+    let order = text(&bytes).and_then(|order| certificate::read(&order)).ok();
+    let order = order.filter(|(order, _)| order["tenant_id"] == owner.to_string() && order["source"].is_null());
+    Ok(order.map(|(order, by)| (owner, order, by)))
+}
+
+/// Says whether a tenant's ledger is there.
+fn is_there(repository: &Repository, owner: ScopeId) -> Result<bool> {
+    Ok(get_if_present(repository.objects.as_ref(), &names::entry(owner, 0))?.is_some())
 }
 
 fn text(bytes: &[u8]) -> Result<String> {
@@ -268,6 +286,9 @@ fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Valu
     let suite = tenant.suite()?;
     let asked = destroy.and_then(|number| tenant.state.destructions.get(&number));
     let asked = asked.ok_or_else(|| failed("a program error: nobody asked for this"))?;
+    // What it stored, month by month: its ledger will not tell any more. Nothing waits for that.
+    let is_all = asked.destroy.source.is_none();
+    let usage = if is_all { usage::months(tenant, None).ok() } else { None };
     Ok(json!({
         "certificate": "strongroom certificate of destruction, version 1",
         "tenant": tenant.name, "tenant_id": tenant.keys.owner.to_string(), "repository_id": repository.config.repository.to_string(),
@@ -279,7 +300,7 @@ fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Valu
         "reason": asked.destroy.reason, "waited_at_least_seconds": asked.destroy.wait_ns / 1_000_000_000,
         "approvals_needed": asked.destroy.approvals, "destroy_entry": destroy, "shred_entry": shred, "entries": proofs,
         "ledger": { "entries": tenant.state.head.number + 1, "root": tenant.tree_root().to_string() },
-        "objects": objects, "snapshots": tenant.state.live().len(),
+        "objects": objects, "snapshots": tenant.state.live().len(), "usage": usage,
         "sanitization": {
             "standard": "NIST SP 800-88", "method": "Purge: cryptographic erase, then deletion of the ciphertext",
             "media": "object storage", "keys": format!("random 256-bit keys ({suite:?}), wrapped by a random root; every wrapped copy is deleted"),
@@ -301,6 +322,10 @@ fn finish(repository: &Repository, owner: ScopeId, monitor: &dyn Monitor) -> Res
             deleted += 1;
             monitor.progress(1, size);
         }
+        // What killed writers left, too: it may be a wrapped key.
+        for prefix in [names::SLOTS, &names::rings(owner), &names::scope(owner)] {
+            objects.sweep(prefix, Duration::ZERO)?;
+        }
     }
     repository.forget_locally(owner)?;
     monitor.phase("verify", None);
@@ -308,14 +333,11 @@ fn finish(repository: &Repository, owner: ScopeId, monitor: &dyn Monitor) -> Res
     if let Some((name, _)) = left.first() {
         return Err(Error::new(
             Kind::Unknown,
-            format!(
-                "{} objects are still there, such as {name}: no certificate was made; repeat the command",
-                left.len()
-            ),
+            format!("{} objects are still there, such as {name}: no certificate was made; repeat this", left.len()),
         ));
     }
     if repository.opens(owner) {
-        return Err(failed("the keys still open: no certificate was made; repeat the command"));
+        return Err(failed("the keys still open: no certificate was made; repeat this"));
     }
     statement["verification"] = json!({ "listings_empty": true, "keys_open": false, "objects_deleted_in_last_attempt": deleted,
         "how": "the store's listings of the tenant's objects, rings and slots are empty; no key of the tenant can be had with the identity that performed this" });
@@ -337,120 +359,24 @@ fn certify(repository: &Repository, folder: &str, mut statement: Value) -> Resul
     let certificate = certificate::sign(repository, &statement)?;
     let name = format!("{folder}/certificate");
     // Of an attempt whose answer was lost.
-    if let Some(earlier) = certificate_in(repository, folder, statement["source"].as_str(), repository.actor()?)? {
+    if let Some(earlier) = certificate_in(repository, folder, &statement, repository.actor()?)? {
         return Ok(earlier);
     }
     put(repository, &name, certificate.clone())?;
     Ok(certificate)
 }
 
-/// Returns the certificate that `by` signed, if there is one: anybody could write another.
-fn certificate_in(repository: &Repository, folder: &str, source: Option<&str>, by: ActorId) -> Result<Option<String>> {
+/// Returns the certificate that `by` signed of what an order states, if there is one: anybody could write another, and
+/// there may be one of an earlier life.
+fn certificate_in(repository: &Repository, folder: &str, order: &Value, by: ActorId) -> Result<Option<String>> {
     let Some(bytes) = get_if_present(repository.objects.as_ref(), &format!("{folder}/certificate"))? else {
         return Ok(None);
     };
-    let is_it = |proved: Proved| proved.signed_by == by && proved.statement["source"].as_str() == source;
-    Ok(text(&bytes).ok().filter(|text| certificate::verify(text).is_ok_and(is_it)))
-}
-
-/// Where the records of the destruction of a source lie: its name is not shown.
-fn source_folder(owner: ScopeId, source: &str) -> String {
-    let name = blake3::derive_key("strongroom v1 destroyed source", &[&owner.0, source.as_bytes()].concat());
-    format!("destroyed/{owner}-{}", hex::encode(&name[..8]))
-}
-
-/// Destroys a source with keys of its own, for which that was asked, and returns the certificate.
-pub fn execute_source(
-    repository: &Repository,
-    tenant: &mut Tenant,
-    source: &str,
-    monitor: &dyn Monitor,
-) -> Result<String> {
-    tenant.sync()?;
-    let folder = source_folder(tenant.keys.owner, source);
-    if !tenant.state.destroyed_sources.contains_key(source) {
-        shred(tenant, Some(source))?;
-    } else if let Some(done) = certificate_in(repository, &folder, Some(source), repository.actor()?)? {
-        return Ok(done);
-    }
-    let shredded = tenant.state.destroyed_sources.get(source).copied();
-    let shredded = shredded.ok_or_else(|| failed("a program error: nothing was shredded"))?;
-    monitor.phase("inventory", None);
-    let begun = get_if_present(repository.objects.as_ref(), &format!("{folder}/order"))?;
-    let begun = begun.and_then(|order| text(&order).and_then(|order| certificate::read(&order)).ok());
-    let own = repository.actor()?;
-    let is_own = |(statement, by): &(Value, ActorId)| *by == own && statement["shred_entry"] == shredded;
-    let statement = match begun.filter(is_own) {
-        Some((statement, _)) => statement,
-        None => {
-            let inventory = segments_of(tenant, source)?;
-            put_order(repository, (tenant, shredded), &folder, inventory)?
-        }
+    let is_it = |proved: Proved| {
+        let fields = ["tenant_id", "source", "shred_entry", "ledger", "objects"];
+        proved.signed_by == by && fields.iter().all(|field| proved.statement[*field] == order[*field])
     };
-    monitor.phase("destroy", statement["objects"]["bytes"].as_u64());
-    repository.drop_source(tenant, source)?;
-    // The ciphertext goes like other garbage, with all packs in which any of it is.
-    super::prune::prune(tenant, &super::prune::Options::thorough(DAY_NS), monitor)?;
-    let inventory = text(&repository.objects.get(&format!("{folder}/inventory"), None)?)?;
-    if statement["objects"]["inventory_hash"] != hash(inventory.as_bytes()).to_string() {
-        return Err(damaged(
-            "the inventory of what was to be destroyed is not what was written: no certificate was made",
-        ));
-    }
-    verify_source(repository, tenant, source, &inventory)?;
-    let mut statement = statement;
-    statement["verification"] = json!({ "listings_empty": true, "keys_open": false,
-        "how": "no segment of the source is in any pack of the ledger, no pack that held one is listed by the store, one ring is listed, and it has no key of the source" });
-    certify(repository, &folder, statement)
-}
-
-const DAY_NS: i64 = 86_400_000_000_000;
-
-/// Lists all segments that snapshots of a source ever needed.
-fn segments_of(tenant: &Tenant, source: &str) -> Result<Inventory> {
-    let mut reach = SegmentSet::default();
-    let snapshots = tenant.state.snapshots.values().filter(|state| state.snapshot.source == source);
-    snapshots.for_each(|state| reach.0 |= &tenant.state.reach(state.snapshot.id).0);
-    let mut inventory = Inventory::default();
-    for id in reach.iter() {
-        let Some(state) = tenant.index.segment(id)?.filter(|state| state.status != SegmentStatus::Dead) else {
-            continue;
-        };
-        inventory.add(&format!("{id} {} {}\n", state.length, state.pack), u64::from(state.length));
-    }
-    Ok(inventory)
-}
-
-/// Makes sure that nothing of a source is left, by what the ledger and the store say now.
-fn verify_source(repository: &Repository, tenant: &mut Tenant, source: &str, inventory: &str) -> Result<()> {
-    let left = |what: String| Error::new(Kind::Unknown, format!("{what}: no certificate was made; repeat the command"));
-    tenant.sync()?;
-    let owner = tenant.keys.owner;
-    let mut packs = BTreeMap::new();
-    for kind in [PackKind::Data, PackKind::Meta] {
-        let listed = repository.objects.list(&names::packs(owner, kind))?.into_iter().map(|listed| listed.name);
-        packs.extend(listed.filter_map(|name| Some((names::id_of_pack(&name)?.to_string(), name))));
-    }
-    for line in inventory.lines() {
-        let bad = || damaged("the inventory of a destruction is not what was written");
-        let (id, rest) = line.split_once(' ').ok_or_else(bad)?;
-        let (session, ordinal) = id.split_once('.').ok_or_else(bad)?;
-        let id =
-            SegmentId { session: session.parse().map_err(|_| bad())?, ordinal: ordinal.parse().map_err(|_| bad())? };
-        if tenant.index.segment(id)?.is_some_and(|state| state.status != SegmentStatus::Dead) {
-            return Err(left(format!("segment {id} is still there, because a backup that began before goes on")));
-        }
-        let pack = rest.split_once(' ').ok_or_else(bad)?.1;
-        if let Some(name) = packs.get(pack) {
-            return Err(left(format!("{name} is still there")));
-        }
-    }
-    let rings = repository.objects.list(&names::rings(owner))?.len();
-    let fresh = repository.tenant(&owner.to_string())?;
-    if rings != 1 || fresh.keys.source_number(source) != 0 || fresh.state.sources.contains_key(source) {
-        return Err(left("a key of it is still there".into()));
-    }
-    Ok(())
+    Ok(text(&bytes).ok().filter(|text| certificate::verify(text).is_ok_and(is_it)))
 }
 
 /// Tells the repository's ledger of tenants that were destroyed by people who may not write to it, so that
@@ -463,8 +389,7 @@ pub fn forget_names(repository: &Repository) -> Result<()> {
         let proved = certificate::verify(&certificate);
         let (Some(owner), Ok(proved)) = (owner, proved) else { continue };
         // Anybody could write a certificate; that the ledger is gone is what counts.
-        let first = get_if_present(repository.objects.as_ref(), &names::entry(owner, 0))?;
-        if first.is_none() && proved.statement["tenant_id"] == owner.to_string() {
+        if !is_there(repository, owner)? && proved.statement["tenant_id"] == owner.to_string() {
             forget_name(repository, owner, &certificate)?;
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Kind, Next, Result},
     format::names,
     repository::{Credential, Repository, Tenant},
-    store::{Limited, Place, Retried, SharedObjects, get_if_present, is_local, open},
+    store::{Limited, Patience, Place, Retried, SharedObjects, Silent, Waiting, get_if_present, is_local, open},
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -29,6 +29,10 @@ pub struct Connection {
     pub download_bytes_per_second: Option<u64>,
     /// How many bytes of each tenant's packs are kept beside its index; none where the store is near.
     pub pack_cache_bytes: Option<u64>,
+    /// How long the store may be away.
+    pub patience: Patience,
+    /// Is told when the store is waited for, and can stop that.
+    pub waiting: Arc<dyn Waiting>,
     /// Clock, randomness, sleeping and threads.
     pub environment: SharedEnvironment,
 }
@@ -45,6 +49,8 @@ impl Connection {
             upload_bytes_per_second: None,
             download_bytes_per_second: None,
             pack_cache_bytes,
+            patience: Patience::default(),
+            waiting: Arc::new(Silent),
             environment: Arc::new(System),
         }
     }
@@ -82,7 +88,7 @@ impl Connection {
         if up.is_some() || down.is_some() {
             objects = Arc::new(Limited::new(objects, self.environment.clone(), up, down));
         }
-        Ok(Arc::new(Retried { inner: objects, environment: self.environment.clone(), attempts: 3 }))
+        Ok(Arc::new(Retried::new(objects, self.environment.clone(), self.patience, self.waiting.clone())))
     }
 
     /// Returns the folder for what does not fit in memory, and makes it: beside the indexes, else the system's.

@@ -79,6 +79,8 @@ pub struct Report {
     pub freed_bytes: u64,
 }
 
+/// After how long what a killed writer left is swept up.
+const ABANDONED_AFTER: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 const REASON: &str = "no snapshot reaches them";
 /// How many packs one DROP names: about 30 bytes each, of an entry's 1 MiB.
 const DROP_MAX: usize = 8_000;
@@ -128,6 +130,8 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
         tenant.delete_pack(name)?;
         monitor.progress(1, 0);
     }
+    // Of writers that were killed; where that cannot be done now, it can be later.
+    drop(tenant.objects.sweep(&names::scope(owner), ABANDONED_AFTER));
     report.freed_bytes = freed(&report).saturating_sub(report.written_bytes);
     tenant.checkpoint_since(began);
     Ok(report)

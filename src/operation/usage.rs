@@ -1,200 +1,151 @@
-//! What a tenant stored, month by month, from its ledger: the store's times, and the bytes of the packs
-//! that came and went. Needs the steward's keys only.
+//! What tenants stored, month by month: for bills. All times are the store's; a clock of this machine counts for nothing.
+//!
+//! A tenant that was destroyed has no ledger any more: its months stand in the certificate, which counts where the
+//! repository's own ledger names it.
 
+mod ledger;
+
+pub use ledger::{Month, months};
+
+use super::certificate;
 use crate::{
-    error::{Result, failed},
-    format::{
-        decode,
-        entry::{Commit, Entry, EntryKind, Grant, Observed, Packs, Publish, Rewrite},
-        pack::PackFact,
-    },
-    id::{ActorId, PackId},
-    ledger::Tables,
-    repository::Tenant,
+    environment::random,
+    error::{Error, Kind, Next, Result, damaged, failed},
+    id::ScopeId,
+    ledger::State,
+    pipeline::digest::hash,
+    repository::Repository,
+    store::{Objects, Put, StoreError},
 };
-use std::collections::{BTreeMap, HashSet};
+use serde::Serialize;
 
-/// One month (UTC).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Month {
-    /// `2026-11`.
-    pub month: String,
-    /// Of new data: what was only copied to other packs is none.
-    pub added_bytes: u64,
-    pub deleted_bytes: u64,
-    /// At the end of the month, or now.
-    pub stored_bytes: u64,
-    /// Stored bytes times hours.
-    pub byte_hours: u128,
-    /// Of the hours of the month that have passed since the tenant was made.
-    pub average_bytes: u64,
-    pub backups: u64,
+/// A month of a tenant.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    pub tenant: String,
+    pub tenant_id: ScopeId,
+    #[serde(flatten)]
+    pub month: Month,
+    /// The tenant is no more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub destroyed: bool,
 }
 
-const HOUR_NS: i128 = 3_600_000_000_000;
-
-/// Returns the month of a time, and when the next one begins.
-fn month_of(ns: i64) -> Result<(String, i64)> {
-    let bad = |error: jiff::Error| failed(format!("a time of the store is none: {error}"));
-    let time = jiff::Timestamp::from_nanosecond(i128::from(ns)).map_err(bad)?.to_zoned(jiff::tz::TimeZone::UTC);
-    let first = time.date().first_of_month();
-    let next = first.saturating_add(jiff::Span::new().months(1)).to_zoned(jiff::tz::TimeZone::UTC).map_err(bad)?;
-    let next_ns = i64::try_from(next.timestamp().as_nanosecond()).unwrap_or(i64::MAX);
-    Ok((time.strftime("%Y-%m").to_string(), next_ns))
+/// A tenant of which nothing could be told.
+#[derive(Debug, Serialize)]
+pub struct NotTold {
+    pub tenant: String,
+    pub tenant_id: ScopeId,
+    pub why: String,
+    #[serde(skip)]
+    pub kind: Kind,
 }
 
-/// Bytes that came and went with an entry.
-struct Change {
-    entry: u64,
-    added: u64,
-    /// Of what is stored already, to take its place.
-    copied: u64,
-    deleted: u64,
-    backup: bool,
+/// What tenants stored.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub usage: Vec<Row>,
+    /// Those that could not be asked; the others do not suffer for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_told: Vec<NotTold>,
 }
 
-/// Returns the months from the first entry to now.
-pub fn usage(tenant: &Tenant, now_ns: i64) -> Result<Vec<Month>> {
-    let observers = tenant.state.create.grants.iter().filter(|grant| observes(grant)).map(|grant| grant.actor);
-    let mut notes = Notes { observers: observers.collect(), ..Notes::default() };
-    let mut failure = None;
-    tenant.each_entry(&mut |entry, _| {
-        if let Err(error) = notes.note(tenant, entry) {
-            failure = Some(error);
-        }
-    })?;
-    failure.map_or(Ok(()), Err)?;
-    let Notes { changes, mut times, .. } = notes;
-    for number in [0, tenant.state.head.number].into_iter().chain(changes.iter().map(|change| change.entry)) {
-        if let std::collections::btree_map::Entry::Vacant(unknown) = times.entry(number) {
-            unknown.insert(tenant.written_ns(number)?);
+/// Tells what tenants stored: all that this key opens and, to an operator, those that were destroyed; or one, by name
+/// or id. `month`, such as `2026-11`: only that.
+pub fn usage(repository: &Repository, only: Option<&str>, month: Option<&str>) -> Result<Report> {
+    let now_ns = store_time(repository);
+    month.map_or(Ok(()), |month| checked_month(month, now_ns))?;
+    let is_wanted = |name: &str, id: ScopeId| only.is_none_or(|only| only == name || only == id.to_string());
+    let mut report = Report { usage: Vec::new(), not_told: Vec::new() };
+    let tenants = repository.tenants()?;
+    for (name, id, _) in tenants.iter().filter(|(name, id, _)| is_wanted(name, *id)) {
+        let told = repository.tenant(&id.to_string()).and_then(|tenant| months(&tenant, now_ns));
+        report.add((name, *id), told, false);
+    }
+    if let Ok(own) = repository.own_ledger() {
+        for (name, id, told) in destroyed(repository, &own.state) {
+            // One that came back tells all of it by itself.
+            if is_wanted(&name, id) && !tenants.iter().any(|(_, open, _)| *open == id) {
+                report.add((&name, id), told, true);
+            }
         }
     }
-    let began_ns = times.get(&0).copied().unwrap_or(now_ns);
-    let mut months: Vec<Month> = Vec::new();
-    let (mut at_ns, mut stored) = (began_ns, 0u64);
-    let empty = |month: String| Month {
-        month,
-        added_bytes: 0,
-        deleted_bytes: 0,
-        stored_bytes: 0,
-        byte_hours: 0,
-        average_bytes: 0,
-        backups: 0,
-    };
-    let mut advance = |months: &mut Vec<Month>, to_ns: i64, stored: u64| -> Result<()> {
-        loop {
-            let (name, next_ns) = month_of(at_ns)?;
-            if months.last().is_none_or(|last| last.month != name) {
-                months.push(empty(name));
-            }
-            let until_ns = to_ns.min(next_ns);
-            if let Some(month) = months.last_mut() {
-                let span_ns = u128::try_from(i128::from(until_ns) - i128::from(at_ns)).unwrap_or(0);
-                month.byte_hours += u128::from(stored) * span_ns;
-                month.stored_bytes = stored;
-            }
-            at_ns = at_ns.max(until_ns);
-            if to_ns < next_ns {
-                return Ok(());
-            }
-        }
-    };
-    for change in changes {
-        let time_ns = times.get(&change.entry).copied().unwrap_or(began_ns);
-        advance(&mut months, time_ns, stored)?;
-        stored = stored.saturating_add(change.added + change.copied).saturating_sub(change.deleted);
-        if let Some(month) = months.last_mut() {
-            month.added_bytes += change.added;
-            month.deleted_bytes += change.deleted;
-            month.backups += u64::from(change.backup);
-            month.stored_bytes = stored;
-        }
+    if let (Some(only), true) = (only, report.usage.is_empty() && report.not_told.is_empty()) {
+        let unknown = Error::new(Kind::TenantUnknown, format!("no tenant `{only}` that this key opens"));
+        return Err(unknown.next(Next::ListTenants));
     }
-    advance(&mut months, now_ns, stored)?;
-    // The times of the store are in nanoseconds; until here `byte_hours` are, too.
-    for month in &mut months {
-        let begins: jiff::civil::Date =
-            format!("{}-01", month.month).parse().map_err(|error: jiff::Error| failed(error.to_string()))?;
-        let begins = begins.to_zoned(jiff::tz::TimeZone::UTC).map_err(|error| failed(error.to_string()))?;
-        let begins_ns = begins.timestamp().as_nanosecond().max(i128::from(began_ns));
-        let (_, next_ns) = month_of(i64::try_from(begins_ns).unwrap_or(i64::MAX))?;
-        let span_ns = (i128::from(next_ns.min(now_ns)) - begins_ns).max(1);
-        month.average_bytes = u64::try_from(month.byte_hours / span_ns.unsigned_abs()).unwrap_or(u64::MAX);
-        month.byte_hours /= HOUR_NS.unsigned_abs();
-    }
-    Ok(months)
+    report.usage.retain(|row| month.is_none_or(|month| row.month.month == month));
+    Ok(report)
 }
 
-fn observes(grant: &Grant) -> bool {
-    grant.kinds.contains(&(EntryKind::Observed as u8))
-}
-
-/// What the entries told so far. What the fold did not take does not count.
-#[derive(Default)]
-struct Notes {
-    changes: Vec<Change>,
-    times: BTreeMap<u64, i64>,
-    /// The entry whose time OBSERVED tells next, and who may write that.
-    observed_next: u64,
-    observers: HashSet<ActorId>,
-    /// A pack counts once, and goes once.
-    came: HashSet<PackId>,
-    went: HashSet<PackId>,
-}
-
-impl Notes {
-    fn note(&mut self, tenant: &Tenant, entry: &Entry) -> Result<()> {
-        let body = &entry.body.0;
-        let mut change = Change { entry: entry.number, added: 0, copied: 0, deleted: 0, backup: false };
-        let mut packs: Vec<PackFact> = Vec::new();
-        let kind = EntryKind::from_number(entry.kind);
-        match kind {
-            Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Heal) => {
-                packs.extend(decode::<Publish>(body).into_iter().flat_map(|publish| publish.packs));
+impl Report {
+    fn add(&mut self, (tenant, tenant_id): (&str, ScopeId), told: Result<Vec<Month>>, destroyed: bool) {
+        let tenant = tenant.to_owned();
+        match told {
+            Ok(months) => {
+                let row = |month| Row { tenant: tenant.clone(), tenant_id, month, destroyed };
+                self.usage.extend(months.into_iter().map(row));
             }
-            Some(EntryKind::Commit) => {
-                if let Ok(commit) = decode::<Commit>(body) {
-                    let known = tenant.state.snapshots.get(&commit.snapshot.id);
-                    change.backup = known.is_some_and(|known| known.number == entry.number);
-                    packs = commit.packs;
-                }
-            }
-            Some(EntryKind::Rewrite) => {
-                packs.extend(decode::<Rewrite>(body).into_iter().flat_map(|rewrite| rewrite.packs));
-            }
-            Some(EntryKind::Drop) => {
-                for id in decode::<Packs>(body).into_iter().flat_map(|packs| packs.packs) {
-                    if let Some(pack) = tenant.index.pack(id)?.filter(|pack| pack.dropped && self.went.insert(id)) {
-                        change.deleted += pack.length;
-                    }
-                }
-            }
-            Some(EntryKind::Grant) if self.observers.contains(&entry.actor) => {
-                let grant = decode::<Grant>(body).ok().filter(observes);
-                self.observers.extend(grant.map(|grant| grant.actor));
-            }
-            Some(EntryKind::Observed) if self.observers.contains(&entry.actor) => {
-                let observed = decode::<Observed>(body).ok().filter(|observed| observed.first == self.observed_next);
-                if let Some(observed) = observed {
-                    self.observed_next += observed.times_ns.len() as u64;
-                    self.times.extend((observed.first..).zip(observed.times_ns));
-                }
-            }
-            _ => {}
-        }
-        for fact in packs {
-            // What is in no table was void.
-            if tenant.index.pack(fact.pack)?.is_some() && self.came.insert(fact.pack) {
-                match kind {
-                    Some(EntryKind::Repack | EntryKind::Heal) => change.copied += fact.length,
-                    _ => change.added += fact.length,
-                }
+            Err(error) => {
+                self.not_told.push(NotTold { tenant, tenant_id, why: error.to_string(), kind: error.kind });
             }
         }
-        if change.added + change.copied + change.deleted > 0 || change.backup {
-            self.changes.push(change);
-        }
-        Ok(())
     }
+}
+
+/// Refuses what is no month, or one that has not begun.
+fn checked_month(month: &str, now_ns: Option<i64>) -> Result<()> {
+    let bad = |why: &str| Error::new(Kind::Usage, format!("`{month}` {why}"));
+    let first = (month.len() == 7).then(|| format!("{month}-01").parse::<jiff::civil::Date>().ok()).flatten();
+    let first = first.ok_or_else(|| bad("is no month, such as 2026-11"))?;
+    let begins = first.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| bad("is no month that can be counted"))?;
+    match now_ns.is_some_and(|now_ns| begins.timestamp().as_nanosecond() > i128::from(now_ns)) {
+        true => Err(bad("has not begun, by the store's clock")),
+        false => Ok(()),
+    }
+}
+
+/// Asks the store what time it is, by what it says of an object that was written just now. None where nothing may be
+/// written: then what is told ends with each tenant's newest entry.
+fn store_time(repository: &Repository) -> Option<i64> {
+    let (objects, name) = (&repository.objects, ScopeId(random(repository.environment.as_ref())));
+    time_of_a_probe(objects.as_ref(), &format!("probe/{name}")).ok()
+}
+
+fn time_of_a_probe(objects: &dyn Objects, name: &str) -> Result<i64, StoreError> {
+    match objects.put_if_absent(name, vec!["time".into()])? {
+        Put::Created | Put::Exists => {}
+    }
+    let now_ns = objects.modified_ns(name);
+    objects.delete(name)?;
+    now_ns
+}
+
+/// Returns the tenants that were destroyed, with what their certificates tell of their months.
+fn destroyed<'a>(
+    repository: &'a Repository,
+    own: &'a State,
+) -> impl Iterator<Item = (String, ScopeId, Result<Vec<Month>>)> + 'a {
+    own.tenants.iter().filter_map(|(former, state)| {
+        let recorded = state.destroyed?;
+        let id = state.tenant;
+        let name = former.split_once(' ').map_or(former.as_str(), |(name, _)| name).to_owned();
+        let told = repository.objects.get(&format!("destroyed/{id}/certificate"), None).map_err(Error::from);
+        let told = told.and_then(|bytes| {
+            // Destroyed again after it came back: the newer one tells all of it.
+            let newer = own.tenants.values().any(|other| other.tenant == id && other.destroyed == Some(hash(&bytes)));
+            match (hash(&bytes) == recorded, newer) {
+                (true, _) => months_of(&bytes),
+                (false, true) => Ok(Vec::new()),
+                (false, false) => Err(damaged("its certificate is not the one on record")),
+            }
+        });
+        Some((name, id, told))
+    })
+}
+
+fn months_of(certificate: &[u8]) -> Result<Vec<Month>> {
+    let (statement, _) = certificate::read(&String::from_utf8_lossy(certificate))?;
+    let none = || failed("it was destroyed, and its certificate does not tell what it stored");
+    serde_json::from_value(statement["usage"].clone()).map_err(|_| none())
 }

@@ -11,7 +11,6 @@ use crate::{
     },
     id::PackId,
     ledger::{PackState, SegmentStatus, Tables},
-    store::StoreErrorKind,
 };
 
 impl Tenant {
@@ -42,9 +41,7 @@ impl Tenant {
         for range in fact_of(pack, state).chunk_table_ranges().ok_or_else(|| bad(&"wrong lengths"))? {
             let bytes = match self.objects.get(&name, Some(range)) {
                 Ok(bytes) => bytes,
-                Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Other) => {
-                    return Err(bad(&error));
-                }
+                Err(error) if error.is_evidence() => return Err(bad(&error)),
                 Err(error) => return Err(error.into()),
             };
             let plain = self.keys.open(SealedKind::ChunkTable, &bytes).map_err(|error| bad(&error))?;

@@ -138,8 +138,9 @@ impl Repository {
                 self.put_slot(&keys, Circle::Tenant, &new.name, &other.recipient)?;
                 grants.push(grant(other, &role, "owner", false));
                 let mut kinds: Vec<_> = EntryKind::STEWARD_ROLE.iter().copied().chain(OPERATOR_KINDS).collect();
-                // The default rules of retention are the operator's to tell where it looks after the data.
-                kinds.extend(new.managed.then_some(EntryKind::Policy));
+                // Where it looks after the data, the default rules of retention are the operator's to tell, and so is
+                // the data's end.
+                kinds.extend(MANAGER_KINDS.iter().filter(|_| new.managed));
                 let operator = match new.managed {
                     true => Role { name: "operator".into(), circle: Circle::Tenant, kinds },
                     false => Role { name: "operator".into(), circle: Circle::Steward, kinds },
@@ -202,6 +203,8 @@ pub fn checked_name(name: &str) -> Result<()> {
 
 /// What a tenant's operator may write besides what a steward may.
 const OPERATOR_KINDS: [EntryKind; 2] = [EntryKind::Quota, EntryKind::Approve];
+/// And what besides these, where the tenant is managed.
+const MANAGER_KINDS: [EntryKind; 4] = [EntryKind::Policy, EntryKind::Destroy, EntryKind::Withdraw, EntryKind::Shred];
 
 /// Races eight puts for one name, a few times: more than one winner means that the store cannot
 /// tell several writers apart.

@@ -160,7 +160,7 @@ pub fn read_range(objects: &SharedObjects, name: &str, range: Range<u64>) -> Res
     let short = |bytes: &Bytes| format!("has only {} bytes", bytes.len());
     match objects.get(name, Some(range.clone())) {
         // Perhaps the object ends before: its bytes tell, the store's words do not.
-        Err(error) if error.kind == StoreErrorKind::Other => {
+        Err(error) if matches!(error.kind, StoreErrorKind::Short | StoreErrorKind::Other) => {
             let whole = match objects.get(name, None) {
                 Ok(whole) => whole,
                 Err(whole) if whole.is_not_found() => return Ok(Err(MISSING.into())),

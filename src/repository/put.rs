@@ -50,7 +50,7 @@ pub(super) fn put_for_certain(
             Ok(Put::Created) => return Stands::Ours,
             Ok(Put::Exists) => may_land = true,
             Err(error) => {
-                refused = !matches!(error.kind, StoreErrorKind::Unknown | StoreErrorKind::Unreachable);
+                refused = !error.may_have_written();
                 may_land |= !refused;
                 last = error;
             }

@@ -1,4 +1,4 @@
-//! Stores around stores: retry, meter, record, rate limit, faults.
+//! Stores around stores: meter, record, rate limit, faults.
 
 use super::{Listed, Objects, Put, SharedObjects, StoreError, StoreErrorKind};
 use crate::environment::SharedEnvironment;
@@ -19,50 +19,6 @@ pub enum Verb {
     Get,
     List,
     Delete,
-}
-
-/// Asks again, with growing waits, where that can help and cannot harm: after a lost answer a put
-/// is repeated, and `Put::Exists` then means "read it to find out", as it always does.
-pub struct Retried {
-    pub inner: SharedObjects,
-    pub environment: SharedEnvironment,
-    pub attempts: u32,
-}
-
-impl Retried {
-    fn run<T>(&self, call: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut attempt = 1;
-        loop {
-            match call() {
-                Err(error)
-                    if attempt < self.attempts
-                        && matches!(error.kind, StoreErrorKind::Unknown | StoreErrorKind::Unreachable) =>
-                {
-                    self.environment.sleep(Duration::from_millis(50 << attempt.min(8)));
-                    attempt += 1;
-                }
-                result => return result,
-            }
-        }
-    }
-}
-
-impl Objects for Retried {
-    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
-        self.run(|| self.inner.put_if_absent(name, parts.clone()))
-    }
-    fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        self.run(|| self.inner.get(name, range.clone()))
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        self.run(|| self.inner.list(prefix))
-    }
-    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
-        self.run(|| self.inner.modified_ns(name))
-    }
-    fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.run(|| self.inner.delete(name))
-    }
 }
 
 /// Requests and bytes, counted.
@@ -107,6 +63,9 @@ impl Objects for Metered {
         self.traffic.requests.fetch_add(1, Relaxed);
         self.inner.delete(name)
     }
+    fn sweep(&self, prefix: &str, age: Duration) -> Result<u64, StoreError> {
+        self.inner.sweep(prefix, age)
+    }
 }
 
 /// Writes down every call, so that tests can count them and stop between any two.
@@ -144,6 +103,9 @@ impl Objects for Recorded {
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.note(Verb::Delete, name);
         self.inner.delete(name)
+    }
+    fn sweep(&self, prefix: &str, age: Duration) -> Result<u64, StoreError> {
+        self.inner.sweep(prefix, age)
     }
 }
 
@@ -198,6 +160,9 @@ impl Objects for Limited {
     }
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.inner.delete(name)
+    }
+    fn sweep(&self, prefix: &str, age: Duration) -> Result<u64, StoreError> {
+        self.inner.sweep(prefix, age)
     }
 }
 
@@ -320,5 +285,8 @@ impl Objects for Faulty {
             return Ok(());
         }
         self.run(Verb::Delete, name, || self.inner.delete(name)).map(|((), _)| ())
+    }
+    fn sweep(&self, prefix: &str, age: Duration) -> Result<u64, StoreError> {
+        self.inner.sweep(prefix, age)
     }
 }

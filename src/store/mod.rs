@@ -7,22 +7,27 @@
 
 mod cache;
 mod decorate;
-mod objects;
+mod folder;
+mod patience;
+mod place;
+mod remote;
 
 pub use cache::PackCache;
-pub use decorate::{Fault, Faulty, Limited, Metered, Recorded, Retried, Traffic, Verb};
-pub use objects::{Place, is_local, open};
+pub use decorate::{Fault, Faulty, Limited, Metered, Recorded, Traffic, Verb};
+pub use patience::{Patience, Retried, Silent, Waiting};
+pub use place::{Place, is_local, open};
 
 use crate::error::{Error, Kind};
 use bytes::Bytes;
-use std::{ops::Range, sync::Arc};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 /// What came of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// This call wrote it.
     Created,
-    /// The name was taken, or (a store's conflict answer) being taken: read it to find out.
+    /// The name was taken, or (a store's conflict answer) being taken, maybe by an earlier attempt of this very call:
+    /// read it to find out.
     Exists,
 }
 
@@ -36,12 +41,24 @@ pub struct Listed {
 /// What a caller can do about a store's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
+    /// The store says that there is no such object.
     NotFound,
+    /// The object is shorter than the range that was asked for.
+    Short,
     /// The write may have happened.
     Unknown,
+    /// No answer, or one that says "not now".
     Unreachable,
+    /// The address names no machine.
+    NoSuchHost,
+    /// The store does not let this reader read.
+    Refused,
     /// Read-only, full or not permitted.
     NotWritable,
+    /// This machine has no more files to open, or no memory.
+    Shortage,
+    /// Somebody stopped the wait for an answer; a write may have happened.
+    Stopped,
     Other,
 }
 
@@ -55,11 +72,68 @@ pub struct StoreError {
 }
 
 impl StoreError {
+    /// Makes an error of a kind.
     pub fn new(kind: StoreErrorKind, name: &str, why: impl ToString) -> Self {
         Self { kind, name: name.to_owned(), why: why.to_string() }
     }
+    /// Makes the error of an object that ends before a range does.
+    pub fn short(name: &str, length: u64, range: &Range<u64>) -> Self {
+        let why = format!("has {length} bytes; {} to {} were asked for", range.start, range.end);
+        Self::new(StoreErrorKind::Short, name, why)
+    }
+    /// Says whether the store answered that there is no such object.
     pub fn is_not_found(&self) -> bool {
         self.kind == StoreErrorKind::NotFound
+    }
+    /// Says whether this tells something of the object: that it is gone, or not what was written. All other errors are
+    /// those of the store, of rights or of this machine, and say nothing of what is stored.
+    pub fn is_evidence(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::NotFound | StoreErrorKind::Short)
+    }
+    /// Says whether a write that ended so may have happened, or may yet.
+    pub fn may_have_written(&self) -> bool {
+        use StoreErrorKind::{Stopped, Unknown, Unreachable};
+        matches!(self.kind, Unknown | Unreachable | Stopped)
+    }
+    /// Says whether asking again may help.
+    fn may_pass(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unknown | StoreErrorKind::Unreachable | StoreErrorKind::NoSuchHost)
+    }
+    /// Adds how long was waited, where that was long enough to be worth a word.
+    fn after(self, waited: Duration) -> Self {
+        match waited.as_secs() {
+            0 => self,
+            seconds => Self { why: format!("{} (waited {seconds} s)", self.why), ..self },
+        }
+    }
+}
+
+/// Sorts an error of a file system into what a caller can do about it.
+fn kind_of_io(error: &io::Error, writing: bool) -> StoreErrorKind {
+    use io::ErrorKind as Io;
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    if error.raw_os_error().is_some_and(|code| short.iter().any(|errno| errno.raw_os_error() == code)) {
+        return StoreErrorKind::Shortage;
+    }
+    match error.kind() {
+        Io::NotFound => StoreErrorKind::NotFound,
+        Io::OutOfMemory => StoreErrorKind::Shortage,
+        Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem | Io::PermissionDenied if writing => {
+            StoreErrorKind::NotWritable
+        }
+        Io::PermissionDenied => StoreErrorKind::Refused,
+        // Of a network's file system.
+        Io::TimedOut
+        | Io::StaleNetworkFileHandle
+        | Io::HostUnreachable
+        | Io::NetworkUnreachable
+        | Io::NetworkDown
+        | Io::NotConnected
+        | Io::ConnectionRefused
+        | Io::ConnectionReset
+        | Io::ConnectionAborted => StoreErrorKind::Unreachable,
+        _ => StoreErrorKind::Other,
     }
 }
 
@@ -67,13 +141,24 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (kind, meaning) = match error.kind {
             StoreErrorKind::NotFound => (Kind::Damaged, "an object is missing from the store"),
+            StoreErrorKind::Short => (Kind::Damaged, "an object is not what was written"),
             StoreErrorKind::Unknown => (Kind::Unknown, "the store did not say whether it wrote"),
             StoreErrorKind::Unreachable => (Kind::Unreachable, "the store does not answer"),
+            StoreErrorKind::NoSuchHost => (Kind::Unreachable, "the store's address names no machine"),
+            StoreErrorKind::Refused => (
+                Kind::Failed,
+                "the store does not let this be read with the credentials at hand; that says nothing of what is stored",
+            ),
             StoreErrorKind::NotWritable => (
                 Kind::NotWritable,
                 "the store takes no writes (read-only, full or not permitted); what was stored before is safe",
             ),
-            StoreErrorKind::Other => (Kind::Failed, "the store refused"),
+            StoreErrorKind::Shortage => (
+                Kind::Failed,
+                "this machine has too few open files or too little memory left; that says nothing of what is stored",
+            ),
+            StoreErrorKind::Stopped => (Kind::Interrupted, "stopped while the store did not answer"),
+            StoreErrorKind::Other => (Kind::Failed, "the store failed"),
         };
         Error::new(kind, format!("{meaning}: {error}"))
     }
@@ -81,7 +166,7 @@ impl From<StoreError> for Error {
 
 /// A place for immutable objects.
 pub trait Objects: Send + Sync {
-    /// Writes an object whose bytes are `parts` in order, unless the name is taken.
+    /// Writes an object whose bytes are `parts` in order, unless the name is taken. May be repeated with the same bytes.
     fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError>;
     /// Reads an object, or a range of it: exactly that many bytes, or an error.
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError>;
@@ -92,6 +177,11 @@ pub trait Objects: Send + Sync {
     fn modified_ns(&self, name: &str) -> Result<i64, StoreError>;
     /// Deletes an object; one that is not there counts as deleted.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
+    /// Removes what killed writers left below `prefix` at least so long ago, which is no object and which no listing
+    /// shows; never what somebody is still writing. Returns how many.
+    fn sweep(&self, _prefix: &str, _age: Duration) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }
 
 /// A store that is shared between threads.

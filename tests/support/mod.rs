@@ -1,8 +1,5 @@
 //! What the tests share: seeded environments, repositories in memory, trees to back up.
 
-pub mod everyday;
-pub mod storm;
-
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
@@ -167,13 +164,6 @@ impl Fixture {
         let key_text = identity.to_key_file().unwrap().to_string();
         let repository = Repository::init(objects.clone(), environment.clone(), identity, None, "test".into()).unwrap();
         repository.create_tenant(&new_tenant("t")).unwrap();
-        Self { objects, environment, key_text }
-    }
-    /// Another repository of the same key, without a tenant.
-    pub fn sharing_key(objects: SharedObjects, other: &Fixture) -> Self {
-        let (environment, key_text) = (other.environment.clone(), other.key_text.clone());
-        let identity = other.identity();
-        Repository::init(objects.clone(), environment.clone(), identity, None, "test".into()).unwrap();
         Self { objects, environment, key_text }
     }
     pub fn identity(&self) -> Identity {
@@ -341,7 +331,7 @@ impl Objects for Clay {
             .ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, name, "gone"))?;
         match range {
             Some(range) if range.end as usize > bytes.len() || range.start > range.end => {
-                Err(StoreError::new(StoreErrorKind::Other, name, "short"))
+                Err(StoreError::short(name, bytes.len() as u64, &range))
             }
             Some(range) => Ok(bytes.slice(range.start as usize..range.end as usize)),
             None => Ok(bytes),

@@ -42,6 +42,9 @@ pub enum TenantCommand {
         name: String,
         /// The file to be made
         file: PathBuf,
+        /// Replace a file that is there, once the new one is whole
+        #[arg(long)]
+        overwrite: bool,
     },
     /// Make a tenant of what another repository exported (operators)
     Import {
@@ -101,6 +104,9 @@ pub enum DestroyCommand {
         /// Where the certificate goes: FILE.json and FILE.html
         #[arg(long, value_name = "FILE")]
         certificate: PathBuf,
+        /// Of a source: a session that has written nothing for so long is taken for dead, as in `prune`
+        #[arg(long, value_name = "DURATION", default_value = "1d")]
+        grace: String,
     },
 }
 

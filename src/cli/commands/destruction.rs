@@ -7,9 +7,12 @@ use crate::{
         output::{duration_ns, time},
         ready,
     },
-    error::{Error, Kind, Result, failed},
+    error::{Error, Kind, Result},
     format::entry::EntryKind,
-    operation::{certificate, destroy},
+    operation::{
+        certificate::{self, Copies},
+        destroy,
+    },
     repository::Tenant,
 };
 use serde_json::json;
@@ -48,7 +51,12 @@ pub(super) fn destroy(global: &Global, command: DestroyCommand, is_source: bool)
             Ok(())
         }
         DestroyCommand::Status { name } => status(global, &tenant(global, &name, is_source)?, source(&name).as_deref()),
-        DestroyCommand::Execute { name, certificate } => execute(global, (&name, is_source), &certificate),
+        DestroyCommand::Execute { name, certificate, grace } => {
+            let bad =
+                || Error::new(Kind::Usage, format!("`{grace}` is no duration, such as 6h; nothing was destroyed"));
+            let grace_ns = duration_ns(&grace).ok_or_else(bad)?;
+            execute(global, (&name, is_source), grace_ns, &Copies::at(&certificate))
+        }
     }
 }
 
@@ -76,31 +84,32 @@ fn status(global: &Global, tenant: &Tenant, source: Option<&str>) -> Result<()> 
     Ok(())
 }
 
-fn execute(global: &Global, (name, is_source): (&str, bool), file: &Path) -> Result<()> {
-    let cannot = |file: &Path, error: std::io::Error| failed(file.display().to_string()).because(error);
-    let (json_file, html_file) = (file.with_extension("json"), file.with_extension("html"));
-    let watch = screen(global);
+fn execute(global: &Global, (name, is_source): (&str, bool), grace_ns: i64, copies: &Copies) -> Result<()> {
     let repository = ready::repository(global)?;
-    let certificate = match is_source {
-        true => destroy::execute_source(&repository, &mut tenant(global, name, true)?, name, &watch),
-        false => destroy::execute(&repository, name, &watch),
+    let watch = screen(global);
+    let certificate = if is_source {
+        let mut tenant = tenant(global, name, true)?;
+        copies.check(destroy::ended_source(&repository, &mut tenant, name)?.as_deref())?;
+        destroy::execute_source(&repository, &mut tenant, name, grace_ns, &watch)
+    } else {
+        copies.check(destroy::ended(&repository, name)?.as_deref())?;
+        destroy::execute(&repository, name, &watch)
     };
     watch.end();
     let certificate = certificate?;
-    std::fs::write(&json_file, &certificate).map_err(|error| cannot(&json_file, error))?;
-    std::fs::write(&html_file, certificate::html(&certificate)?).map_err(|error| cannot(&html_file, error))?;
+    copies.write(&certificate)?;
     let statement = certificate::verify(&certificate)?.statement;
     print(
         global,
-        json!({ "tenant": statement["tenant"], "source": statement["source"], "tenant_id": statement["tenant_id"], "objects": statement["objects"]["count"], "bytes": statement["objects"]["bytes"], "certificate": json_file }),
+        json!({ "tenant": statement["tenant"], "source": statement["source"], "tenant_id": statement["tenant_id"], "objects": statement["objects"]["count"], "bytes": statement["objects"]["bytes"], "certificate": copies.json }),
         || {
             format!(
                 "{} is destroyed: {} {}; the certificate is {}, for people {}",
                 name,
                 statement["objects"]["count"],
                 if is_source { "segments" } else { "objects" },
-                json_file.display(),
-                html_file.display()
+                copies.json.display(),
+                copies.html.display()
             )
         },
     );

@@ -37,7 +37,9 @@ pub fn run(args: Args) -> Result<()> {
         Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),
         Command::Tenant(TenantCommand::Destroy(command)) => destruction::destroy(&global, command, false),
         Command::Source(SourceCommand::Destroy(command)) => destruction::destroy(&global, command, true),
-        Command::Tenant(TenantCommand::Export { name, file }) => owners::tenant_export(&global, name, &file),
+        Command::Tenant(TenantCommand::Export { name, file, overwrite }) => {
+            owners::tenant_export(&global, name, &file, overwrite)
+        }
         Command::Tenant(TenantCommand::Import { file }) => owners::tenant_import(&global, &file),
         Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
         Command::Policy(PolicyCommand::Set(set)) => owners::policy_set(&global, *set),

@@ -4,16 +4,15 @@ use super::print;
 use crate::{
     cli::{
         args::*,
-        output::{csv as quoted, line_of_many, parse_size, size},
+        output::{csv as quoted, line_of_many, parse_size, shown, size, warn},
         ready,
     },
     error::{Error, Kind, Result},
     operation::{
         quota::{self, Change, Limit},
-        usage::usage as usage_of,
+        usage::{self, Row},
     },
 };
-use serde_json::json;
 
 /// Reads a limit; `none` clears it.
 fn limit(text: Option<&str>, parse: fn(&str) -> Option<u64>) -> Result<Limit> {
@@ -75,56 +74,57 @@ pub(super) fn quota(global: &Global, command: QuotaCommand) -> Result<()> {
 
 pub(super) fn usage(global: &Global, month: Option<&str>, csv: bool) -> Result<()> {
     let repository = ready::repository(global)?;
-    let mut rows = Vec::new();
-    for (name, id, _) in repository.tenants()? {
-        if global.tenant.as_ref().is_some_and(|wanted| *wanted != name && *wanted != id.to_string()) {
-            continue;
-        }
-        let tenant = repository.tenant(&id.to_string())?;
-        for row in usage_of(&tenant, tenant.environment.now_ns())? {
-            if month.is_none_or(|month| row.month == month) {
-                rows.push((name.clone(), id, row));
-            }
-        }
+    let report = usage::usage(&repository, global.tenant.as_deref(), month)?;
+    match csv {
+        true => usage_csv(&report)?,
+        false => print(global, &report, || usage_text(&report)),
     }
-    let list: Vec<_> = rows
-        .iter()
-        .map(|(name, id, row)| json!({ "tenant": name, "tenant_id": id.to_string(), "month": row.month, "added_bytes": row.added_bytes, "deleted_bytes": row.deleted_bytes, "stored_bytes": row.stored_bytes, "byte_hours": u64::try_from(row.byte_hours).unwrap_or(u64::MAX), "average_bytes": row.average_bytes, "backups": row.backups }))
-        .collect();
-    if csv {
-        line_of_many("tenant,tenant_id,month,added_bytes,deleted_bytes,stored_bytes,byte_hours,average_bytes,backups")?;
-        for (name, id, row) in &rows {
-            line_of_many(&format!(
-                "{},{id},{},{},{},{},{},{},{}",
-                quoted(name),
-                row.month,
-                row.added_bytes,
-                row.deleted_bytes,
-                row.stored_bytes,
-                row.byte_hours,
-                row.average_bytes,
-                row.backups
-            ))?;
-        }
-        return Ok(());
+    for not_told in &report.not_told {
+        warn(global, format!("nothing can be told of {} ({}): {}", not_told.tenant, not_told.tenant_id, not_told.why));
     }
-    print(global, json!({ "usage": list }), || {
-        let mut text = format!(
-            "{:20} {:8} {:>10} {:>10} {:>10} {:>10} {:>8}\n",
-            "tenant", "month", "added", "deleted", "stored", "average", "backups"
-        );
-        for (name, _, row) in &rows {
-            text += &format!(
-                "{name:20} {:8} {:>10} {:>10} {:>10} {:>10} {:>8}\n",
-                row.month,
-                size(row.added_bytes),
-                size(row.deleted_bytes),
-                size(row.stored_bytes),
-                size(row.average_bytes),
-                row.backups
-            );
+    match report.not_told.iter().max_by_key(|not_told| not_told.kind.exit_code()) {
+        Some(worst) => {
+            let count = report.not_told.len();
+            Err(Error::new(worst.kind, format!("of {count} tenants nothing can be told; the others are complete")))
         }
-        text
-    });
+        None => Ok(()),
+    }
+}
+
+fn usage_csv(report: &usage::Report) -> Result<()> {
+    line_of_many("tenant,tenant_id,month,added_bytes,deleted_bytes,stored_bytes,byte_hours,average_bytes,backups")?;
+    for Row { tenant, tenant_id, month, .. } in &report.usage {
+        let numbers = [
+            month.added_bytes,
+            month.deleted_bytes,
+            month.stored_bytes,
+            month.byte_hours,
+            month.average_bytes,
+            month.backups,
+        ];
+        let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
+        line_of_many(&format!("{},{tenant_id},{},{}", quoted(tenant), month.month, numbers.join(",")))?;
+    }
     Ok(())
+}
+
+fn usage_text(report: &usage::Report) -> String {
+    let mut text = format!(
+        "{:20} {:8} {:>10} {:>10} {:>10} {:>10} {:>8}\n",
+        "tenant", "month", "added", "deleted", "stored", "average", "backups"
+    );
+    for Row { tenant, month, destroyed, .. } in &report.usage {
+        text += &format!(
+            "{:20} {:8} {:>10} {:>10} {:>10} {:>10} {:>8}{}\n",
+            shown(tenant),
+            month.month,
+            size(month.added_bytes),
+            size(month.deleted_bytes),
+            size(month.stored_bytes),
+            size(month.average_bytes),
+            month.backups,
+            if *destroyed { "  destroyed" } else { "" }
+        );
+    }
+    text
 }

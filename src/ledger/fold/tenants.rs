@@ -9,7 +9,8 @@ use crate::{
 impl State {
     pub(super) fn may_add_tenant(&self, tenant: &Tenant) -> Rule {
         require(self.create.ledger == "repository", || "only the repository's ledger names tenants".into())?;
-        let known = self.tenants.values().any(|known| known.tenant == tenant.tenant);
+        // One that was destroyed here may have lived on elsewhere, and come back.
+        let known = self.tenants.values().any(|known| known.tenant == tenant.tenant && known.destroyed.is_none());
         require(!known && !self.tenants.contains_key(&tenant.name), || format!("tenant {} exists", tenant.name))
     }
 
@@ -28,9 +29,9 @@ impl State {
 
     /// Returns the name of a tenant that is about to be destroyed.
     pub(super) fn name_of(&self, destroyed: &Destroyed) -> Result<String, Stop> {
-        let named = self.tenants.iter().find(|(_, tenant)| tenant.tenant == destroyed.tenant);
-        let name = named.filter(|(_, tenant)| tenant.destroyed.is_none()).map(|(name, _)| name.clone());
-        name.ok_or_else(|| void(format!("there is no tenant {}", destroyed.tenant)))
+        let is_it = |tenant: &TenantState| tenant.tenant == destroyed.tenant && tenant.destroyed.is_none();
+        let named = self.tenants.iter().find(|(_, tenant)| is_it(tenant));
+        named.map(|(name, _)| name.clone()).ok_or_else(|| void(format!("there is no tenant {}", destroyed.tenant)))
     }
 
     /// The name is free from now on.
@@ -38,7 +39,11 @@ impl State {
         let name = self.name_of(destroyed)?;
         if let Some(state) = self.tenants.remove(&name) {
             let state = TenantState { destroyed: Some(destroyed.certificate), ..state };
-            self.tenants.insert(format!("{name} {}", destroyed.tenant), state);
+            let mut former = format!("{name} {}", destroyed.tenant);
+            while self.tenants.contains_key(&former) {
+                former.push('\'');
+            }
+            self.tenants.insert(former, state);
         }
         Ok(())
     }

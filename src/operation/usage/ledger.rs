@@ -1,0 +1,225 @@
+//! What one tenant stored, month by month, from its ledger: the store's times, and the bytes of the packs that came and
+//! went. Needs the steward's keys only.
+
+use crate::{
+    error::{Result, failed},
+    format::{
+        decode,
+        entry::{Commit, Entry, EntryKind, Grant, Observed, Packs, Publish, Rewrite},
+        pack::PackFact,
+    },
+    id::{ActorId, PackId},
+    ledger::Tables,
+    repository::Tenant,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet, btree_map};
+
+/// One month (UTC).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Month {
+    /// `2026-11`.
+    pub month: String,
+    /// Of new data: what was only copied to other packs is none.
+    pub added_bytes: u64,
+    pub deleted_bytes: u64,
+    /// At the end of the month, or as far as it is told.
+    pub stored_bytes: u64,
+    /// Stored bytes times hours.
+    pub byte_hours: u64,
+    /// Of the hours of the month since the tenant was made, as far as it is told.
+    pub average_bytes: u64,
+    pub backups: u64,
+}
+
+const HOUR_NS: u128 = 3_600_000_000_000;
+
+/// Bytes that came and went with an entry.
+struct Change {
+    entry: u64,
+    added: u64,
+    /// Of what is stored already, to take its place.
+    copied: u64,
+    deleted: u64,
+    backup: bool,
+}
+
+/// Returns the months from the first entry to the newest, or to a time of the store that is later.
+pub fn months(tenant: &Tenant, now_ns: Option<i64>) -> Result<Vec<Month>> {
+    let observers = tenant.state.create.grants.iter().filter(|grant| observes(grant)).map(|grant| grant.actor);
+    let mut notes = Notes { observers: observers.collect(), ..Notes::default() };
+    let mut failure = None;
+    tenant.each_entry(&mut |entry, _| {
+        if let Err(error) = notes.note(tenant, entry) {
+            failure = Some(error);
+        }
+    })?;
+    failure.map_or(Ok(()), Err)?;
+    let Notes { changes, mut times, .. } = notes;
+    let newest = tenant.state.head.number;
+    for number in [0, newest].into_iter().chain(changes.iter().map(|change| change.entry)) {
+        if let btree_map::Entry::Vacant(unknown) = times.entry(number) {
+            unknown.insert(tenant.written_ns(number)?);
+        }
+    }
+    let time_ns = |entry: u64| times.get(&entry).copied().unwrap_or(0);
+    let mut account = Account::new(time_ns(0));
+    for change in changes {
+        account.advance(time_ns(change.entry))?;
+        account.change(&change);
+    }
+    account.advance(time_ns(newest).max(now_ns.unwrap_or(i64::MIN)))?;
+    Ok(account.close())
+}
+
+/// Stored bytes over time.
+struct Account {
+    at_ns: i64,
+    stored: u64,
+    months: Vec<Open>,
+}
+
+/// A month of an account, as far as it has got.
+struct Open {
+    month: Month,
+    byte_ns: u128,
+    span_ns: u128,
+}
+
+impl Account {
+    fn new(began_ns: i64) -> Self {
+        Self { at_ns: began_ns, stored: 0, months: Vec::new() }
+    }
+
+    /// Goes on to a time; what the store's clock went back is no time.
+    fn advance(&mut self, to_ns: i64) -> Result<()> {
+        loop {
+            let (name, next_ns) = month_of(self.at_ns)?;
+            if self.months.last().is_none_or(|last| last.month.month != name) {
+                self.months.push(Open { month: empty(name), byte_ns: 0, span_ns: 0 });
+            }
+            let until_ns = to_ns.min(next_ns).max(self.at_ns);
+            if let Some(open) = self.months.last_mut() {
+                let span_ns = u128::from(until_ns.abs_diff(self.at_ns));
+                open.span_ns += span_ns;
+                open.byte_ns += u128::from(self.stored) * span_ns;
+                open.month.stored_bytes = self.stored;
+            }
+            self.at_ns = until_ns;
+            if to_ns < next_ns {
+                return Ok(());
+            }
+        }
+    }
+
+    fn change(&mut self, change: &Change) {
+        let came = change.added.saturating_add(change.copied);
+        self.stored = self.stored.saturating_add(came).saturating_sub(change.deleted);
+        if let Some(Open { month, .. }) = self.months.last_mut() {
+            month.added_bytes = month.added_bytes.saturating_add(change.added);
+            month.deleted_bytes = month.deleted_bytes.saturating_add(change.deleted);
+            month.backups += u64::from(change.backup);
+            month.stored_bytes = self.stored;
+        }
+    }
+
+    fn close(self) -> Vec<Month> {
+        let bounded = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let months = self.months.into_iter().map(|open| Month {
+            byte_hours: bounded(open.byte_ns / HOUR_NS),
+            // In no time at all, what is stored is what was stored.
+            average_bytes: open.byte_ns.checked_div(open.span_ns).map_or(open.month.stored_bytes, bounded),
+            ..open.month
+        });
+        months.collect()
+    }
+}
+
+fn empty(month: String) -> Month {
+    Month { month, added_bytes: 0, deleted_bytes: 0, stored_bytes: 0, byte_hours: 0, average_bytes: 0, backups: 0 }
+}
+
+/// Returns the month of a time, and when the next one begins.
+fn month_of(ns: i64) -> Result<(String, i64)> {
+    let bad = |error: jiff::Error| failed(format!("a time of the store is none: {error}"));
+    let time = jiff::Timestamp::from_nanosecond(i128::from(ns)).map_err(bad)?.to_zoned(jiff::tz::TimeZone::UTC);
+    let first = time.date().first_of_month();
+    let next = first.saturating_add(jiff::Span::new().months(1)).to_zoned(jiff::tz::TimeZone::UTC).map_err(bad)?;
+    let next_ns = i64::try_from(next.timestamp().as_nanosecond()).unwrap_or(i64::MAX);
+    Ok((time.strftime("%Y-%m").to_string(), next_ns))
+}
+
+fn observes(grant: &Grant) -> bool {
+    grant.kinds.contains(&(EntryKind::Observed as u8))
+}
+
+/// What the entries told so far. What the fold did not take does not count.
+#[derive(Default)]
+struct Notes {
+    changes: Vec<Change>,
+    times: BTreeMap<u64, i64>,
+    /// The entry whose time OBSERVED tells next, and who may write that.
+    observed_next: u64,
+    observers: HashSet<ActorId>,
+    /// A pack counts once, and goes once.
+    came: HashSet<PackId>,
+    went: HashSet<PackId>,
+}
+
+impl Notes {
+    fn note(&mut self, tenant: &Tenant, entry: &Entry) -> Result<()> {
+        let body = &entry.body.0;
+        let mut change = Change { entry: entry.number, added: 0, copied: 0, deleted: 0, backup: false };
+        let mut packs: Vec<PackFact> = Vec::new();
+        let kind = EntryKind::from_number(entry.kind);
+        match kind {
+            Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Heal) => {
+                packs.extend(decode::<Publish>(body).into_iter().flat_map(|publish| publish.packs));
+            }
+            Some(EntryKind::Commit) => {
+                if let Ok(commit) = decode::<Commit>(body) {
+                    let known = tenant.state.snapshots.get(&commit.snapshot.id);
+                    change.backup = known.is_some_and(|known| known.number == entry.number);
+                    packs = commit.packs;
+                }
+            }
+            Some(EntryKind::Rewrite) => {
+                packs.extend(decode::<Rewrite>(body).into_iter().flat_map(|rewrite| rewrite.packs));
+            }
+            Some(EntryKind::Drop) => {
+                for id in decode::<Packs>(body).into_iter().flat_map(|packs| packs.packs) {
+                    if let Some(pack) = tenant.index.pack(id)?.filter(|pack| pack.dropped && self.went.insert(id)) {
+                        change.deleted = change.deleted.saturating_add(pack.length);
+                    }
+                }
+            }
+            Some(EntryKind::Grant) if self.observers.contains(&entry.actor) => {
+                let grant = decode::<Grant>(body).ok().filter(observes);
+                self.observers.extend(grant.map(|grant| grant.actor));
+            }
+            Some(EntryKind::Observed) if self.observers.contains(&entry.actor) => {
+                let observed = decode::<Observed>(body).ok().filter(|observed| observed.first == self.observed_next);
+                if let Some(observed) = observed {
+                    self.observed_next += observed.times_ns.len() as u64;
+                    self.times.extend((observed.first..).zip(observed.times_ns));
+                }
+            }
+            _ => {}
+        }
+        for fact in packs {
+            // What is in no table was void.
+            if tenant.index.pack(fact.pack)?.is_some() && self.came.insert(fact.pack) {
+                match kind {
+                    Some(EntryKind::Repack | EntryKind::Heal) => {
+                        change.copied = change.copied.saturating_add(fact.length)
+                    }
+                    _ => change.added = change.added.saturating_add(fact.length),
+                }
+            }
+        }
+        if change.added > 0 || change.copied > 0 || change.deleted > 0 || change.backup {
+            self.changes.push(change);
+        }
+        Ok(())
+    }
+}
