@@ -10,6 +10,7 @@
 mod support;
 
 mod api;
+mod append;
 mod architecture;
 mod audit;
 mod checkpoint;

@@ -83,9 +83,20 @@ impl Index {
         Self { pairs, lost: None, segments: BTreeMap::new(), packs: BTreeMap::new(), snapshots: BTreeMap::new() }
     }
 
-    /// Returns a second view of the same rows, as they were saved.
+    /// Returns a second view of the rows as they were saved.
     pub fn saved(&self) -> Result<Self> {
         Ok(Self::new(self.usable()?.clone()))
+    }
+
+    /// Returns a second view of the rows as they are now, with what waits to be saved.
+    pub fn view(&self) -> Result<Self> {
+        Ok(Self {
+            pairs: self.usable()?.clone(),
+            lost: None,
+            segments: self.segments.clone(),
+            packs: self.packs.clone(),
+            snapshots: self.snapshots.clone(),
+        })
     }
 
     /// Says that what was folded and what lies here are not the same any more.

@@ -155,11 +155,8 @@ impl Tenant {
             self.index = index;
             (self.hole, self.tail_is_junk) = (None, None);
             let what = "what this machine remembered, or took from a checkpoint, is not what the ledger says; it was thrown away, and the ledger counts";
-            refolded = Refolded {
-                problems: vec![about("index".into(), what.into())],
-                state: None,
-                index: self.index.saved()?,
-            };
+            refolded =
+                Refolded { problems: vec![about("index".into(), what.into())], state: None, index: self.index.view()? };
         }
         let mut problems = refolded.problems;
         for (name, what) in checkpoint::problems(self.objects.as_ref(), &self.keys, &self.state.grants)? {

@@ -54,7 +54,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// `index` is what was saved of the fold.
+    /// `index` is a view of the fold as it is now.
     pub(super) fn new(objects: SharedObjects, index: Index, genesis: Hash, keys: Arc<Keys>, unlock: Unlock) -> Self {
         Self { objects, index, genesis, unlock, keys: RwLock::new(keys), ahead: RwLock::new(None) }
     }

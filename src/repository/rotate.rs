@@ -103,7 +103,12 @@ impl Repository {
             let mut made = Vec::new();
             if let Err(error) = self.wrap_for_all(tenant, &next, change.new_root, &mut made) {
                 self.discard(tenant, made);
-                return Err(error);
+                tenant.sync()?;
+                if tenant.state.epoch + 1 == epoch {
+                    return Err(error);
+                }
+                // Others were faster, and what was just put is old already: they deleted it.
+                continue;
             }
             let slots = made.len() - 1;
             let (commitments, sources) = (next.commitments(), next.source_numbers());
@@ -166,7 +171,7 @@ impl Repository {
     /// Deletes rings that are not in use any more, and slots that open none. A ring of a later epoch, and
     /// its slots, may be about to come into use. Before anything goes, the ring in use is read back.
     pub fn delete_old_keys(&self, tenant: &mut Tenant) -> Result<usize> {
-        tenant.settle_keys()?;
+        tenant.sync()?;
         let (owner, epoch) = (tenant.keys.owner, tenant.state.epoch);
         let current = tenant.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;
         let in_use = names::ring(owner, epoch, current);
@@ -191,6 +196,11 @@ impl Repository {
         }
         let stored = get_if_present(self.objects.as_ref(), &in_use)?.unwrap_or_default();
         if !tenant.keys.are_in(&in_use, &stored, self.environment.as_ref()) {
+            tenant.sync()?;
+            if tenant.state.epoch != epoch {
+                // Others have made new ones since.
+                return self.delete_old_keys(tenant);
+            }
             return Err(damaged(format!(
                 "the wrapped keys in use, {in_use}, do not open as they are stored: no older ones were deleted"
             )));

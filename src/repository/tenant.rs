@@ -126,6 +126,6 @@ impl Tenant {
     /// Returns what finds segments, which needs no key of content.
     pub fn places(&self) -> Result<Places> {
         let (objects, keys, unlock) = (self.objects.clone(), self.keys.clone(), self.unlock.clone());
-        Ok(Places::new(objects, self.index.saved()?, self.genesis, keys, unlock))
+        Ok(Places::new(objects, self.index.view()?, self.genesis, keys, unlock))
     }
 }

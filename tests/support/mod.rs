@@ -1,5 +1,9 @@
 //! What the tests share: seeded environments, repositories in memory, trees to back up.
 
+mod unruly;
+
+pub use unruly::{Answer, Unruly};
+
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,

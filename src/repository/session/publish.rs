@@ -111,7 +111,10 @@ impl Session<'_> {
             let commit = Commit { session, packs, snapshot, close: true, unknown: Default::default() };
             Ok((EntryKind::Commit, encode(&commit), annex))
         })?;
-        self.remember_published(published)?;
+        if let Err(error) = self.remember_published(published) {
+            // The snapshot is made, whatever this machine can remember of it.
+            self.warnings.push(error.to_string());
+        }
         self.tenant.checkpoint_since(session);
         Ok((snapshot, self.warnings))
     }
