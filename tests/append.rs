@@ -1,7 +1,13 @@
 //! Guards the ledger where answers are lost, writes land late and others act in between: one append has one
 //! outcome, it is told truly, keys are never lost, and what could not be read is never remembered.
 
-use crate::{cli::Place, support::*};
+use crate::{
+    cli::Place,
+    support::{
+        unruly::{Answer, Unruly},
+        *,
+    },
+};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -366,6 +372,9 @@ fn whoever_opens_while_others_make_new_keys_gets_in() {
     println!("{opened} opened");
 }
 
+/// A rotation that waits, and what lets it go on when it is dropped.
+type Stopped = (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<Result<u32>>);
+
 /// Each listing and look of a rotation may be followed by all of another one: neither deletes what the other needs.
 #[test]
 fn two_rotations_at_once_delete_nothing_of_each_other() {
@@ -401,13 +410,12 @@ fn two_rotations_at_once_delete_nothing_of_each_other() {
             });
             is_reached.recv().ok();
             let other = Arc::new(Mutex::new(Some((go_on, thread))));
-            let finish =
-                |other: &Mutex<Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<Result<u32>>)>>| {
-                    if let Some((go_on, thread)) = other.lock().unwrap().take() {
-                        drop(go_on);
-                        drop(thread.join().unwrap());
-                    }
-                };
+            let finish = |other: &Mutex<Option<Stopped>>| {
+                if let Some((go_on, thread)) = other.lock().unwrap().take() {
+                    drop(go_on);
+                    drop(thread.join().unwrap());
+                }
+            };
             let quick = {
                 let other = other.clone();
                 Unruly::new(clay.clone(), move |call, _, _| {

@@ -1,8 +1,6 @@
 //! What the tests share: seeded environments, repositories in memory, trees to back up.
 
-mod unruly;
-
-pub use unruly::{Answer, Unruly};
+pub mod unruly;
 
 use bytes::Bytes;
 use std::{
