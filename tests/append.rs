@@ -44,6 +44,11 @@ fn prepared() -> (Arc<Clay>, Fixture) {
     (clay, fixture)
 }
 
+fn owner_of(fixture: &Fixture) -> strongroom::id::ScopeId {
+    let tenants = fixture.repository().tenants().unwrap();
+    tenants[0].1
+}
+
 fn tenant_on(fixture: &Fixture, objects: SharedObjects) -> Tenant {
     fixture.repository_on(objects).unwrap().tenant("t").unwrap()
 }
@@ -432,6 +437,35 @@ fn two_rotations_at_once_delete_nothing_of_each_other() {
             assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"data", "{what}");
         }
     }
+}
+
+/// All depends on the ring that the ledger names by then: what opened before goes only once that one opens.
+#[test]
+fn no_older_key_goes_while_the_newest_ones_do_not_open() {
+    let (clay, fixture) = prepared();
+    let owner = names::rings(owner_of(&fixture));
+    let rings = |clay: &Clay| -> Vec<String> {
+        clay.0.lock().unwrap().keys().filter(|name| name.starts_with(&owner)).cloned().collect()
+    };
+    let old = rings(&clay);
+    let unruly = {
+        let (clay, old, owner) = (clay.clone(), old.clone(), owner.clone());
+        Unruly::new(clay.clone(), move |_, verb, name| {
+            if verb == Verb::Put && name.contains("/ledger/") {
+                let mut map = clay.0.lock().unwrap();
+                for (_, bytes) in map.iter_mut().filter(|(name, _)| name.starts_with(&owner) && !old.contains(name)) {
+                    let mut flipped = bytes.to_vec();
+                    let middle = flipped.len() / 2;
+                    flipped[middle] ^= 1;
+                    *bytes = flipped.into();
+                }
+            }
+            Answer::Right
+        })
+    };
+    rotate(&fixture.repository_on(unruly).unwrap()).unwrap_err();
+    let left = rings(&clay);
+    assert!(old.iter().all(|name| left.contains(name)), "{old:?} {left:?}");
 }
 
 /// Rows in memory; the disk is full from a certain write on.

@@ -17,7 +17,7 @@ use crate::{
     },
     id::{ActorId, SnapshotId},
     index::Index,
-    ledger::{Head, Refusal, State, Verdict, Void},
+    ledger::{Head, State, Verdict, Void},
     pipeline::{digest::hash, sign::Signer},
     store::get_if_present,
 };
@@ -131,11 +131,10 @@ impl Tenant {
     fn would_count(&self, actor: ActorId, draft: &Draft) -> Result<()> {
         let Some(void) = self.state.would_refuse(actor, draft.kind, &draft.body) else { return Ok(()) };
         let (kind, name) = (draft.kind.name(), &self.name);
-        let what = match void.refusal {
-            Some(Refusal::Role) => {
-                format!("this key may not write {kind} to the ledger of {name}; its administrator can grant that")
-            }
-            _ => format!("{kind} was not written to the ledger of {name}: {}", void.why),
+        let grant = self.state.grants.get(&actor);
+        let what = match grant.is_some_and(|grant| grant.kinds.contains(&(draft.kind as u8))) {
+            true => format!("{kind} was not written to the ledger of {name}: {}", void.why),
+            false => format!("this key may not write {kind} to the ledger of {name}; its administrator can grant that"),
         };
         Err(Error::new(kind_of(&void), what))
     }
