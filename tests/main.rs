@@ -35,6 +35,7 @@ mod prune;
 mod retention;
 mod rewrite;
 mod roundtrip;
+mod simulation;
 mod specification;
 mod store;
 mod tenancy;

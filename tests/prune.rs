@@ -1,79 +1,21 @@
 //! Guards what is still needed from prune, and what is held from everyone: crashes and faults at every
 //! call, seeded walks of everything at once, a writer that sleeps, a reader beside a repack.
 
-use crate::support::*;
-use std::{collections::BTreeMap, io::Read, sync::Arc};
+use crate::support::{everyday::*, *};
+use std::sync::Arc;
 use strongroom::{
-    error::{Kind, Result},
+    error::Kind,
     format::{
         encode,
-        entry::{Annex, EntryKind, Hold, Lock, Retention},
+        entry::{Annex, EntryKind, Hold, Lock},
         key::Circle,
         names,
     },
     id::SnapshotId,
-    operation::{Unwatched, backup, browse, check, forget, prune, reseal, restore, rewrite},
-    repository::{Identity, Repository, Tenant},
+    operation::{Unwatched, check, forget, prune, restore},
+    repository::{Identity, Repository},
     store::{Fault, Faulty, Listed, Objects, Put, Recorded, SharedObjects, StoreError, Verb},
 };
-
-fn keep_last(count: u32) -> forget::Options {
-    forget::Options { rules: Some(Retention { last: Some(count), ..Retention::default() }), ..Default::default() }
-}
-
-/// Leaves no garbage, and takes sessions for dead that wrote nothing for `grace_s`.
-fn tidy(grace_s: i64) -> prune::Options {
-    prune::Options::thorough(grace_s * 1_000_000_000)
-}
-
-fn edit(random: &mut Random, bytes: &mut Vec<u8>) {
-    for _ in 0..3 {
-        let at = random.below(bytes.len() as u64) as usize;
-        let piece = random.text(3_000);
-        let end = (at + random.below(9_000) as usize).min(bytes.len());
-        bytes.splice(at..end, piece);
-    }
-}
-
-type Known = BTreeMap<SnapshotId, Vec<u8>>;
-
-/// Every live snapshot restores to what was backed up.
-fn assert_all_restore(tenant: &Tenant, known: &Known, what: &str) {
-    for state in tenant.state.live() {
-        let id = state.snapshot.id;
-        let found =
-            read_bytes(tenant, &id.to_string()).unwrap_or_else(|error| panic!("{what}: snapshot {id}: {error}"));
-        let expected = known.get(&id).unwrap_or_else(|| panic!("{what}: snapshot {id} is nobody's"));
-        assert!(found == *expected, "{what}: snapshot {id} restored to other bytes");
-    }
-}
-
-fn assert_clean(tenant: &mut Tenant, what: &str) {
-    let problems = check::check(tenant, Some(100), &Unwatched).unwrap().problems;
-    assert!(problems.is_empty(), "{what}: {problems:?}");
-}
-
-/// Objects that look like packs are exactly those of the ledger.
-fn assert_no_leftovers(tenant: &Tenant, objects: &dyn Objects, what: &str) {
-    let mut wanted = Vec::new();
-    tenant
-        .index
-        .each_pack(&mut |id, state| {
-            let kind = names::PackKind::from_number(state.kind);
-            wanted.extend((!state.dropped).then(|| names::pack(tenant.keys.owner, kind, id)));
-            Ok(true)
-        })
-        .unwrap();
-    let mut found = Vec::new();
-    for kind in [names::PackKind::Data, names::PackKind::Meta] {
-        found.extend(
-            objects.list(&names::packs(tenant.keys.owner, kind)).unwrap().into_iter().map(|object| object.name),
-        );
-    }
-    wanted.sort();
-    found.sort();
-    assert_eq!(found, wanted, "{what}");
-}
 
 /// A tenant with snapshots of two sources that share data.
 fn filled(clay: &Arc<Clay>, seed: u64) -> (Fixture, Known) {
@@ -223,38 +165,6 @@ fn packs_are_deleted_only_after_a_drop() {
     let deleted: Vec<usize> =
         calls.iter().enumerate().filter(|(_, (verb, _))| *verb == Verb::Delete).map(|(at, _)| at).collect();
     assert!(!deleted.is_empty() && deleted.iter().all(|at| *at > drop), "{calls:?}");
-}
-
-/// Bytes of a backup, with something that happens in the middle.
-struct Midway<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    then: Option<Box<dyn FnOnce() + 'a>>,
-}
-
-impl Read for Midway<'_> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        if self.at > self.bytes.len() / 2
-            && let Some(then) = self.then.take()
-        {
-            then();
-        }
-        let count = out.len().min(self.bytes.len() - self.at).min(20_000);
-        out[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
-        self.at += count;
-        Ok(count)
-    }
-}
-
-fn back_up_midway<'a>(
-    tenant: &mut Tenant,
-    source: &str,
-    bytes: &'a [u8],
-    then: impl FnOnce() + 'a,
-) -> Result<backup::Report> {
-    let mut from = Midway { bytes, at: 0, then: Some(Box::new(then)) };
-    let input = backup::Input { name: "stream", from: &mut from, ended: &mut || Ok(()), command: Vec::new() };
-    backup::stream(tenant, input, labels(source), &OPTIONS, &Unwatched)
 }
 
 #[test]
@@ -408,151 +318,6 @@ fn what_is_held_or_locked_stays_whatever_is_asked() {
     }
     forget::forget(&mut tenant, &keep_last(1)).unwrap();
     assert_eq!(tenant.state.live().len(), 4, "only the lock is left");
-}
-
-/// Backups, forgets, prunes, undeletes, new keys and crashes in random order, on two machines that lag behind one
-/// another. `STRONGROOM_TEST_SEEDS` sets how many walks (4,000); a failing one says how to repeat it.
-#[test]
-fn random_walks_of_everything_lose_nothing() {
-    let number =
-        |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_SEEDS", 4000));
-    let mut done = BTreeMap::new();
-    for seed in first..first + count {
-        println!("repeat with STRONGROOM_TEST_SEED={seed} STRONGROOM_TEST_SEEDS=1");
-        walk(seed, &mut done);
-    }
-    println!("{done:?}");
-    for step in ["backup", "beside", "forget", "prune", "compact", "undelete", "rotate", "reseal", "fault"] {
-        assert!(done.get(step).copied().unwrap_or(0) >= count / 80, "{step}: {done:?}");
-    }
-}
-
-const FAULTS: [Fault; 10] = [
-    Fault::Crash,
-    Fault::LostAnswer,
-    Fault::Full,
-    Fault::Conflict,
-    Fault::Refused,
-    Fault::FlippedBit,
-    Fault::Twice,
-    Fault::ShortList,
-    Fault::StaleList,
-    Fault::SlowDelete,
-];
-
-fn walk(seed: u64, done: &mut BTreeMap<&'static str, u64>) {
-    let clay = Arc::new(Clay::default());
-    let fixture = Fixture::on(clay.clone(), seed);
-    let mut random = Random(seed);
-    let mut streams = [random.text(60_000), random.bytes(60_000)];
-    let mut known = Known::new();
-    let mut tried: Vec<Vec<u8>> = Vec::new();
-    let mut machines = [fixture.tenant(), fixture.tenant()];
-    for step in 0..12 {
-        let fault = match random.below(4) {
-            0 => FAULTS.get(random.below(FAULTS.len() as u64) as usize).copied(),
-            _ => None,
-        };
-        let at = random.below(60);
-        let mut faulty;
-        let mut repository = fixture.repository();
-        let which = random.below(2) as usize;
-        let machine = match fault {
-            Some(fault) => {
-                *done.entry("fault").or_default() += 1;
-                let objects: SharedObjects = Arc::new(Faulty::new(clay.clone(), move |call, verb, _| {
-                    let lasts = match fault {
-                        Fault::ShortList | Fault::StaleList => verb == Verb::List,
-                        Fault::SlowDelete => verb == Verb::Delete,
-                        _ => false,
-                    };
-                    (call == at || lasts && call > at).then_some(fault)
-                }));
-                let Ok(broken) = fixture.repository_on(objects) else { continue };
-                repository = broken;
-                let Ok(tenant) = repository.tenant("t") else { continue };
-                faulty = tenant;
-                &mut faulty
-            }
-            None => &mut machines[which],
-        };
-        let source = random.below(2) as usize;
-        let grace = if random.below(3) == 0 { 3 } else { 86_400 };
-        let mut options = tidy(grace);
-        if random.below(2) == 0 {
-            options.max_unused = prune::Unused::Percent(30);
-        }
-        let (name, outcome): (&'static str, Result<()>) = match random.below(11) {
-            0..3 => {
-                edit(&mut random, &mut streams[source]);
-                tried.push(streams[source].clone());
-                let report = back_up_bytes(machine, ["a", "b"][source], &streams[source]);
-                (
-                    "backup",
-                    report.map(|report| drop(known.insert(report.snapshot.unwrap().id, streams[source].clone()))),
-                )
-            }
-            3 => {
-                // Another machine prunes in the middle of it, and perhaps makes new keys.
-                edit(&mut random, &mut streams[source]);
-                tried.push(streams[source].clone());
-                let mut other = fixture.tenant();
-                let keep = keep_last(1 + random.below(3) as u32);
-                let rotates = random.below(3);
-                let report = back_up_midway(machine, ["a", "b"][source], &streams[source], || {
-                    forget::forget(&mut other, &keep).unwrap();
-                    prune::prune(&mut other, &options, &Unwatched).unwrap();
-                    if rotates < 2 {
-                        fixture.repository().rotate(&mut other, rotates == 0, "walk").unwrap();
-                    }
-                });
-                (
-                    "beside",
-                    report.map(|report| drop(known.insert(report.snapshot.unwrap().id, streams[source].clone()))),
-                )
-            }
-            4 => ("forget", forget::forget(machine, &keep_last(1 + random.below(3) as u32)).map(drop)),
-            5 | 6 => ("prune", prune::prune(machine, &options, &Unwatched).map(drop)),
-            7 => match rewrite::compact(machine, 98, false, &Unwatched) {
-                Ok(report) if report.segments == 0 => ("nothing", Ok(())),
-                done => ("compact", done.map(drop)),
-            },
-            8 => ("rotate", repository.rotate(machine, random.below(2) == 0, "walk").map(drop)),
-            9 => ("reseal", reseal::reseal(machine, &Unwatched).map(drop)),
-            _ => {
-                let forgotten: Vec<SnapshotId> = machine
-                    .state
-                    .snapshots
-                    .values()
-                    .filter(|state| !state.is_live())
-                    .map(|state| state.snapshot.id)
-                    .collect();
-                match forgotten.get(random.below(forgotten.len().max(1) as u64) as usize) {
-                    Some(id) => ("undelete", forget::undelete(machine, &[*id], "walk")),
-                    None => ("nothing", Ok(())),
-                }
-            }
-        };
-        *done.entry(name).or_default() += 1;
-        let what = format!("seed {seed}, step {step} ({name}, {fault:?} at {at}): {outcome:?}");
-        let tenant = fixture.tenant();
-        // What failed with an unknown outcome may have happened.
-        for state in tenant.state.live() {
-            known.entry(state.snapshot.id).or_insert_with(|| {
-                let found = read_bytes(&tenant, &state.snapshot.id.to_string())
-                    .unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert!(tried.contains(&found), "{what}: a snapshot of bytes that nobody backed up");
-                found
-            });
-        }
-        if outcome.is_ok() && (name == "backup" || name == "beside") {
-            let newest = browse::find(&tenant, &format!("{}@latest", ["a", "b"][source])).unwrap();
-            assert!(known[&newest.snapshot.id] == streams[source], "{what}: success, but no such snapshot");
-        }
-        assert_all_restore(&tenant, &known, &what);
-    }
-    assert_clean(&mut fixture.tenant(), &format!("seed {seed}, at the end"));
 }
 
 /// A store by whose clock entries are written a day apart, and from one on a second apart.

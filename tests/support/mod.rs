@@ -1,5 +1,7 @@
 //! What the tests share: seeded environments, repositories in memory, trees to back up.
 
+pub mod everyday;
+pub mod storm;
 pub mod unruly;
 
 use bytes::Bytes;
@@ -166,6 +168,13 @@ impl Fixture {
         let key_text = identity.to_key_file().unwrap().to_string();
         let repository = Repository::init(objects.clone(), environment.clone(), identity, None, "test".into()).unwrap();
         repository.create_tenant(&new_tenant("t")).unwrap();
+        Self { objects, environment, key_text }
+    }
+    /// Another repository of the same key, without a tenant.
+    pub fn sharing_key(objects: SharedObjects, other: &Fixture) -> Self {
+        let (environment, key_text) = (other.environment.clone(), other.key_text.clone());
+        let identity = other.identity();
+        Repository::init(objects.clone(), environment.clone(), identity, None, "test".into()).unwrap();
         Self { objects, environment, key_text }
     }
     pub fn identity(&self) -> Identity {
