@@ -1,5 +1,7 @@
-//! What people and jobs do with a tenant, one file each. Operations never call each other; they
-//! report through `Monitor` and print nothing.
+//! What people, jobs, servers and programs do with a repository, one file each: the library's API.
+//!
+//! `open` is the way in, `naming` finds snapshots by name, `times` says when they were made. An operation reports
+//! with a value that can be serialized, tells a `Monitor` how far it is, and prints nothing.
 
 pub mod audit;
 pub mod backup;
