@@ -39,7 +39,7 @@ fn every_source_can_be_named_and_no_name_means_another() {
         let fixture = Fixture::in_memory(seed);
         let mut tenant = fixture.tenant();
         let mut sources: Vec<String> = (0..8).map(|_| mixed(&mut random)).collect();
-        sources.extend(["user@host:/x", "a@latest", "a", "@", "latest"].map(str::to_owned));
+        sources.extend(["user@host:/x", "a@latest:b", "a@latest", "a", "@", "latest"].map(str::to_owned));
         sources.sort();
         sources.dedup();
         let ids: Vec<_> = sources
