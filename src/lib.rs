@@ -17,7 +17,7 @@
 //! use strongroom::{
 //!     environment::System,
 //!     error::Result,
-//!     operation::{Unwatched, backup, naming, open::Connection, restore, tenants},
+//!     operation::{Unwatched, access, backup, open::Connection, restore, tenants},
 //!     repository::Identity,
 //!     store::Place,
 //! };
@@ -37,9 +37,9 @@
 //! backup::stream(&mut tenant, input, labels, &options, &Unwatched)?;
 //!
 //! // ... and comes out as it was.
-//! let named = naming::find(&tenant, None, b"db@latest:shop.sql")?;
+//! let permit = access::read(&mut tenant, "cat", (None, b"db@latest:shop.sql"), "to show it")?;
 //! let mut restored = Vec::new();
-//! restore::cat(&tenant, named.state, &named.path, &mut restored)?;
+//! restore::cat(&tenant, &permit, &mut restored)?;
 //! assert_eq!(restored, dump);
 //! # Ok(())
 //! # }

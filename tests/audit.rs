@@ -10,7 +10,7 @@ use strongroom::{
     },
     id::Hash,
     ledger::tree,
-    operation::usage::months as months_of,
+    operation::{access, restore, usage::months as months_of},
     repository::{Identity, Repository, Role, SignedHead},
     store::{Fault, Faulty, SharedObjects, Verb},
 };
@@ -152,7 +152,8 @@ fn every_read_is_on_record_and_may_be_refused_where_it_cannot_be() {
     let mut tenant = fixture.tenant();
     back_up_bytes(&mut tenant, "s", b"one").unwrap();
     let id = tenant.state.live()[0].snapshot.id;
-    assert_eq!(tenant.record_access("restore", Some(id), "latest", "drill").unwrap(), None);
+    let permit = access::read(&mut tenant, "restore", (None, b"latest"), "drill").unwrap();
+    assert_eq!((permit.snapshot().snapshot.id, &permit.warning), (id, &None));
     let entry = tenant.entry(tenant.state.head.number).unwrap().unwrap();
     let access: Access = strongroom::format::decode(&entry.body.0).unwrap();
     assert_eq!((access.action.as_str(), access.snapshot, entry.claims.why.as_str()), ("restore", Some(id), "drill"));
@@ -161,14 +162,26 @@ fn every_read_is_on_record_and_may_be_refused_where_it_cannot_be() {
         let faulty = Faulty::new(clay.clone(), |_, verb, _| (verb == Verb::Put).then_some(Fault::Full));
         fixture.repository_on(std::sync::Arc::new(faulty)).unwrap()
     };
-    let warning = mirror().tenant("t").unwrap().record_access("restore", Some(id), "latest", "").unwrap();
-    assert!(warning.unwrap().contains("not on record"));
+    let mirrored = access::read(&mut mirror().tenant("t").unwrap(), "restore", (None, b"latest"), "").unwrap();
+    assert!(mirrored.warning.unwrap().contains("not on record"));
     let policy = strongroom::format::entry::Policy { log_required: true, ..tenant.state.policy.clone() };
     let body = strongroom::format::encode(&policy);
     let empty = strongroom::format::entry::Annex::empty;
     tenant.append("policy", |_, _| Ok((EntryKind::Policy, body.clone(), empty()))).unwrap();
-    let refused = mirror().tenant("t").unwrap().record_access("restore", Some(id), "latest", "").unwrap_err();
-    assert!(refused.kind == Kind::NotWritable && refused.message.contains("policy"), "{refused}");
+    for refused in [
+        access::read(&mut mirror().tenant("t").unwrap(), "restore", (None, b"latest"), "").unwrap_err(),
+        access::export(&mut mirror().tenant("t").unwrap(), "", "").unwrap_err(),
+    ] {
+        assert!(refused.kind == Kind::NotWritable && refused.message.contains("policy"), "{refused}");
+    }
+    // A permit of one tenant reads nothing of another, and no more than was asked for.
+    fixture.repository().create_tenant(&new_tenant("other")).unwrap();
+    let other = fixture.repository().tenant("other").unwrap();
+    let mut out = Vec::new();
+    assert!(restore::cat(&other, &permit, &mut out).unwrap_err().message.contains("permit"));
+    let permit = access::read(&mut tenant, "cat", (None, b"latest:stream"), "").unwrap();
+    restore::cat(&tenant, &permit, &mut out).unwrap();
+    assert_eq!(out, b"one");
 }
 
 #[test]

@@ -263,7 +263,7 @@ fn a_tenant_moves_with_its_history_and_without_any_content_key() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("export.tar");
     let by_steward = as_other(&fixture, clay.clone(), &key);
-    transfer::export(&by_steward, &mut by_steward.tenant("t").unwrap(), &file, false, &Unwatched).unwrap();
+    export_on_record(&by_steward, &mut by_steward.tenant("t").unwrap(), (&file, false)).unwrap();
     let owner = tenant.keys.owner;
     // Another repository, of another operator.
     let there = Arc::new(Clay::default());

@@ -12,7 +12,7 @@ use strongroom::{
         names,
     },
     id::SnapshotId,
-    operation::{Unwatched, check, forget, prune, restore},
+    operation::{Unwatched, check, forget, prune},
     repository::{Identity, Repository},
     store::{Fault, Faulty, Listed, Objects, Put, Recorded, SharedObjects, StoreError, Verb},
 };
@@ -247,9 +247,7 @@ fn a_reader_follows_what_is_repacked() {
         forget::forget(&mut pruner, &keep_last(1)).unwrap();
         let report = prune::prune(&mut pruner, &tidy(86_400), &Unwatched).unwrap();
         println!("{} packs moved", report.repacked.len());
-        let mut bytes = Vec::new();
-        restore::cat(&reader, &state, b"stream", &mut bytes).unwrap();
-        assert!(bytes == known[&state.snapshot.id]);
+        assert!(read_stream(&reader, &state).unwrap() == known[&state.snapshot.id]);
     }
 }
 

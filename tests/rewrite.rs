@@ -2,7 +2,7 @@
 //! in its place, and whatever breaks off, each is the old one or the new one, whole.
 
 use crate::support::*;
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 use strongroom::{
     error::{Kind, Result},
     format::{
@@ -11,7 +11,7 @@ use strongroom::{
         entry::{Annex, EntryKind, Hold},
     },
     id::SnapshotId,
-    operation::{Unwatched, backup, browse, check, forget, prune, restore, rewrite},
+    operation::{Unwatched, backup, browse, check, forget, prune, rewrite},
     repository::Tenant,
     store::{Fault, Faulty, Recorded, SharedObjects},
 };
@@ -55,22 +55,9 @@ fn of_source(tenant: &Tenant) -> Vec<SnapshotId> {
 
 /// What a snapshot restores to.
 fn restored(tenant: &Tenant, id: SnapshotId) -> BTreeMap<String, Vec<u8>> {
-    fn read(path: &Path, into: &mut BTreeMap<String, Vec<u8>>) {
-        for entry in std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()) {
-            match entry.is_dir() {
-                true => read(&entry, into),
-                false => drop(
-                    into.insert(entry.file_name().unwrap().to_str().unwrap().into(), std::fs::read(&entry).unwrap()),
-                ),
-            }
-        }
-    }
-    let out = tempfile::tempdir().unwrap();
     let state = browse::find(tenant, &id.to_string()).unwrap();
-    restore::restore(tenant, state, b"", &restore_options(out.path()), &Unwatched).unwrap();
-    let mut files = BTreeMap::new();
-    read(out.path(), &mut files);
-    files
+    let files = read_files(tenant, state).unwrap().into_iter();
+    files.map(|(path, bytes)| (path.rsplit('/').next().unwrap().to_owned(), bytes)).collect()
 }
 
 fn without(mut files: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {

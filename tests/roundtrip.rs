@@ -8,8 +8,8 @@ use std::{
     path::Path,
 };
 use strongroom::{
-    operation::{Unwatched, backup, browse, check, restore},
-    source::{Names, Overwrite, Owner, Placed, Target, entry_of},
+    operation::{Unwatched, backup, check, restore},
+    source::{How, Names, Overwrite, Owner, Placed, Refused, Scope, Target, entry_of},
 };
 
 fn back_up_and_restore(root: &Path) -> (tempfile::TempDir, Fixture) {
@@ -17,8 +17,8 @@ fn back_up_and_restore(root: &Path) -> (tempfile::TempDir, Fixture) {
     let mut tenant = fixture.tenant();
     backup::files(&mut tenant, &selection(root), labels("s"), &OPTIONS, &Unwatched).unwrap();
     let target = tempfile::tempdir().unwrap();
-    let snapshot = browse::find(&tenant, "latest").unwrap();
-    restore::restore(&tenant, snapshot, b"", &restore_options(target.path()), &Unwatched).unwrap();
+    let permit = permit(&mut tenant, "latest");
+    restore::restore(&tenant, &permit, &restore_options(target.path()), &Unwatched).whole().unwrap();
     assert_eq!(describe(&target.path().join(root.strip_prefix("/").unwrap())), describe(root));
     assert!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems.is_empty());
     (target, fixture)
@@ -103,18 +103,15 @@ fn a_restore_goes_on_where_it_was_cut_off_and_leaves_right_files_alone() {
     for extra in ["a/extra", "a/0-before-all", "a/zz-after-all"] {
         fs::write(restored.join(extra), b"extra").unwrap();
     }
-    // What a restore that was killed leaves behind; and a file that stands for another's name.
-    fs::create_dir(target.path().join(".strongroom-links")).unwrap();
-    fs::hard_link(restored.join("a/extra"), target.path().join(".strongroom-links/1-2")).unwrap();
+    // A file that stands for another's name.
     fs::remove_file(restored.join("z-hard")).unwrap();
     fs::write(restored.join("z-hard"), b"no link any more").unwrap();
-    let tenant = fixture.tenant();
-    let snapshot = browse::find(&tenant, "latest").unwrap();
+    let mut tenant = fixture.tenant();
+    let permit = permit(&mut tenant, "latest");
     let options = restore::Options { delete: true, ..restore_options(target.path()) };
-    let report = restore::restore(&tenant, snapshot, b"", &options, &Unwatched).unwrap();
+    let report = restore::restore(&tenant, &permit, &options, &Unwatched).whole().unwrap();
     assert!(report.kept >= 3 && report.deleted == 3, "{report:?}");
     assert_eq!(describe(&restored), describe(root.path()));
-    assert!(!target.path().join(".strongroom-links").exists());
 }
 
 #[test]
@@ -123,23 +120,28 @@ fn hard_links_come_back_when_their_table_is_full() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("a"), b"").unwrap();
     let metadata = fs::symlink_metadata(from.path().join("a")).unwrap();
-    let entry = entry_of(&from.path().join("a"), b"x", &metadata, &uzers::UsersCache::new()).unwrap();
-    let mut target = Target::open(to.path(), Overwrite::IfChanged, Owner::None, false).unwrap();
-    target.linked_max = 1;
+    let mut entry = entry_of(&from.path().join("a"), b"x", &metadata, &uzers::UsersCache::new()).unwrap();
+    let how = How { overwrite: Overwrite::IfChanged, owner: Owner::None, delete: false, dry_run: false };
+    let none = ignore::gitignore::Gitignore::empty;
+    let scope = std::sync::Arc::new(Scope::new(&[], b"", none(), none()));
+    let mut target = Target::open(to.path(), how, scope, &std::env::temp_dir(), 7).unwrap();
+    target.limit_links(1);
     for key in [[1, 1], [1, 2], [1, 3]] {
         for folder in ["d", "e"] {
-            let path = format!("{folder}/{}", key[1]).into_bytes();
-            if !target.link(&path, &key).unwrap() {
-                match target.place(&path, &entry).unwrap() {
-                    Placed::Fill(filling) => filling.finish().unwrap(),
+            entry.path.0 = format!("{folder}/{}", key[1]).into_bytes();
+            entry.hard_link = key.to_vec();
+            if target.link(&entry).unwrap().is_none() {
+                match target.place(&entry).unwrap() {
+                    Placed::Fill(filling) => filling.finish(&entry, &mut Refused::default()).unwrap(),
                     _ => panic!(),
                 }
-                target.remember(&path, &key).unwrap();
+                target.remember(&entry).unwrap();
             }
         }
     }
-    assert!(to.path().join(".strongroom-links/1-3").exists());
-    target.finish().unwrap();
+    assert_eq!(fs::read_dir(to.path()).unwrap().count(), 3, "the restore's own folder");
+    target.settle();
+    drop(target);
     let inode = |path: &str| fs::metadata(to.path().join(path)).unwrap().ino();
     for name in 1..4 {
         assert_eq!(inode(&format!("d/{name}")), inode(&format!("e/{name}")));
@@ -161,13 +163,13 @@ fn a_part_is_restored_by_its_path() {
     backup::files(&mut tenant, &selection(root.path()), labels("s"), &OPTIONS, &Unwatched).unwrap();
     let target = tempfile::tempdir().unwrap();
     let path = format!("{}/d27", root.path().strip_prefix("/").unwrap().display());
-    let snapshot = browse::find(&tenant, "latest").unwrap();
-    let report =
-        restore::restore(&tenant, snapshot, path.as_bytes(), &restore_options(target.path()), &Unwatched).unwrap();
+    let permit = permit(&mut tenant, format!("latest:{path}"));
+    let options = restore_options(target.path());
+    let report = restore::restore(&tenant, &permit, &options, &Unwatched).whole().unwrap();
     assert_eq!(report.files, 50);
     assert_eq!(describe(&target.path().join(&path)), describe(&root.path().join("d27")));
     let mut tar = Vec::new();
-    restore::cat(&tenant, snapshot, path.as_bytes(), &mut tar).unwrap();
+    restore::cat(&tenant, &permit, &mut tar).unwrap();
     assert_eq!(tar::Archive::new(&tar[..]).entries().unwrap().count(), 51);
 }
 
@@ -183,8 +185,8 @@ fn a_restore_never_follows_a_link_out_of_its_target() {
     let inside = target.path().join(root.path().strip_prefix("/").unwrap());
     fs::create_dir_all(&inside).unwrap();
     symlink(outside.path(), inside.join("dir")).unwrap();
-    let snapshot = browse::find(&tenant, "latest").unwrap();
-    restore::restore(&tenant, snapshot, b"", &restore_options(target.path()), &Unwatched).unwrap();
+    let permit = permit(&mut tenant, "latest");
+    restore::restore(&tenant, &permit, &restore_options(target.path()), &Unwatched).whole().unwrap();
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     assert_eq!(fs::read(inside.join("dir/file")).unwrap(), b"content");
 }

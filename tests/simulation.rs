@@ -297,7 +297,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("t.tar");
         let there = Fixture::sharing_key(Arc::new(Clay::default()), &self.fixture);
-        transfer::export(&self.fixture.repository(), &mut self.fixture.tenant(), &file, true, &Unwatched)
+        export_on_record(&self.fixture.repository(), &mut self.fixture.tenant(), (&file, true))
             .unwrap_or_else(|error| panic!("{what}: {error}"));
         transfer::import(&there.repository(), &file, &Unwatched).unwrap_or_else(|error| panic!("{what}: {error}"));
         let (here, mut moved) = (self.fixture.tenant(), there.tenant());

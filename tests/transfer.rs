@@ -18,7 +18,7 @@ use strongroom::{
 };
 
 fn export(repository: &Repository, file: &Path, overwrite: bool) -> Result<transfer::Report> {
-    transfer::export(repository, &mut repository.tenant("t").unwrap(), file, overwrite, &Unwatched)
+    export_on_record(repository, &mut repository.tenant("t").unwrap(), (file, overwrite))
 }
 
 #[test]

@@ -381,18 +381,24 @@ pub struct RestoreArgs {
     /// Only what matches (gitignore syntax)
     #[arg(long, value_name = "PATTERN")]
     pub include: Vec<String>,
+    /// Not what matches: it is neither restored nor deleted
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
+    /// What to do with what is there: with `if-changed`, files of the right size and time only get their owner, mode
+    /// and attributes back; with `never`, nothing of it is touched
     #[arg(long, value_enum, default_value = "if-changed")]
     pub overwrite: OverwriteArg,
+    /// Whose the files are to be: by user and group name, by number, or whose they become
     #[arg(long, value_enum, default_value = "name")]
     pub owner: OwnerArg,
-    /// Remove what is in restored folders and not in the snapshot
+    /// When all is restored, delete what is in restored folders and not in the snapshot: only in folders that were
+    /// themselves backed up, only what --include and --exclude let through, never across mount points. It is named first
     #[arg(long)]
     pub delete: bool,
+    /// Say what would be restored, and name what would be deleted
     #[arg(long)]
     pub dry_run: bool,
-    /// Read what was restored again and compare
+    /// Read what was restored again and compare: content, owner, mode, times, attributes, links
     #[arg(long)]
     pub verify: bool,
     /// For the record

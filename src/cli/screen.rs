@@ -18,6 +18,9 @@ use std::{
 /// Shows progress and problems.
 pub struct Screen {
     mode: Progress,
+    quiet: bool,
+    /// Nothing is done, only said.
+    pub is_dry_run: bool,
     interrupt: Arc<AtomicBool>,
     files: AtomicU64,
     bytes: AtomicU64,
@@ -39,6 +42,8 @@ impl Screen {
         let state = State { phase: "start", total_bytes: None, began: Instant::now(), shown: None };
         Self {
             mode,
+            quiet,
+            is_dry_run: false,
             interrupt: system::interrupt_flag(),
             files: 0.into(),
             bytes: 0.into(),
@@ -106,6 +111,15 @@ impl Monitor for Screen {
             // Also where nothing but errors is to be said: this is one.
             let line = if self.mode == Progress::Auto { "\r\x1b[K" } else { "" };
             say(&format!("{line}{}: {}\n", shown(what), shown(why)));
+        }
+    }
+    fn deletion(&self, path: &str) {
+        if self.mode == Progress::Json {
+            say(&format!("{}\n", serde_json::json!({ "deletion": { "path": path } })));
+        } else if !self.quiet {
+            let line = if self.mode == Progress::Auto { "\r\x1b[K" } else { "" };
+            let would = if self.is_dry_run { "would delete" } else { "will delete" };
+            say(&format!("{line}{would} {}\n", shown(path)));
         }
     }
     fn is_interrupted(&self) -> bool {

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     environment::System,
     error::{Error, Kind, Result, failed},
-    operation::{Unwatched, backup, browse, check, open::Connection, restore, tenants},
+    operation::{Unwatched, access, backup, check, open::Connection, restore, tenants},
     repository::{Identity, NewTenant, Tenant},
     source::{Overwrite, Owner, Selection},
     store::Place,
@@ -62,8 +62,8 @@ pub fn run(global: &Global) -> Result<()> {
     let tree = tree_to_show();
     let days = back_up(&mut tenant, &tree)?;
     let target = scratch.0.join("restored");
-    let snapshot = browse::find(&tenant, "files@latest")?;
-    let restored = restore::restore(&tenant, snapshot, b"", &restore_options(&target), &Unwatched)?;
+    let permit = access::read(&mut tenant, "tour", (None, b"files@latest"), "")?;
+    let restored = restore::restore(&tenant, &permit, &restore_options(&target), &Unwatched).whole()?;
     let compared_files = compare(&tree, &target.join(tree.strip_prefix("/").unwrap_or(&tree)))?;
     let checked = check::check(&mut tenant, Some(100), &Unwatched)?;
     if !checked.problems.is_empty() {
@@ -195,9 +195,10 @@ fn back_up_tree(tenant: &mut Tenant, tree: &Path) -> Result<backup::Report> {
     backup::files(tenant, &selection, labels("files"), &OPTIONS, &Unwatched)
 }
 
-fn read_back(tenant: &Tenant) -> Result<Vec<u8>> {
+fn read_back(tenant: &mut Tenant) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    restore::cat(tenant, browse::find(tenant, "database@latest")?, b"dump.sql", &mut bytes)?;
+    let permit = access::read(tenant, "tour", (None, b"database@latest:dump.sql"), "")?;
+    restore::cat(tenant, &permit, &mut bytes)?;
     Ok(bytes)
 }
 
@@ -209,8 +210,8 @@ fn restore_options(target: &Path) -> restore::Options {
         overwrite: Overwrite::IfChanged,
         owner: Owner::Number,
         delete: false,
-        dry_run: false,
         verify: true,
+        spill: std::env::temp_dir(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! `open` is the way in, `naming` finds snapshots by name, `times` says when they were made. An operation reports
 //! with a value that can be serialized, tells a `Monitor` how far it is, and prints nothing.
 
+pub mod access;
 pub mod audit;
 pub mod backup;
 pub mod browse;
@@ -38,6 +39,8 @@ pub trait Monitor: Send + Sync {
     fn progress(&self, _files: u64, _bytes: u64) {}
     /// Something went wrong with one thing; the rest goes on.
     fn problem(&self, _what: &str, _why: &str) {}
+    /// Something is about to be deleted; in a dry run, it would be.
+    fn deletion(&self, _path: &str) {}
     /// Whether to stop as soon as it is safe.
     fn is_interrupted(&self) -> bool {
         false

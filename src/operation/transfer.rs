@@ -4,7 +4,7 @@
 //! An archive is written while others go on: what a prune or a rotation moves meanwhile is taken from where it is then.
 //! So what belongs to the tenant is known only at the end, and the manifest is the last member.
 
-use super::Monitor;
+use super::{Monitor, access::ExportPermit};
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::names::{self, PackKind},
@@ -86,10 +86,11 @@ struct Wanted {
 pub fn export(
     repository: &Repository,
     tenant: &mut Tenant,
-    file: &Path,
-    overwrite: bool,
+    permit: &ExportPermit,
+    (file, overwrite): (&Path, bool),
     monitor: &dyn Monitor,
 ) -> Result<Report> {
+    permit.check(tenant)?;
     replaceable(file, overwrite)?;
     let local = |error: std::io::Error| target(file, &error);
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -58,10 +58,18 @@ pub fn entry_of(full: &Path, path: &[u8], metadata: &Metadata, users: &uzers::Us
 
 /// Reads extended attributes, without following a symlink.
 pub fn xattrs(full: &Path) -> io::Result<BTreeMap<Blob, Blob>> {
+    read_xattrs(|names| rustix::fs::llistxattr(full, names), |name, value| rustix::fs::lgetxattr(full, name, value))
+}
+
+/// Reads extended attributes in whatever way a file is reached.
+pub(super) fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<BTreeMap<Blob, Blob>> {
     let mut found = BTreeMap::new();
     let mut names = [0u8; 1024].to_vec();
     let length = loop {
-        match rustix::fs::llistxattr(full, &mut names[..]) {
+        match list(&mut names[..]) {
             Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(found),
             Ok(length) => break length,
             // The kernel's limit is 64 KiB.
@@ -71,7 +79,7 @@ pub fn xattrs(full: &Path) -> io::Result<BTreeMap<Blob, Blob>> {
     };
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let mut value = vec![0u8; 64 << 10];
-        match rustix::fs::lgetxattr(full, name, &mut value[..]) {
+        match get(name, &mut value[..]) {
             Ok(length) => drop(found.insert(Blob(name.to_vec()), Blob(value[..length].to_vec()))),
             // Removed since, or not for this user.
             Err(

@@ -3,10 +3,12 @@
 
 mod file;
 mod names;
+mod scope;
 mod target;
 mod walk;
 
 pub use file::{Extent, OpenFile, entry_of, xattrs};
 pub use names::Names;
-pub use target::{Filling, Overwrite, Owner, Placed, Target};
+pub use scope::Scope;
+pub use target::{Filling, How, Overwrite, Owner, Placed, Refused, Restored, Target};
 pub use walk::{Selection, WalkAhead, Walked};

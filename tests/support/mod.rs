@@ -17,9 +17,14 @@ use std::{
 use strongroom::{
     environment::{Environment, SharedEnvironment},
     format::{entry::EntryKind, key::Circle, sealed::Suite},
-    operation::{Monitor, Unwatched, backup, browse, restore},
+    ledger::SnapshotState,
+    operation::{
+        Monitor, Unwatched,
+        access::{self, ReadPermit},
+        backup, browse, restore, transfer,
+    },
     pipeline::chunk::ChunkSize,
-    repository::{Identity, NewTenant, Repository, Role, Tenant},
+    repository::{Identity, NewTenant, Repository, Role, StreamReader, Tenant},
     source::{Overwrite, Owner, Selection},
     store::{Fault, Faulty, Listed, Objects, Place, Put, Recorded, SharedObjects, StoreError, StoreErrorKind, open},
 };
@@ -234,10 +239,42 @@ pub fn store_stream(tenant: &mut Tenant, bytes: &[u8], deltas: bool) -> backup::
     backup::stream(tenant, input, labels("s"), &options, &Unwatched).unwrap()
 }
 
+/// Reads a stream as it is stored, off the record: so that a tenant can be read that must not change.
 pub fn read_bytes(tenant: &Tenant, snapshot: &str) -> strongroom::error::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    restore::cat(tenant, browse::find(tenant, snapshot)?, b"stream", &mut bytes)?;
-    Ok(bytes)
+    read_stream(tenant, browse::find(tenant, snapshot)?)
+}
+
+pub fn read_stream(tenant: &Tenant, state: &SnapshotState) -> strongroom::error::Result<Vec<u8>> {
+    Ok(read_files(tenant, state)?.remove("stream").unwrap())
+}
+
+/// Reads all files of a snapshot, by their paths.
+pub fn read_files(tenant: &Tenant, state: &SnapshotState) -> strongroom::error::Result<BTreeMap<String, Vec<u8>>> {
+    let (pool, mut files) = (browse::pool(tenant)?, BTreeMap::new());
+    let mut entries = browse::Entries::open(&pool, &browse::content(tenant, state)?, b"")?;
+    while let Some(entry) = entries.read_next()? {
+        let Some(stream) = &entry.content else { continue };
+        let (mut reader, mut bytes) = (StreamReader::new(&pool, stream)?, Vec::new());
+        std::io::copy(&mut reader, &mut bytes)
+            .map_err(|error| error.downcast::<strongroom::error::Error>().unwrap())?;
+        files.insert(String::from_utf8_lossy(&entry.path.0).into_owned(), bytes);
+    }
+    Ok(files)
+}
+
+/// Exports a tenant on record.
+pub fn export_on_record(
+    repository: &Repository,
+    tenant: &mut Tenant,
+    file: (&Path, bool),
+) -> strongroom::error::Result<transfer::Report> {
+    let permit = access::export(tenant, "test", "")?;
+    transfer::export(repository, tenant, &permit, file, &Unwatched)
+}
+
+/// Asks for a permit to read a snapshot.
+pub fn permit(tenant: &mut Tenant, name: impl AsRef<[u8]>) -> ReadPermit {
+    access::read(tenant, "test", (None, name.as_ref()), "").unwrap()
 }
 
 pub fn selection(root: &Path) -> Selection {
@@ -258,8 +295,8 @@ pub fn restore_options(target: &Path) -> restore::Options {
         overwrite: Overwrite::IfChanged,
         owner: Owner::Number,
         delete: false,
-        dry_run: false,
         verify: false,
+        spill: std::env::temp_dir(),
     }
 }
 

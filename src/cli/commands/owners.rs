@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind, Result},
     format::sealed::Suite,
     operation::{
-        backup, destroy, policy,
+        access, backup, destroy, policy,
         tenants::{self, custody},
         transfer,
     },
@@ -210,10 +210,10 @@ fn policy_default(global: &Global, rules: Option<crate::format::entry::Retention
 pub(super) fn tenant_export(global: &Global, name: String, file: &Path, overwrite: bool) -> Result<()> {
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(&Global { tenant: Some(name), ..global.clone() })?;
-    let warning = tenant.record_access("export", None, &file.display().to_string(), "")?;
-    warning.iter().for_each(|warning| warn(global, warning));
+    let permit = access::export(&mut tenant, &file.display().to_string(), "")?;
+    permit.warning.iter().for_each(|warning| warn(global, warning));
     let watch = screen(global);
-    let report = transfer::export(&repository, &mut tenant, file, overwrite, &watch);
+    let report = transfer::export(&repository, &mut tenant, &permit, (file, overwrite), &watch);
     watch.end();
     moved(global, &report?, "exported", "it stays here as well: whatever is backed up from now on is not in the file");
     Ok(())

@@ -4,51 +4,36 @@ use super::{backup::patterns, print, screen, warn};
 use crate::{
     cli::{
         args::*,
+        error_json,
         output::{Raw, size},
         ready,
     },
-    error::{Result, failed},
-    id::SnapshotId,
-    ledger::SnapshotState,
-    operation::{naming, restore},
+    error::{Error, Result, failed},
+    operation::{access, naming, restore},
     repository::Tenant,
     source::{Overwrite, Owner},
 };
-use serde_json::json;
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 /// How a snapshot and a part of it are named: the source, if it is given apart, and the name.
 type Name<'a> = (Option<&'a str>, &'a OsStr);
 
-fn find(tenant: &Tenant, (source, name): Name<'_>) -> Result<(SnapshotId, Vec<u8>)> {
-    let named = naming::find(tenant, source, name.as_bytes())?;
-    Ok((named.state.snapshot.id, named.path))
-}
-
-/// Puts a read on record; where that is not possible and need not be, says so.
-fn on_record(
+/// Asks for the permit to read a snapshot; says so if the read is not on record and need not be.
+fn permit(
     global: &Global,
     tenant: &mut Tenant,
     (action, name): (&str, Name<'_>),
     reason: &str,
-) -> Result<(SnapshotId, Vec<u8>)> {
-    let (id, path) = find(tenant, name)?;
-    let detail = name.1.to_string_lossy();
-    if let Some(warning) = tenant.record_access(action, Some(id), &detail, reason)? {
-        warn(global, warning);
-    }
-    Ok((id, path))
-}
-
-fn state_of(tenant: &Tenant, id: SnapshotId) -> Result<&SnapshotState> {
-    let forgotten = || failed(format!("snapshot {id} was forgotten just now; nothing was read"));
-    tenant.state.snapshots.get(&id).filter(|state| state.is_live()).ok_or_else(forgotten)
+) -> Result<access::ReadPermit> {
+    let permit = access::read(tenant, action, (name.0, name.1.as_bytes()), reason)?;
+    permit.warning.iter().for_each(|warning| warn(global, warning));
+    Ok(permit)
 }
 
 pub(super) fn cat(global: &Global, name: Name<'_>, reason: &str) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
-    let (id, below) = on_record(global, &mut tenant, ("cat", name), reason)?;
-    restore::cat(&tenant, state_of(&tenant, id)?, &below, &mut std::io::BufWriter::with_capacity(1 << 20, Raw))
+    let permit = permit(global, &mut tenant, ("cat", name), reason)?;
+    restore::cat(&tenant, &permit, &mut std::io::BufWriter::with_capacity(1 << 20, Raw))
 }
 
 pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
@@ -57,10 +42,6 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
         return cat(global, name, &args.reason);
     }
     let mut tenant = ready::tenant(global)?;
-    let (id, below) = match args.dry_run {
-        true => find(&tenant, name)?,
-        false => on_record(global, &mut tenant, ("restore", name), &args.reason)?,
-    };
     let options = restore::Options {
         target: args.target.clone(),
         include: patterns(&args.include, &[])?,
@@ -76,27 +57,69 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
             OwnerArg::None => Owner::None,
         },
         delete: args.delete,
-        dry_run: args.dry_run,
         verify: args.verify,
+        spill: ready::spill(global)?,
     };
-    let state = state_of(&tenant, id)?;
-    let watch = screen(global);
-    let report = restore::restore(&tenant, state, &below, &options, &watch);
+    let mut watch = screen(global);
+    watch.is_dry_run = args.dry_run;
+    let outcome = match args.dry_run {
+        true => {
+            let named = naming::find(&tenant, name.0, name.1.as_bytes())?;
+            restore::preview(&tenant, named.state, &named.path, &options, &watch)
+        }
+        false => {
+            let permit = permit(global, &mut tenant, ("restore", name), &args.reason)?;
+            restore::restore(&tenant, &permit, &options, &watch)
+        }
+    };
     watch.end();
-    let report = report?;
-    let object = json!({ "snapshot_id": state.snapshot.id.to_string(), "target": args.target, "dry_run": args.dry_run, "files": report.files, "bytes": report.bytes, "kept": report.kept, "directories": report.directories, "others": report.others, "deleted": report.deleted });
-    print(global, object, || {
-        let would = if args.dry_run { "would restore" } else { "restored" };
-        let deleted = if report.deleted == 0 { String::new() } else { format!(", {} extras removed", report.deleted) };
-        format!(
-            "{would} {} files ({}), {} folders, {} others to {}; {} were right already{deleted}",
-            report.files,
-            size(report.bytes),
-            report.directories,
-            report.others,
-            args.target.display(),
-            report.kept
-        )
-    });
-    Ok(())
+    let mut object = serde_json::to_value(&outcome.report).map_err(|error| failed(error.to_string()))?;
+    object["error"] = outcome.error.as_ref().map(error_json).into();
+    print(global, object, || text(&outcome.report, outcome.error.as_ref()));
+    outcome.whole().map(drop)
+}
+
+fn text(report: &restore::Report, error: Option<&Error>) -> String {
+    let did = match (report.dry_run, error) {
+        (true, _) => "would restore",
+        (false, None) => "restored",
+        (false, Some(_)) => "NOT all was restored:",
+    };
+    let mut text = format!(
+        "{did} {} files ({}), {} folders, {} others to {}; {} were right already",
+        report.files,
+        size(report.bytes),
+        report.directories,
+        report.others,
+        report.target.display(),
+        report.kept
+    );
+    let (repaired, would) = match report.dry_run {
+        true => ("have the right content and would get their owner, mode, time or attributes back", "would be deleted"),
+        false => ("had the right content and got their owner, mode, time or attributes back", "were deleted"),
+    };
+    let refused = &report.refused;
+    let lines = [
+        (report.repaired, repaired),
+        (report.deleted, would),
+        (report.not_deleted, "that the snapshot does not have were not deleted"),
+        (report.spared, "that the snapshot does not have stay: they were not asked for, or lie on another file system"),
+        (report.leftovers, "that restores which were cut off left behind stay (.strongroom-*)"),
+        (
+            refused.owners_refused,
+            "could not be given their owner or group: that needs root, and a file system with owners",
+        ),
+        (
+            refused.attributes_refused,
+            "could not be given all attributes, for lack of rights or of a file system that has them",
+        ),
+        (
+            refused.privileges_dropped,
+            "lost set-user-id, set-group-id or capabilities, as they are not their recorded owner's",
+        ),
+    ];
+    for (count, what) in lines.into_iter().filter(|(count, _)| *count > 0) {
+        text += &format!("\n{count} {what}");
+    }
+    text
 }
