@@ -466,6 +466,20 @@ fn no_older_key_goes_while_the_newest_ones_do_not_open() {
     rotate(&fixture.repository_on(unruly).unwrap()).unwrap_err();
     let left = rings(&clay);
     assert!(old.iter().all(|name| left.contains(name)), "{old:?} {left:?}");
+    // The newest ones went bad after they were opened, and an older ring was left behind.
+    let (clay, fixture) = prepared();
+    let before = clay.copy();
+    rotate(&fixture.repository()).unwrap();
+    let mut tenant = fixture.tenant();
+    for (name, bytes) in before.0.lock().unwrap().iter() {
+        clay.0.lock().unwrap().entry(name.clone()).or_insert(bytes.clone());
+    }
+    let in_use = names::ring(tenant.keys.owner, 1, &tenant.state.commitments[&1]);
+    clay.0.lock().unwrap().insert(in_use.clone(), bytes::Bytes::from_static(b"bad"));
+    let error = fixture.repository().drop_source(&mut tenant, "a source that is gone").unwrap_err();
+    assert!(error.kind == Kind::Damaged && error.message.contains(&in_use), "{error}");
+    let left = |clay: &Clay| clay.0.lock().unwrap().keys().filter(|name| name.starts_with("keys/")).count();
+    assert!(left(&clay) > left(&before), "nothing was deleted");
 }
 
 /// Rows in memory; the disk is full from a certain write on.

@@ -112,6 +112,35 @@ impl Repository {
         Ok(())
     }
 
+    /// Wraps a new owner's keys for those who are in from the start. Returns what CREATE grants, and what the
+    /// operator of another's tenant is to write from then on: it signs CREATE, so its grant there is full.
+    fn first_grants(&self, keys: &Keys, new: &NewTenant) -> Result<(Vec<Grant>, Option<Grant>)> {
+        let own = self.identity.public()?;
+        let kept = self.kept_by(own.actor)?;
+        let all = Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec() };
+        // Whoever names his own key is an owner like one who names none.
+        let Some(other) = new.owner.as_ref().filter(|owner| owner.actor != own.actor) else {
+            self.put_slot(keys, Circle::Tenant, &new.name, &own.recipient)?;
+            return Ok((vec![Grant { kept, ..grant(&own, &all, "owner", true) }], None));
+        };
+        // How much it may store is not the owner's to say.
+        let role = Role { name: "owner".into(), ..Role::administrator() };
+        self.put_slot(keys, Circle::Tenant, &new.name, &other.recipient)?;
+        let mut kinds: Vec<_> = EntryKind::STEWARD_ROLE.iter().copied().chain(OPERATOR_KINDS).collect();
+        // Where it looks after the data, the default rules of retention are the operator's to tell, and so is
+        // the data's end.
+        kinds.extend(MANAGER_KINDS.iter().filter(|_| new.managed));
+        let circle = if new.managed { Circle::Tenant } else { Circle::Steward };
+        let operator = Role { name: "operator".into(), circle, kinds };
+        self.put_slot(keys, circle, &new.name, &own.recipient)?;
+        let full = Role { circle, ..all };
+        let grants = vec![
+            grant(other, &role, "owner", false),
+            Grant { kept: kept.clone(), ..grant(&own, &full, "operator", true) },
+        ];
+        Ok((grants, Some(Grant { kept, ..grant(&own, &operator, "operator", true) })))
+    }
+
     /// Draws keys, wraps them, and writes entry 0.
     fn create_ledger(
         &self,
@@ -124,39 +153,7 @@ impl Repository {
         let keys = Keys::generate(owner, environment);
         let signer = self.signer().ok_or_else(|| failed("no signing key"))?;
         self.put_ring(&keys, new.suite)?;
-        let own = self.identity.public()?;
-        let all = Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec() };
-        // Whoever names his own key is an owner like one who names none.
-        let other_owner = new.owner.as_ref().filter(|owner| owner.actor != own.actor);
-        let mut grants = Vec::new();
-        // What the operator is to write; it signs CREATE, so its grant there is full.
-        let mut narrowed = None;
-        match other_owner {
-            Some(other) => {
-                // How much it may store is not the owner's to say.
-                let role = Role { name: "owner".into(), ..Role::administrator() };
-                self.put_slot(&keys, Circle::Tenant, &new.name, &other.recipient)?;
-                grants.push(grant(other, &role, "owner", false));
-                let mut kinds: Vec<_> = EntryKind::STEWARD_ROLE.iter().copied().chain(OPERATOR_KINDS).collect();
-                // Where it looks after the data, the default rules of retention are the operator's to tell, and so is
-                // the data's end.
-                kinds.extend(MANAGER_KINDS.iter().filter(|_| new.managed));
-                let operator = match new.managed {
-                    true => Role { name: "operator".into(), circle: Circle::Tenant, kinds },
-                    false => Role { name: "operator".into(), circle: Circle::Steward, kinds },
-                };
-                self.put_slot(&keys, operator.circle, &new.name, &own.recipient)?;
-                let kept = self.kept_by(own.actor)?;
-                let full = Role { circle: operator.circle, ..all };
-                grants.push(Grant { kept: kept.clone(), ..grant(&own, &full, "operator", true) });
-                narrowed = Some(Grant { kept, ..grant(&own, &operator, "operator", true) });
-            }
-            None => {
-                self.put_slot(&keys, Circle::Tenant, &new.name, &own.recipient)?;
-                let kept = self.kept_by(own.actor)?;
-                grants.push(Grant { kept, ..grant(&own, &all, "owner", true) });
-            }
-        }
+        let (grants, narrowed) = self.first_grants(&keys, new)?;
         let (chunk_bytes, fixed) = match new.chunk_size {
             ChunkSize::Average(bytes) => (bytes, false),
             ChunkSize::Fixed(bytes) => (bytes, true),

@@ -5,7 +5,7 @@ use super::{
     keyring::Keys,
     ledger::{Slot, read},
     tenant::{NewPairs, Tenant},
-    unlock::{TRIES, Unlock},
+    unlock::Unlock,
 };
 use crate::{
     environment::SharedEnvironment,
@@ -130,21 +130,13 @@ impl Tenant {
         self.index.check()?;
         let before = self.state.head.number;
         self.tail_is_junk = None;
-        for attempt in 0.. {
-            while let Step::On = self.step(fresh)? {
-                if self.index.unsaved() > UNSAVED_MAX {
-                    self.save()?;
-                }
-            }
-            // Whoever makes new keys meanwhile takes away those before: the next entry says which ones count.
-            match self.settle_keys() {
-                Err(error) if error.kind == Kind::WrongKey && attempt < TRIES => self.unlock.pause(attempt),
-                other => {
-                    other?;
-                    break;
-                }
+        while let Step::On = self.step(fresh)? {
+            if self.index.unsaved() > UNSAVED_MAX {
+                self.save()?;
             }
         }
+        // Keys go only once newer ones are named by an entry: so those of the last one are here, or can be read.
+        self.settle_keys()?;
         match self.state.head.number != before || fresh {
             true => self.save(),
             false => Ok(()),

@@ -170,7 +170,7 @@ impl Repository {
 
     /// Deletes rings that are not in use any more, and slots that open none. A ring of a later epoch, and
     /// its slots, may be about to come into use. Before anything goes, the ring in use is read back.
-    pub fn delete_old_keys(&self, tenant: &mut Tenant) -> Result<usize> {
+    fn delete_old_keys(&self, tenant: &mut Tenant) -> Result<usize> {
         tenant.sync()?;
         let (owner, epoch) = (tenant.keys.owner, tenant.state.epoch);
         let current = tenant.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;

@@ -14,7 +14,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 
 /// How often somebody who makes new keys may disturb an opening before it gives up.
-pub(super) const TRIES: u32 = 6;
+const TRIES: u32 = 6;
 
 /// An identity at a repository's store.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub(super) struct Unlock {
 
 impl Unlock {
     /// Waits a moment, longer each time: 5 ms, then twice as long.
-    pub fn pause(&self, attempt: u32) {
+    fn pause(&self, attempt: u32) {
         self.environment.sleep(Duration::from_millis(5 << attempt.min(TRIES)));
     }
 
