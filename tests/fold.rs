@@ -610,7 +610,7 @@ impl Ledger {
     }
 }
 
-fn commit_body(session: u64, segment: SegmentId, snapshot: Snapshot) -> (Vec<u8>, Annex) {
+pub fn commit_body(session: u64, segment: SegmentId, snapshot: Snapshot) -> (Vec<u8>, Annex) {
     let packs = vec![pack_fact(session, segment.ordinal)];
     let annex = Annex {
         rows: vec![row(segment, Vec::new(), 0)],

@@ -33,6 +33,7 @@ mod output;
 mod patience;
 mod pipeline;
 mod prune;
+mod races;
 mod restore;
 mod retention;
 mod rewrite;
