@@ -128,7 +128,9 @@ impl Storm {
         let call = self.calls.fetch_add(1, Relaxed);
         self.afloat.drift(&self.clay, &mut self.random.lock().unwrap());
         let mut beside = self.beside.lock().unwrap();
-        let now = if beside.as_ref().is_some_and(|(at, _)| *at <= call) { beside.take() } else { None };
+        // Not where others wait for this thread to compute.
+        let is_due = |(at, _): &(u64, Beside)| *at <= call && rayon::current_thread_index().is_none();
+        let now = if beside.as_ref().is_some_and(is_due) { beside.take() } else { None };
         drop(beside);
         if let Some((_, then)) = now {
             then();
@@ -151,7 +153,7 @@ impl Storm {
             _ => {}
         }
         if self.forbidden.load(Relaxed) {
-            return Err(StoreError::new(StoreErrorKind::Other, name, "injected 403"));
+            return Err(StoreError::new(StoreErrorKind::Refused, name, "injected 403"));
         }
         let faulty = self.faulty.lock().unwrap().clone();
         call(&faulty)
