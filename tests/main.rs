@@ -39,6 +39,7 @@ mod retention;
 mod rewrite;
 mod roundtrip;
 mod simulation;
+mod source;
 mod specification;
 mod store;
 mod tenancy;

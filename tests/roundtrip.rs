@@ -119,8 +119,8 @@ fn hard_links_come_back_when_their_table_is_full() {
     use std::os::unix::fs::MetadataExt;
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("a"), b"").unwrap();
-    let metadata = fs::symlink_metadata(from.path().join("a")).unwrap();
-    let mut entry = entry_of(&from.path().join("a"), b"x", &metadata, &uzers::UsersCache::new()).unwrap();
+    let stat = rustix::fs::lstat(from.path().join("a")).unwrap();
+    let mut entry = entry_of(b"x", &stat, &uzers::UsersCache::new());
     let how = How { overwrite: Overwrite::IfChanged, owner: Owner::None, delete: false, dry_run: false };
     let none = ignore::gitignore::Gitignore::empty;
     let scope = std::sync::Arc::new(Scope::new(&[], b"", none(), none()));

@@ -31,6 +31,7 @@ fn type_text(code: &str) -> String {
         "u8" | "u16" | "u32" | "u64" | "SegmentStatus" | "FileType" => "uint".into(),
         "i64" => "int".into(),
         "bool" => "bool?".into(),
+        "Count" => "uint?".into(),
         "String" => "text".into(),
         "Blob" => "bytes?".into(),
         "Key" | "ActorId" | "Hash" => "bytes(32)".into(),

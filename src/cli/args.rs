@@ -334,10 +334,12 @@ pub struct BackupArgs {
     /// Back up the output of the command after `--`
     #[arg(long, requires = "name", requires = "source")]
     pub command: bool,
-    /// Leave out what matches (gitignore syntax)
+    /// Leave out what matches, in gitignore syntax: `*.tmp` and `cache/` anywhere, `src/secret` at each given path and in
+    /// the current folder, `./src/secret` in the current folder, `/home/me/secret` exactly there. Paths that are given
+    /// are never left out
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
-    /// Leave out what matches a line of this file
+    /// Leave out what matches a line of this file; lines that begin with `#` are comments
     #[arg(long, value_name = "FILE")]
     pub exclude_file: Vec<PathBuf>,
     /// Leave out folders with a CACHEDIR.TAG
@@ -363,7 +365,8 @@ pub struct BackupArgs {
     /// Do not open what was sealed again before it is uploaded
     #[arg(long)]
     pub no_verify: bool,
-    /// Paths, or after `--` a command
+    /// Paths, or after `--` a command. Symlinks in a given path, and the path itself if it is one, are followed, and what
+    /// they lead to is stored under the given path; below it symlinks are stored as symlinks
     #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
 }

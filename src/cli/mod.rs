@@ -23,6 +23,7 @@ use clap::{CommandFactory, FromArgMatches};
 /// Runs the program and returns its exit code.
 pub fn main() -> u8 {
     system::hide_memory();
+    system::handle_signals();
     let parsed = command().try_get_matches().and_then(|matches| args::Args::from_arg_matches(&matches));
     let args = match parsed {
         Ok(args) => args,

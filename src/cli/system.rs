@@ -7,6 +7,7 @@ use crate::{
 };
 use std::{
     io::IsTerminal,
+    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -19,29 +20,67 @@ pub fn hide_memory() {
     let _best_effort = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// One for the whole process, made when the first operation that can stop begins.
-static INTERRUPT: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// What signals do to this process.
+struct Signals {
+    /// Somebody asked to stop.
+    asked: Arc<AtomicBool>,
+    /// The next signal ends the process at once.
+    at_once: Arc<AtomicBool>,
+}
 
-/// Becomes true at the first Ctrl-C; the second ends the process at once.
-pub fn interrupt_flag() -> Arc<AtomicBool> {
-    let register = || {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            drop(signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone()));
-            drop(signal_hook::flag::register(signal, flag.clone()));
-        }
-        flag
+fn signals() -> &'static Signals {
+    static SIGNALS: OnceLock<Signals> = OnceLock::new();
+    SIGNALS.get_or_init(|| Signals { asked: Arc::default(), at_once: Arc::new(true.into()) })
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP end the process with the documented exit code: at once, until `interrupt_flag`
+/// was asked for. A hang-up that whoever started this ignores (`nohup`) stays ignored.
+pub fn handle_signals() {
+    use signal_hook::{
+        consts::{SIGHUP, SIGINT, SIGTERM},
+        flag,
     };
-    INTERRUPT.get_or_init(register).clone()
+    let Signals { asked, at_once } = signals();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if signal == SIGHUP && is_ignored(signal) {
+            continue;
+        }
+        let code = Kind::Interrupted.exit_code().into();
+        drop(flag::register_conditional_shutdown(signal, code, at_once.clone()));
+        drop(flag::register(signal, asked.clone()));
+        // A terminal that is closed says so more than once.
+        if signal != SIGHUP {
+            drop(flag::register(signal, at_once.clone()));
+        }
+    }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    ignored >> (signal - 1) & 1 == 1
+}
+
+/// Becomes true at the first signal that asks to stop; the second (but for a hang-up) ends the process at once.
+pub fn interrupt_flag() -> Arc<AtomicBool> {
+    let Signals { asked, at_once } = signals();
+    at_once.store(asked.load(Relaxed), Relaxed);
+    asked.clone()
 }
 
 /// Says whether the process was asked to stop, and heeds that itself; else a signal ends it.
 pub fn is_interrupted() -> bool {
-    INTERRUPT.get().is_some_and(|flag| is_set(flag))
+    is_set(&signals().asked)
 }
 
 pub fn is_set(flag: &AtomicBool) -> bool {
     flag.load(Relaxed)
+}
+
+/// Returns the folder that relative paths begin at.
+pub fn current_folder() -> Result<PathBuf> {
+    std::env::current_dir().map_err(|error| Error::new(Kind::Usage, "the current folder is gone").because(error))
 }
 
 /// Returns `user@host`.
@@ -121,6 +160,7 @@ pub fn ask_passphrase() -> Result<String> {
         }
     };
     drop(silent);
+    signals().at_once.store(true, Relaxed);
     let line = line.map_err(|error| Error::new(Kind::NoKey, "cannot read the passphrase").because(error))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, Result, failed},
     operation::{Unwatched, access, backup, check, open::Connection, restore, tenants},
     repository::{Identity, NewTenant, Tenant},
-    source::{Overwrite, Owner, Selection},
+    source::{Overwrite, Owner, Patterns, Selection},
     store::Place,
 };
 use ignore::gitignore::Gitignore;
@@ -187,7 +187,7 @@ fn back_up_stream(tenant: &mut Tenant, dump: &[u8]) -> Result<backup::Report> {
 fn back_up_tree(tenant: &mut Tenant, tree: &Path) -> Result<backup::Report> {
     let selection = Selection {
         roots: vec![tree.into()],
-        exclude: Gitignore::empty(),
+        exclude: Patterns::none(),
         exclude_caches: false,
         one_file_system: false,
         spill: std::env::temp_dir(),

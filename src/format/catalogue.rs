@@ -53,7 +53,8 @@ record! {
         8 mtime_ns: u32,
         /// A file's bytes.
         9 content: Option<Stream>,
-        /// A symlink's target.
+        /// A symlink's target. Of anything else: the target of a symlink of this path that somebody named, and that
+        /// was followed to what the entry describes.
         10 target: Blob,
         /// A device's number.
         11 device: Option<u64>,
@@ -61,7 +62,8 @@ record! {
         12 hard_link: Vec<u64>,
         /// Extended attributes, ACLs among them.
         13 xattrs: BTreeMap<Blob, Blob>,
-        /// Only to see whether a file changed: status change time and inode.
+        /// Only to see whether a file changed: status change time and inode. Both parts of the time are 0 if the file
+        /// may have changed after it was read without another time: then it counts as changed.
         14 ctime_s: i64,
         15 ctime_ns: u32,
         16 inode: u64,

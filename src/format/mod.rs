@@ -16,7 +16,7 @@ pub mod segment;
 pub mod segment_set;
 pub mod snapshot;
 
-pub use record::{Blob, Malformed, Unknown, decode, decode_secret, encode, encode_secret};
+pub use record::{Blob, Count, Malformed, Unknown, decode, decode_secret, encode, encode_secret};
 
 /// The format version that this program writes, and the newest that it reads.
 pub const VERSION: u8 = 1;

@@ -169,6 +169,25 @@ impl Field for bool {
     }
 }
 
+/// A number that is left out of its record if it is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Count(pub u64);
+
+impl Field for Count {
+    fn put(&self, out: &mut Writer) {
+        out.u64(self.0);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        u64::take(from).map(Self)
+    }
+    fn is_present(&self) -> bool {
+        self.0 > 0
+    }
+    fn absent() -> Option<Self> {
+        Some(Self(0))
+    }
+}
+
 /// A text in UTF-8.
 impl Field for String {
     fn put(&self, out: &mut Writer) {

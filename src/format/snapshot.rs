@@ -2,7 +2,7 @@
 
 use super::{
     recipe::Stream,
-    record::{Blob, record},
+    record::{Blob, Count, record},
 };
 use crate::id::SnapshotId;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ record! {
         0 files: u64,
         1 directories: u64,
         2 others: u64,
-        /// Files that could not be read.
+        /// What could not be read, and is not in the snapshot or not with all that is in it: it is incomplete.
         3 unreadable: u64,
         /// Files whose content was taken from the snapshot before.
         4 unchanged: u64,
@@ -61,5 +61,40 @@ record! {
         /// Sealed bytes that differences have saved this source since its first snapshot, by a cautious
         /// estimate, less those of chunks that were stored again.
         11 saved_bytes: i64,
+        /// What was removed after its folder was listed.
+        12 vanished: Count,
+        /// Files that changed while they were read: of some, several moments may be mixed.
+        13 changed: Count,
+        /// What is in the snapshot without its extended attributes, which could not be read.
+        14 without_attributes: Count,
+    }
+}
+
+impl Stats {
+    /// Says whether all that was to be backed up could be read.
+    pub fn is_complete(&self) -> bool {
+        self.unreadable == 0
+    }
+}
+
+/// As they are printed: without the estimate.
+impl serde::Serialize for Stats {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([
+            ("files", self.files),
+            ("directories", self.directories),
+            ("others", self.others),
+            ("unreadable", self.unreadable),
+            ("unchanged", self.unchanged),
+            ("logical_bytes", self.logical_bytes),
+            ("new_bytes", self.new_bytes),
+            ("stored_bytes", self.stored_bytes),
+            ("metadata_bytes", self.metadata_bytes),
+            ("delta_plain_bytes", self.delta_plain_bytes),
+            ("delta_bytes", self.delta_bytes),
+            ("vanished", self.vanished.0),
+            ("changed", self.changed.0),
+            ("without_attributes", self.without_attributes.0),
+        ])
     }
 }

@@ -7,7 +7,7 @@ use crate::{
         names::PackKind,
         recipe::Stream,
     },
-    repository::{Reference, Session, StreamBuilder},
+    repository::{Reference, Session, StreamBuilder, WholeStream},
 };
 
 pub(super) struct CatalogueBuilder {
@@ -23,15 +23,16 @@ impl CatalogueBuilder {
         Self { catalogue, path_index: StreamBuilder::new(session, PackKind::Meta), next_index_point: 0 }
     }
 
-    /// Appends an entry; they come sorted.
-    pub(super) fn add(&mut self, session: &mut Session<'_>, entry: &Entry) -> Result<()> {
+    /// Appends an entry, and what it has as content: nothing but a whole stream. Entries come sorted.
+    pub(super) fn add(&mut self, session: &mut Session<'_>, entry: Entry, content: Option<WholeStream>) -> Result<()> {
+        let entry = Entry { content: content.map(WholeStream::into_record), ..entry };
         let offset = self.catalogue.length();
         if offset >= self.next_index_point {
             let point = IndexPoint { path: entry.path.clone(), offset, unknown: Default::default() };
             self.path_index.push(session, &framed(&point))?;
             self.next_index_point = offset + INDEX_STRIDE;
         }
-        self.catalogue.push(session, &framed(entry))
+        self.catalogue.push(session, &framed(&entry))
     }
 
     /// Returns the catalogue and its path index.

@@ -3,7 +3,7 @@
 
 use super::browse::{Entries, content};
 use crate::{
-    error::Result,
+    error::{Kind, Result},
     format::{
         catalogue::{Entry, compare_paths},
         names::PackKind,
@@ -17,6 +17,25 @@ use crate::{
 };
 use std::cmp::Ordering;
 
+/// Returns nothing, and says so, where what was backed up before is damaged: that costs time and bytes, not safety. Any
+/// other error is one of the store or of this machine, and ends the backup.
+pub(super) fn unless_damaged<T>(read: Result<T>, warnings: &mut Vec<String>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind == Kind::Damaged => {
+            let warning =
+                format!("an earlier backup is damaged, so what it should tell is read or stored again: {error}");
+            if !warnings.contains(&warning) && warnings.len() < WARNINGS_MAX {
+                warnings.push(warning);
+            }
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
+/// How many warnings of damage are kept: one more says nothing new.
+const WARNINGS_MAX: usize = 100;
+
 /// The previous catalogue, read beside the walk.
 pub(super) struct Previous {
     entries: Option<Entries>,
@@ -24,36 +43,48 @@ pub(super) struct Previous {
 }
 
 impl Previous {
-    pub(super) fn new(entries: Option<Entries>) -> Self {
-        Self { entries, next: None }
-    }
-
     /// Returns the entry of a path, if there was one. Paths must be asked for in order.
-    pub(super) fn take(&mut self, path: &[u8]) -> Option<Entry> {
+    pub(super) fn take(&mut self, path: &[u8], warnings: &mut Vec<String>) -> Result<Option<Entry>> {
         loop {
             if self.next.is_none() {
+                let Some(entries) = &mut self.entries else { return Ok(None) };
                 // A damaged catalogue counts as ended: what it does not tell is read again.
-                self.next = self.entries.as_mut()?.read_next().unwrap_or_default();
+                self.next = unless_damaged(entries.read_next(), warnings)?.flatten();
                 if self.next.is_none() {
                     self.entries = None;
                 }
             }
-            match compare_paths(&self.next.as_ref()?.path.0, path) {
-                Ordering::Less => self.next = None,
-                Ordering::Equal => return self.next.take(),
-                Ordering::Greater => return None,
+            match self.next.as_ref().map(|next| compare_paths(&next.path.0, path)) {
+                Some(Ordering::Less) => self.next = None,
+                Some(Ordering::Equal) => return Ok(self.next.take()),
+                Some(Ordering::Greater) | None => return Ok(None),
             }
         }
     }
 }
 
+/// Lists the segments that hold the catalogue and the recipes of a source's newest snapshot.
+pub(super) fn metadata_of_newest(tenant: &Tenant, source: &str) -> Result<SegmentSet> {
+    let mut found = SegmentSet::default();
+    let newest = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == source);
+    for id in newest.map(|newest| tenant.state.reach(newest.snapshot.id)).unwrap_or_default().iter() {
+        if let Some(segment) = tenant.index.segment(id)?
+            && tenant.index.pack(segment.pack)?.is_some_and(|pack| pack.kind == PackKind::Meta as u8)
+        {
+            found.insert(id);
+        }
+    }
+    Ok(found)
+}
+
 /// Adds up what a restore of a reach has to open, by what the index says of its data segments.
-fn restore_cost(tenant: &Tenant, reach: &SegmentSet) -> Option<RestoreCost> {
+fn restore_cost(tenant: &Tenant, reach: &SegmentSet) -> Result<Option<RestoreCost>> {
     let mut cost = RestoreCost::default();
     let newest = reach.iter().last().map(|id| id.session);
     for id in reach.iter() {
-        let segment = tenant.index.segment(id).ok()??;
-        if tenant.index.pack(segment.pack).ok()??.kind != PackKind::Data as u8 {
+        let Some(segment) = tenant.index.segment(id)? else { return Ok(None) };
+        let Some(pack) = tenant.index.pack(segment.pack)? else { return Ok(None) };
+        if pack.kind != PackKind::Data as u8 {
             continue;
         }
         cost.segments += 1;
@@ -66,36 +97,40 @@ fn restore_cost(tenant: &Tenant, reach: &SegmentSet) -> Option<RestoreCost> {
         // Every hundredth tells of many.
         if segment.depth == 0
             && (cost.segments < 100 || cost.segments.is_multiple_of(100))
-            && let Some(chunks) = tenant.index.chunks_of(id).ok()?
+            && let Some(chunks) = tenant.index.chunks_of(id)?
+            && let Ok(plain_bytes) = chunks.plain_bytes()
         {
             cost.sample_bytes += u64::from(segment.length);
-            cost.sample_plain_bytes += chunks.plain_bytes().ok()? as u64;
+            cost.sample_plain_bytes += plain_bytes as u64;
         }
     }
-    Some(cost)
+    Ok(Some(cost))
 }
 
 /// Lists deltas that are not cheap enough to be stored again, with their bases.
-fn dear_deltas(tenant: &Tenant, reach: &SegmentSet) -> Option<Vec<(SegmentId, Vec<SegmentId>)>> {
+fn dear_deltas(tenant: &Tenant, reach: &SegmentSet) -> Result<Vec<(SegmentId, Vec<SegmentId>)>> {
     let mut dear = Vec::new();
     for id in reach.iter() {
-        let segment = tenant.index.segment(id).ok()??;
-        if segment.depth > 0
-            && tenant.index.pack(segment.pack).ok()??.kind == PackKind::Data as u8
-            && let Some(chunks) = tenant.index.chunks_of(id).ok()?
-            && !is_cheap(segment.length, chunks.plain_bytes().ok()?)
+        if let Some(segment) = tenant.index.segment(id)?
+            && segment.depth > 0
+            && tenant.index.pack(segment.pack)?.is_some_and(|pack| pack.kind == PackKind::Data as u8)
+            && let Some(chunks) = tenant.index.chunks_of(id)?
+            && let Ok(plain_bytes) = chunks.plain_bytes()
+            && !is_cheap(segment.length, plain_bytes)
         {
             dear.push((id, segment.bases));
         }
     }
-    Some(dear)
+    Ok(dear)
 }
 
 /// The newest snapshot of a source, and how what is new is to be compared with it.
 pub(super) struct Earlier {
-    /// None if there is none, or it cannot be read: that costs time and bytes, not safety.
+    /// None if there is none, or it is damaged: that costs time and bytes, not safety.
     pub(super) content: Option<SnapshotContent>,
     pub(super) plan: Option<Plan>,
+    /// What of it is damaged.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What new chunks may be differences from; by default, what lies beside chunks that are stored.
@@ -111,15 +146,19 @@ pub(super) struct Plan {
 impl Earlier {
     /// `is_whole` says that all of the source is read whatever it looks like: only then can it be stored
     /// whole again.
-    pub(super) fn find(tenant: &Tenant, source: &str, compare: bool, is_whole: bool) -> Self {
+    pub(super) fn find(tenant: &Tenant, source: &str, compare: bool, is_whole: bool) -> Result<Self> {
         let newest = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == source);
-        let content = newest.and_then(|newest| content(tenant, newest).ok());
+        let mut warnings = Vec::new();
+        let content = match newest {
+            Some(newest) => unless_damaged(content(tenant, newest), &mut warnings)?,
+            None => None,
+        };
         let plan = match newest {
             _ if !compare => None,
-            Some(newest) => Plan::make(tenant, &newest.snapshot, is_whole),
+            Some(newest) => Plan::make(tenant, &newest.snapshot, is_whole)?,
             None => Some(Plan::default()),
         };
-        Self { content, plan }
+        Ok(Self { content, plan, warnings })
     }
 
     /// Makes the pool that old segments are read through.
@@ -128,34 +167,46 @@ impl Earlier {
         Ok(SegmentPool::new(tenant.segments()?, size.opened_bytes))
     }
 
-    pub(super) fn entries(&self, pool: &SegmentPool, below: &[u8]) -> Previous {
-        let entries = self.content.as_ref().and_then(|content| Entries::open(pool, content, below).ok());
-        Previous::new(entries)
+    /// Begins to read the catalogue, at a path or at its beginning.
+    pub(super) fn entries(&mut self, pool: &SegmentPool, below: &[u8]) -> Result<Previous> {
+        let entries = match &self.content {
+            Some(content) => unless_damaged(Entries::open(pool, content, below), &mut self.warnings)?,
+            None => None,
+        };
+        Ok(Previous { entries, next: None })
     }
 }
 
 impl Plan {
     /// Asks the policy what the next backup of the source of this snapshot is to be compared with.
-    fn make(tenant: &Tenant, newest: &Snapshot, is_whole: bool) -> Option<Self> {
+    fn make(tenant: &Tenant, newest: &Snapshot, is_whole: bool) -> Result<Option<Self>> {
         let state = &tenant.state;
         let bounds = Bounds::of(newest.stats.logical_bytes);
         let reach = state.reach(newest.id);
-        let cost = restore_cost(tenant, &reach)?;
+        let Some(cost) = restore_cost(tenant, &reach)? else { return Ok(None) };
         let dear = if bounds.is_small { dear_deltas(tenant, &reach)? } else { Vec::new() };
         let of_source = state.live().into_iter().rev().filter(|state| state.snapshot.source == newest.source);
+        let mut failed = None;
         let candidates = of_source.map(|candidate| {
             let reach = state.reach(candidate.snapshot.id);
             let stays = |(id, bases): &&(SegmentId, Vec<SegmentId>)| {
                 !reach.contains(*id) && bases.iter().all(|base| reach.contains(*base))
             };
             let kept_segments = (&cost.whole.0 - &reach.0).len() + dear.iter().filter(stays).count() as u64;
-            Some(Candidate { cost: restore_cost(tenant, &reach)?, kept_segments, reach })
+            let cost = restore_cost(tenant, &reach).unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            })?;
+            Some(Candidate { cost, kept_segments, reach })
         });
         let (rebase, reach) = match choose(&bounds, (&newest.stats, &cost), is_whole, candidates) {
             Chosen::Candidate(reach) => (false, reach),
             Chosen::Newest => (false, reach),
             Chosen::WholeByWear | Chosen::WholeByDepth => (true, SegmentSet::default()),
         };
-        Some(Self { rebase, reach, size: bounds.size, saved_bytes: newest.stats.saved_bytes })
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Some(Self { rebase, reach, size: bounds.size, saved_bytes: newest.stats.saved_bytes })),
+        }
     }
 }

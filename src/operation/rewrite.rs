@@ -21,7 +21,7 @@ use crate::{
     id::{SegmentId, SnapshotId},
     ledger::{SnapshotState, Tables},
     pipeline::chunk::ChunkSize,
-    repository::{RunReader, SegmentPool, Session, StreamBuilder, StreamReader, Tenant},
+    repository::{RunReader, SegmentPool, Session, StreamBuilder, StreamReader, Tenant, WholeStream},
 };
 use roaring::RoaringBitmap;
 use std::collections::HashMap;
@@ -214,17 +214,22 @@ fn replace(
     let mut snapshot = state.snapshot.clone();
     let mut entries = Remaining::open(pool, &content, excluded)?;
     let mut catalogue = CatalogueBuilder::new(session, None);
-    while let Some(mut entry) = entries.next(&mut rewritten)? {
-        if let Some(stream) = &entry.content
-            && !session.reuse(pool, stream)?
-        {
-            // It lies in one segment with what goes.
-            let copied = StreamReader::new(pool, stream)
-                .and_then(|reader| StreamBuilder::new(session, PackKind::Data).copy(session, reader));
-            let what = || format!("{} in snapshot {}", String::from_utf8_lossy(&entry.path.0), state.snapshot.id);
-            entry.content = Some(copied.map_err(|error| error.while_doing(what()))?);
-        }
-        catalogue.add(session, &entry)?;
+    while let Some(entry) = entries.next(&mut rewritten)? {
+        let content = match &entry.content {
+            None => None,
+            Some(stream) => match WholeStream::reused(session, pool, stream)? {
+                Some(whole) => Some(whole),
+                // It lies in one segment with what goes.
+                None => {
+                    let copied = StreamReader::new(pool, stream)
+                        .and_then(|reader| StreamBuilder::new(session, PackKind::Data).copy(session, reader));
+                    let path = String::from_utf8_lossy(&entry.path.0);
+                    let what = || format!("{path} in snapshot {}", state.snapshot.id);
+                    Some(copied.map_err(|error| error.while_doing(what()))?)
+                }
+            },
+        };
+        catalogue.add(session, entry, content)?;
     }
     let (catalogue, path_index) = catalogue.finish(session)?;
     snapshot.id = session.new_snapshot_id();

@@ -34,41 +34,7 @@ pub struct SnapshotView<'a> {
     pub protected_by: Vec<String>,
     /// Sealed bytes that nothing but this snapshot needs, if it is held or locked.
     pub protected_alone_bytes: Option<u64>,
-    pub stats: StatsView,
-}
-
-/// Counts and bytes of one backup.
-#[derive(Debug, Serialize)]
-pub struct StatsView {
-    pub files: u64,
-    pub directories: u64,
-    pub others: u64,
-    pub unreadable: u64,
-    pub unchanged: u64,
-    pub logical_bytes: u64,
-    pub new_bytes: u64,
-    pub stored_bytes: u64,
-    pub metadata_bytes: u64,
-    pub delta_plain_bytes: u64,
-    pub delta_bytes: u64,
-}
-
-impl From<&Stats> for StatsView {
-    fn from(stats: &Stats) -> Self {
-        Self {
-            files: stats.files,
-            directories: stats.directories,
-            others: stats.others,
-            unreadable: stats.unreadable,
-            unchanged: stats.unchanged,
-            logical_bytes: stats.logical_bytes,
-            new_bytes: stats.new_bytes,
-            stored_bytes: stats.stored_bytes,
-            metadata_bytes: stats.metadata_bytes,
-            delta_plain_bytes: stats.delta_plain_bytes,
-            delta_bytes: stats.delta_bytes,
-        }
-    }
+    pub stats: &'a Stats,
 }
 
 /// Lists snapshots, oldest first: those that are there, or those that were forgotten and can still come back.
@@ -100,7 +66,7 @@ pub fn list<'a>(tenant: &'a Tenant, source: Option<&str>, forgotten: bool) -> Re
             complete: snapshot.is_complete(),
             protected_by: protections(&tenant.state, state),
             protected_alone_bytes: alone_bytes.get(&snapshot.id).copied(),
-            stats: (&snapshot.stats).into(),
+            stats: &snapshot.stats,
         }
     };
     Ok(found.into_iter().map(view).collect())

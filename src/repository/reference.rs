@@ -2,7 +2,7 @@
 //! new chunks can be stored as differences from the old ones in their place ("stream-informed delta
 //! compression", Shilane et al., FAST 2012).
 
-use super::{pool::SegmentPool, stream::RunReader};
+use super::{pool::SegmentPool, reader::RunReader};
 use crate::{
     error::Result,
     format::{

@@ -1,9 +1,10 @@
-//! Streams: bytes into chunks and a recipe; a recipe back into bytes.
+//! Bytes into chunks and a recipe. A stream that a catalogue may name comes of nothing but reading its source to
+//! the end.
 
 use super::{
     pool::SegmentPool,
+    reader::{Piece, StreamReader},
     reference::Reference,
-    segments::Opened,
     session::{FoundChunk, Session},
 };
 use crate::{
@@ -11,20 +12,42 @@ use crate::{
     format::{
         Blob,
         names::PackKind,
-        recipe::{INLINE_BYTES_MAX, LEVELS_MAX, RUN_BYTES_MAX, Run, RunDecoder, RunEncoder, Stream},
+        recipe::{INLINE_BYTES_MAX, Run, RunEncoder, Stream},
     },
-    id::SegmentId,
     pipeline::{chunk::Chunker, digest::StreamDigest},
+    source::{Ended, Input, Part},
 };
-use std::{
-    collections::{HashMap, VecDeque},
-    io::Read,
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
-/// How many segments a reader asks for ahead of the one it is at.
-const READ_AHEAD: usize = 8;
 const READ_BYTES: usize = 512 << 10;
+
+/// A stream of which every byte is stored: what an entry of a catalogue may have as its content. It is made of a source
+/// that was read to its end, or of a stream that is whole already; nothing that was cut short becomes one.
+#[derive(Debug)]
+pub struct WholeStream(Stream);
+
+impl WholeStream {
+    /// Takes a stream of an earlier snapshot as it is; `None` if what it needs cannot be relied on any more.
+    pub fn reused(session: &mut Session<'_>, pool: &SegmentPool, stream: &Stream) -> Result<Option<Self>> {
+        Ok(session.reuse(pool, stream)?.then(|| Self(stream.clone())))
+    }
+    /// Returns its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.0.length
+    }
+    /// Returns what a catalogue says of it.
+    pub fn into_record(self) -> Stream {
+        self.0
+    }
+}
+
+/// Why a source was not read to its end.
+#[derive(Debug)]
+pub enum Cut {
+    /// Whoever watches asked to stop.
+    Stopped,
+    Failed(io::Error),
+}
 
 /// A stream that is being stored. Memory: one longest chunk, half a MiB, and a short recipe.
 pub struct StreamBuilder {
@@ -70,40 +93,51 @@ impl StreamBuilder {
         self
     }
 
-    /// Reads `from` to its end, or `limit` bytes, and stores what it gives. An error of the source
-    /// is the inner one; the outer one is the repository's.
-    pub fn read_from(
-        &mut self,
+    /// Reads a source to its end and stores what it gives. After each part, and now and then while none comes,
+    /// `goes_on` is told how many bytes it had, and says whether to go on. The outer error is the repository's.
+    pub fn store(
+        mut self,
         session: &mut Session<'_>,
-        from: &mut dyn Read,
-        limit: u64,
-    ) -> Result<std::io::Result<u64>> {
-        let mut total = 0;
-        while total < limit {
+        from: &mut dyn Input,
+        goes_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Result<(WholeStream, Ended), Cut>> {
+        loop {
             self.make_room();
-            let room = (self.buffer.len() - self.end).min(usize::try_from(limit - total).unwrap_or(usize::MAX));
-            match from.read(&mut self.buffer[self.end..self.end + room]) {
-                Ok(0) => break,
-                Ok(count) => {
+            let bytes = match from.next_part(&mut self.buffer[self.end..]) {
+                Ok(Part::Bytes(count)) => {
                     self.end += count;
-                    total += count as u64;
                     self.cut(session, self.chunker.longest())?;
+                    count as u64
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Ok(Err(error)),
+                Ok(Part::Hole(bytes)) => {
+                    self.push_zeros(session, bytes)?;
+                    bytes
+                }
+                Ok(Part::Waiting) => 0,
+                Ok(Part::Ended(ended)) => return Ok(Ok((WholeStream(self.finish(session)?), ended))),
+                Err(error) => return Ok(Err(Cut::Failed(error))),
+            };
+            if !goes_on(bytes) {
+                return Ok(Err(Cut::Stopped));
             }
         }
-        Ok(Ok(total))
     }
 
-    /// Stores bytes.
+    /// Appends bytes of a record, such as a catalogue's.
     pub fn push(&mut self, session: &mut Session<'_>, mut bytes: &[u8]) -> Result<()> {
-        // Reading from a slice cannot fail.
-        self.read_from(session, &mut bytes, u64::MAX).map(drop)
+        while !bytes.is_empty() {
+            self.make_room();
+            let (now, rest) = bytes.split_at(bytes.len().min(self.buffer.len() - self.end));
+            self.buffer[self.end..self.end + now.len()].copy_from_slice(now);
+            self.end += now.len();
+            bytes = rest;
+            self.cut(session, self.chunker.longest())?;
+        }
+        Ok(())
     }
 
     /// Stores zeros that the source did not have to give (a hole).
-    pub fn push_zeros(&mut self, session: &mut Session<'_>, bytes: u64) -> Result<()> {
+    fn push_zeros(&mut self, session: &mut Session<'_>, bytes: u64) -> Result<()> {
         self.cut(session, 1)?;
         self.add_run(session, Run::Zeros { bytes })?;
         self.digest.zeros(bytes);
@@ -112,7 +146,7 @@ impl StreamBuilder {
     }
 
     /// Stores a stream that is stored already, chunk by chunk.
-    pub fn copy(mut self, session: &mut Session<'_>, mut from: StreamReader) -> Result<Stream> {
+    pub fn copy(mut self, session: &mut Session<'_>, mut from: StreamReader) -> Result<WholeStream> {
         while let Some(piece) = from.next_piece()? {
             let (segment, first, count) = match piece {
                 Piece::Zeros(bytes) => {
@@ -135,7 +169,7 @@ impl StreamBuilder {
                 self.add_run(session, Run::Chunks { segment, first, count: 1, bytes })?;
             }
         }
-        self.finish(session)
+        self.finish(session).map(WholeStream)
     }
 
     fn make_room(&mut self) {
@@ -244,7 +278,7 @@ impl StreamBuilder {
         self.length + (self.end - self.start) as u64
     }
 
-    /// Ends the stream.
+    /// Ends a stream of records. What comes of it stands for no source, so that no entry can have it as content.
     pub fn finish(mut self, session: &mut Session<'_>) -> Result<Stream> {
         self.cut(session, 1)?;
         if let Some(reference) = self.reference.as_ref().filter(|_| self.pending_bytes > 0) {
@@ -272,224 +306,4 @@ fn is_zero(bytes: &[u8]) -> bool {
     // The ends first: nearly every chunk with content is told from zeros by its first bytes.
     bytes.iter().take(16).all(|byte| *byte == 0)
         && bytes.chunks(1024).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
-}
-
-/// The runs of a stream, in order, whatever the length of its recipe.
-pub struct RunReader {
-    source: RunSource,
-    decoder: RunDecoder,
-    buffer: Vec<u8>,
-    at: usize,
-}
-
-enum RunSource {
-    Inline,
-    Stored(Box<StreamReader>),
-    Ended,
-}
-
-impl RunReader {
-    pub fn new(pool: &SegmentPool, stream: &Stream) -> Result<Self> {
-        let fresh = |source, buffer| Self { source, decoder: RunDecoder::default(), buffer, at: 0 };
-        match stream.levels {
-            0 => Ok(fresh(RunSource::Inline, stream.recipe.0.clone())),
-            levels if levels > LEVELS_MAX => {
-                Err(damaged(format!("a recipe is stored {levels} times over, more than allowed")))
-            }
-            levels => {
-                // The digest of a stored recipe is not kept: its chunks' ids are checked one by one.
-                let below = Stream { levels: levels - 1, length: u64::MAX, ..stream.clone() };
-                Ok(fresh(RunSource::Stored(Box::new(StreamReader::unchecked(pool, &below)?)), Vec::new()))
-            }
-        }
-    }
-
-    /// Returns the next run.
-    pub fn next_run(&mut self) -> Result<Option<Run>> {
-        if self.buffer.len() - self.at < RUN_BYTES_MAX
-            && let RunSource::Stored(reader) = &mut self.source
-        {
-            self.buffer.drain(..self.at);
-            self.at = 0;
-            let mut more = vec![0; 64 << 10];
-            let count = reader.read_some(&mut more)?;
-            self.buffer.extend_from_slice(&more[..count]);
-            if count == 0 {
-                self.source = RunSource::Ended;
-            } else if self.buffer.len() < RUN_BYTES_MAX {
-                return self.next_run();
-            }
-        }
-        let mut rest = &self.buffer[self.at..];
-        let run = self.decoder.next(&mut rest).map_err(|error| damaged(error.to_string()))?;
-        self.at = self.buffer.len() - rest.len();
-        Ok(run)
-    }
-}
-
-/// A piece of a stream, as it comes out.
-pub enum Piece {
-    Zeros(u64),
-    Chunks { segment: Arc<Opened>, first: u32, count: u32 },
-}
-
-/// Reads a stream from its beginning or from an offset, with segments asked for ahead of time.
-pub struct StreamReader {
-    pool: SegmentPool,
-    runs: RunReader,
-    ahead: VecDeque<Run>,
-    /// How many runs ahead need each segment.
-    asked: HashMap<SegmentId, u32>,
-    length: u64,
-    given: u64,
-    digest: Option<(StreamDigest, [u8; 32])>,
-    piece: Option<(Piece, usize)>,
-}
-
-impl StreamReader {
-    /// Checks the digest at the end.
-    pub fn new(pool: &SegmentPool, stream: &Stream) -> Result<Self> {
-        let mut reader = Self::unchecked(pool, stream)?;
-        reader.digest = Some((pool.segments().hasher().stream(), stream.digest));
-        Ok(reader)
-    }
-
-    fn unchecked(pool: &SegmentPool, stream: &Stream) -> Result<Self> {
-        let runs = RunReader::new(pool, stream)?;
-        Ok(Self {
-            pool: pool.clone(),
-            runs,
-            ahead: VecDeque::new(),
-            asked: HashMap::new(),
-            length: stream.length,
-            given: 0,
-            digest: None,
-            piece: None,
-        })
-    }
-
-    /// Begins at an offset; what lies before is not read, and the digest is not checked.
-    pub fn at(pool: &SegmentPool, stream: &Stream, offset: u64) -> Result<Self> {
-        let mut reader = Self::unchecked(pool, stream)?;
-        let mut skipped = 0;
-        while let Some(run) = reader.runs.next_run()? {
-            if skipped + run.bytes() > offset {
-                reader.ahead.push_back(run);
-                break;
-            }
-            skipped += run.bytes();
-        }
-        reader.given = skipped;
-        let mut rest = vec![
-            0;
-            usize::try_from(offset.saturating_sub(skipped))
-                .unwrap_or(0)
-                .min(crate::format::segment::PLAIN_BYTES_MAX)
-        ];
-        let mut at = 0;
-        while at < rest.len() {
-            match reader.read_some(&mut rest[at..])? {
-                0 => break,
-                count => at += count,
-            }
-        }
-        Ok(reader)
-    }
-
-    fn look_ahead(&mut self) -> Result<()> {
-        while self.asked.len() < READ_AHEAD && self.ahead.len() < 4096 {
-            let Some(run) = self.runs.next_run()? else { break };
-            if let Run::Chunks { segment, .. } = run {
-                let runs = self.asked.entry(segment).or_default();
-                *runs += 1;
-                if *runs == 1 {
-                    self.pool.prefetch(segment);
-                }
-            }
-            self.ahead.push_back(run);
-        }
-        Ok(())
-    }
-
-    /// Returns the next piece, at the end after checking length and digest.
-    pub fn next_piece(&mut self) -> Result<Option<Piece>> {
-        self.look_ahead()?;
-        let Some(run) = self.ahead.pop_front() else { return self.check_end().map(|()| None) };
-        let piece = match run {
-            Run::Zeros { bytes } => {
-                if let Some((digest, _)) = &mut self.digest {
-                    digest.zeros(bytes);
-                }
-                Piece::Zeros(bytes)
-            }
-            Run::Chunks { segment: id, first, count, bytes } => {
-                let segment = self.pool.part(id, first, count)?;
-                if let Some(runs) = self.asked.get_mut(&id) {
-                    *runs -= 1;
-                    if *runs == 0 {
-                        self.asked.remove(&id);
-                    }
-                }
-                if segment.slice(first, count).map(|slice| slice.len() as u64) != Some(bytes) {
-                    return Err(damaged(format!("a recipe names chunks that segment {id} does not have")));
-                }
-                if let Some((digest, _)) = &mut self.digest {
-                    for number in first..first + count {
-                        let (id, length) = (segment.chunks.id(number as usize), segment.chunks.length(number as usize));
-                        digest.chunk(id.unwrap_or_default(), length.unwrap_or_default());
-                    }
-                }
-                Piece::Chunks { segment, first, count }
-            }
-        };
-        self.given = self.given.saturating_add(run.bytes());
-        if self.given > self.length {
-            return Err(damaged("a stream is longer than its record says"));
-        }
-        Ok(Some(piece))
-    }
-
-    fn check_end(&mut self) -> Result<()> {
-        if let Some((digest, expected)) = self.digest.take()
-            && (self.given != self.length || digest.finish() != expected)
-        {
-            return Err(damaged("a stream does not have the length and digest that its record says"));
-        }
-        Ok(())
-    }
-
-    fn read_some(&mut self, out: &mut [u8]) -> Result<usize> {
-        loop {
-            if let Some((piece, at)) = &mut self.piece {
-                let count = match piece {
-                    Piece::Zeros(bytes) => {
-                        let count = out.len().min(usize::try_from(*bytes).unwrap_or(usize::MAX));
-                        out[..count].fill(0);
-                        *bytes -= count as u64;
-                        count
-                    }
-                    Piece::Chunks { segment, first, count } => {
-                        let rest = segment.slice(*first, *count).and_then(|bytes| bytes.get(*at..)).unwrap_or_default();
-                        let count = out.len().min(rest.len());
-                        out[..count].copy_from_slice(&rest[..count]);
-                        *at += count;
-                        count
-                    }
-                };
-                if count > 0 || out.is_empty() {
-                    return Ok(count);
-                }
-            }
-            self.piece = self.next_piece()?.map(|piece| (piece, 0));
-            if self.piece.is_none() {
-                return Ok(0);
-            }
-        }
-    }
-}
-
-impl Read for StreamReader {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        self.read_some(out).map_err(std::io::Error::other)
-    }
 }

@@ -1,16 +1,15 @@
 //! The names in a folder, sorted as bytes, whatever their number: what does not fit in memory is
 //! sorted in parts that wait in a nameless file and are merged.
 
+use super::shortage::of_spill;
+use rustix::{fs::RawDir, io::Errno};
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     fs::File,
     io::{self, Write},
-    os::{
-        fd::OwnedFd,
-        unix::{ffi::OsStringExt, fs::FileExt},
-    },
-    path::Path,
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -26,19 +25,28 @@ pub struct Names {
     parts: Vec<Part>,
     /// The next name of each part, and of `last` (whose number is that of no part).
     next: BinaryHeap<Reverse<(Vec<u8>, usize)>>,
+    spill: PathBuf,
 }
 
 impl Names {
-    /// Lists a folder. `spill` is where the nameless file lies.
-    pub fn of(folder: &Path, spill: &Path) -> io::Result<Self> {
-        let names = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name().into_vec()));
-        Self::sorted(names, NAMES_BYTES_MAX, spill)
-    }
-
-    /// Lists a folder that is open.
+    /// Lists an open folder from where it stands: its beginning, if it was just opened. `spill` is where the nameless
+    /// file lies.
     pub fn of_open(folder: &OwnedFd, spill: &Path) -> io::Result<Self> {
-        let names = rustix::fs::Dir::read_from(folder)?.map(|entry| Ok(entry?.file_name().to_bytes().to_vec()));
-        let names = names.filter(|name: &io::Result<Vec<u8>>| !matches!(name.as_deref(), Ok(b"." | b"..")));
+        let mut room = Vec::with_capacity(READ_BYTES);
+        let mut listing = RawDir::new(folder, room.spare_capacity_mut());
+        let names = std::iter::from_fn(|| {
+            loop {
+                return Some(match listing.next()? {
+                    Ok(entry) => match entry.file_name().to_bytes() {
+                        b"." | b".." => continue,
+                        name => Ok(name.to_vec()),
+                    },
+                    // It was removed meanwhile.
+                    Err(Errno::NOENT) => return None,
+                    Err(error) => Err(error.into()),
+                });
+            }
+        });
         Self::sorted(names, NAMES_BYTES_MAX, spill)
     }
 
@@ -58,23 +66,16 @@ impl Names {
                 held.sort_unstable();
                 let file = match &file {
                     Some(file) => Arc::clone(file),
-                    None => file.insert(Arc::new(tempfile::tempfile_in(spill)?)).clone(),
+                    None => file.insert(Arc::new(tempfile::tempfile_in(spill).map_err(of_spill(spill))?)).clone(),
                 };
                 let start = end;
-                let mut out = io::BufWriter::new(&*file);
-                for name in held.drain(..) {
-                    out.write_all(&(name.len() as u32).to_le_bytes())?;
-                    out.write_all(&name)?;
-                    end += 4 + name.len() as u64;
-                }
-                out.flush()?;
-                drop(out);
+                end += write_part(&file, held.drain(..)).map_err(of_spill(spill))?;
                 parts.push(Part { file, at: start, end, buffer: Vec::new(), used: 0 });
                 held_bytes = 0;
             }
         }
         held.sort_unstable();
-        let mut sorted = Self { last: held.into_iter(), parts, next: BinaryHeap::new() };
+        let mut sorted = Self { last: held.into_iter(), parts, next: BinaryHeap::new(), spill: spill.into() };
         for part in 0..=sorted.parts.len() {
             sorted.refill(part)?;
         }
@@ -86,12 +87,12 @@ impl Names {
         let next = names.first().map(|name| Reverse((name.clone(), 0)));
         let mut last = names.into_iter();
         last.next();
-        Self { last, parts: Vec::new(), next: next.into_iter().collect() }
+        Self { last, parts: Vec::new(), next: next.into_iter().collect(), spill: PathBuf::new() }
     }
 
     fn refill(&mut self, part: usize) -> io::Result<()> {
         let name = match self.parts.get_mut(part) {
-            Some(part) => part.read_name()?,
+            Some(part) => part.read_name().map_err(of_spill(&self.spill))?,
             None => self.last.next(),
         };
         self.next.extend(name.map(|name| Reverse((name, part))));
@@ -105,6 +106,17 @@ impl Iterator for Names {
         let Reverse((name, part)) = self.next.pop()?;
         Some(self.refill(part).map(|()| name))
     }
+}
+
+/// Appends sorted names to the file; returns how many bytes that took.
+fn write_part(file: &File, names: impl Iterator<Item = Vec<u8>>) -> io::Result<u64> {
+    let (mut out, mut bytes) = (io::BufWriter::new(file), 0);
+    for name in names {
+        out.write_all(&(name.len() as u32).to_le_bytes())?;
+        out.write_all(&name)?;
+        bytes += 4 + name.len() as u64;
+    }
+    out.flush().map(|()| bytes)
 }
 
 /// A sorted part in the file.

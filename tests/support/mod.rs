@@ -25,7 +25,7 @@ use strongroom::{
     },
     pipeline::chunk::ChunkSize,
     repository::{Identity, NewTenant, Repository, Role, StreamReader, Tenant},
-    source::{Overwrite, Owner, Selection},
+    source::{Overwrite, Owner, Patterns, Selection},
     store::{Fault, Faulty, Listed, Objects, Place, Put, Recorded, SharedObjects, StoreError, StoreErrorKind, open},
 };
 
@@ -280,7 +280,7 @@ pub fn permit(tenant: &mut Tenant, name: impl AsRef<[u8]>) -> ReadPermit {
 pub fn selection(root: &Path) -> Selection {
     Selection {
         roots: vec![root.into()],
-        exclude: ignore::gitignore::Gitignore::empty(),
+        exclude: Patterns::none(),
         exclude_caches: false,
         one_file_system: false,
         spill: std::env::temp_dir(),

@@ -2,33 +2,23 @@
 
 use super::{print, screen, warn};
 use crate::{
-    cli::{args::*, output::size, ready, system},
+    cli::{args::*, output::size, ready, screen::Screen, system},
+    environment::System,
     error::{Error, Kind, Result, failed},
-    format::snapshot::Stats,
-    operation::backup,
-    repository::Tenant,
-    source::Selection,
+    operation::{Monitor, backup},
+    source::{Anchor, Patterns, Pipe, Selection},
 };
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    os::unix::ffi::OsStrExt,
+    io::Read,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
+    process::{Child, ChildStdout, Stdio},
+    time::Duration,
 };
 
-pub(super) fn patterns(lines: &[String], files: &[PathBuf]) -> Result<Gitignore> {
-    let usage = |error: ignore::Error| Error::new(Kind::Usage, "a pattern is not in gitignore syntax").because(error);
-    let mut builder = GitignoreBuilder::new("/");
-    for line in lines {
-        builder.add_line(None, line).map_err(usage)?;
-    }
-    for file in files {
-        if let Some(error) = builder.add(file) {
-            return Err(usage(error));
-        }
-    }
-    builder.build().map_err(usage)
+fn usage(message: &str) -> Error {
+    Error::new(Kind::Usage, message)
 }
 
 /// Makes a path absolute, and takes `.` and `..` out without following links.
@@ -47,119 +37,148 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 pub(super) fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
-    let usage = |message: &str| Error::new(Kind::Usage, message);
-    let mut tags = BTreeMap::new();
-    for tag in &args.tags {
-        let (key, value) = tag.split_once('=').ok_or_else(|| usage("a tag is KEY=VALUE"))?;
-        tags.insert(key.to_owned(), value.to_owned());
-    }
-    let options = backup::Options {
-        rescan: args.rescan,
-        verify: !args.no_verify,
-        compare: args.delta.map(backup::Compare::from),
-        dry_run: args.dry_run,
-    };
-    let host = system::host();
-    let labels =
-        |source: String| backup::Labels { source, kind: args.kind.clone(), tags: tags.clone(), host: host.clone() };
     let watch = screen(global);
-    let name = args.name.clone().unwrap_or_default();
-    let source = args.source.clone().unwrap_or_default();
-    let mut tenant;
-    let report = if args.stdin {
-        tenant = ready::tenant(global)?;
-        backup::stream(
-            &mut tenant,
-            backup::Input {
-                name: &name,
-                from: &mut std::io::stdin().lock(),
-                ended: &mut || Ok(()),
-                command: Vec::new(),
-            },
-            labels(source),
-            &options,
-            &watch,
-        )
-    } else if args.command {
-        let (program, rest) = args.paths.split_first().ok_or_else(|| usage("which command? It comes after `--`"))?;
-        tenant = ready::tenant(global)?;
-        let mut child = std::process::Command::new(program)
-            .args(rest)
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                failed(format!("the command {} could not be started, so no snapshot was made", program.display()))
-                    .because(error)
-            })?;
-        let mut output = child.stdout.take().ok_or_else(|| failed("the command has no output"))?;
-        let mut ended = || {
-            let status = child.wait().map_err(|error| failed("the command was lost").because(error))?;
-            if status.success() {
-                Ok(())
-            } else {
-                Err(failed(format!("the command ended with {status}, so no snapshot was made")))
-            }
-        };
-        let line = args.paths.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        backup::stream(
-            &mut tenant,
-            backup::Input { name: &name, from: &mut output, ended: &mut ended, command: line },
-            labels(source),
-            &options,
-            &watch,
-        )
-    } else {
-        let mut roots = Vec::new();
-        for file in &args.files_from {
-            let text = std::fs::read(file).map_err(|error| usage(&file.display().to_string()).because(error))?;
-            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                roots.push(absolute(Path::new(std::ffi::OsStr::from_bytes(line)))?);
-            }
-        }
-        for path in &args.paths {
-            roots.push(absolute(Path::new(path))?);
-        }
-        let first = roots
-            .first()
-            .ok_or_else(|| usage("what is to be backed up? Give paths, --files-from, --stdin or --command"))?;
-        let source = args.source.clone().unwrap_or_else(|| format!("{host}:{}", first.display()));
-        let selection = Selection {
-            exclude: patterns(&args.exclude, &args.exclude_file)?,
-            exclude_caches: args.exclude_caches,
-            one_file_system: args.one_file_system,
-            spill: ready::spill(global)?,
-            roots,
-        };
-        tenant = ready::tenant(global)?;
-        backup::files(&mut tenant, &selection, labels(source), &options, &watch)
-    };
+    let report = run(global, &args, &watch);
     watch.end();
     let report = report?;
-    print(global, backup_json(&report, &tenant), || backup_text(&report));
+    print(global, &report, || text(&report));
     report.warnings.iter().for_each(|warning| warn(global, warning));
     match report.stats.unreadable {
         0 => Ok(()),
         count => Err(Error::new(
             Kind::Partial,
             format!(
-                "{count} files could not be read as they should, and were named above; all others are safe in the snapshot"
+                "{count} files or folders could not be read, and were named above; all others are safe in the snapshot, which is marked as incomplete"
             ),
         )),
     }
 }
 
-pub(super) fn stats_json(stats: &Stats) -> Value {
-    json!({ "files": stats.files, "directories": stats.directories, "others": stats.others, "unreadable": stats.unreadable, "unchanged": stats.unchanged,
-        "logical_bytes": stats.logical_bytes, "new_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes, "metadata_bytes": stats.metadata_bytes,
-        "delta_plain_bytes": stats.delta_plain_bytes, "delta_bytes": stats.delta_bytes })
+fn run(global: &Global, args: &BackupArgs, watch: &Screen) -> Result<backup::Report> {
+    let options = backup::Options {
+        rescan: args.rescan,
+        verify: !args.no_verify,
+        compare: args.delta.map(backup::Compare::from),
+        dry_run: args.dry_run,
+    };
+    let mut labels = labels(args)?;
+    if args.stdin {
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+        let stdin = stdin.map_err(|error| failed("standard input cannot be read").because(error))?;
+        let from = std::fs::File::from(stdin);
+        return stream(global, args, from, &mut || Ok(()), labels, &options, watch);
+    }
+    if args.command {
+        let (mut command, output) = Running::start(&args.paths)?;
+        return stream(global, args, output, &mut || command.ended(watch), labels, &options, watch);
+    }
+    let selection = selection(global, args)?;
+    if args.source.is_none() {
+        let first = selection.roots.first().map(|root| root.display().to_string());
+        labels.source = format!("{}:{}", labels.host, first.unwrap_or_default());
+    }
+    backup::files(&mut ready::tenant(global)?, &selection, labels, &options, watch)
 }
 
-fn backup_json(report: &backup::Report, tenant: &Tenant) -> Value {
-    json!({ "tenant": tenant.name, "snapshot_id": report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), "source": report.snapshot.as_ref().map(|snapshot| &snapshot.source), "stats": stats_json(&report.stats), "old_data_read_bytes": report.read_bytes, "warnings": report.warnings })
+fn labels(args: &BackupArgs) -> Result<backup::Labels> {
+    let mut tags = BTreeMap::new();
+    for tag in &args.tags {
+        let (key, value) = tag.split_once('=').ok_or_else(|| usage("a tag is KEY=VALUE"))?;
+        tags.insert(key.to_owned(), value.to_owned());
+    }
+    let source = args.source.clone().unwrap_or_default();
+    Ok(backup::Labels { source, kind: args.kind.clone(), tags, host: system::host() })
 }
 
-fn backup_text(report: &backup::Report) -> String {
+/// Backs up what comes out of a pipe.
+fn stream(
+    global: &Global,
+    args: &BackupArgs,
+    from: impl Read + Send + 'static,
+    ended: &mut dyn FnMut() -> Result<()>,
+    labels: backup::Labels,
+    options: &backup::Options,
+    watch: &Screen,
+) -> Result<backup::Report> {
+    let name = args.name.clone().unwrap_or_default();
+    let mut tenant = ready::tenant(global)?;
+    let mut from = Pipe::new(from, &System);
+    let words = if args.command { &args.paths[..] } else { &[] };
+    let command = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let input = backup::Input { name: &name, from: &mut from, ended, command };
+    backup::stream(&mut tenant, input, labels, options, watch)
+}
+
+/// A command whose output is backed up. It is asked to end when nobody waits for it any more.
+struct Running(Child);
+
+impl Running {
+    fn start(words: &[std::ffi::OsString]) -> Result<(Self, ChildStdout)> {
+        let (program, rest) = words.split_first().ok_or_else(|| usage("which command? It comes after `--`"))?;
+        let mut command = std::process::Command::new(program);
+        command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| {
+            failed(format!("the command {} could not be started, so no snapshot was made", program.display()))
+                .because(error)
+        })?;
+        let output = child.stdout.take().ok_or_else(|| failed("the command has no output"))?;
+        Ok((Self(child), output))
+    }
+
+    /// Waits for the command's end, and says whether it was a good one.
+    fn ended(&mut self, watch: &dyn Monitor) -> Result<()> {
+        use crate::environment::Environment;
+        loop {
+            let status = self.0.try_wait().map_err(|error| failed("the command was lost").because(error))?;
+            match status {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    return Err(failed(format!("the command ended with {status}, so no snapshot was made")));
+                }
+                None if watch.is_interrupted() => return Err(crate::operation::interrupted()),
+                None => System.sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait()
+            && let Some(process) = rustix::process::Pid::from_raw(self.0.id().cast_signed())
+        {
+            let _gone_by_itself = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+        }
+    }
+}
+
+/// Says which files are to be backed up.
+fn selection(global: &Global, args: &BackupArgs) -> Result<Selection> {
+    let mut roots = Vec::new();
+    for file in &args.files_from {
+        let text = std::fs::read(file).map_err(|error| usage(&file.display().to_string()).because(error))?;
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            roots.push(absolute(Path::new(std::ffi::OsStr::from_bytes(line)))?);
+        }
+    }
+    for path in &args.paths {
+        roots.push(absolute(Path::new(path))?);
+    }
+    if roots.is_empty() {
+        return Err(usage("what is to be backed up? Give paths, --files-from, --stdin or --command"));
+    }
+    let current = system::current_folder()?;
+    let anchor = Anchor::At { roots: &roots, current: &current };
+    Ok(Selection {
+        exclude: Patterns::read(&args.exclude, &args.exclude_file, &anchor)?,
+        exclude_caches: args.exclude_caches,
+        one_file_system: args.one_file_system,
+        spill: ready::spill(global)?,
+        roots,
+    })
+}
+
+fn text(report: &backup::Report) -> String {
     let stats = &report.stats;
     let what = format!(
         "{} files ({} unchanged), {} folders, {}",
@@ -168,10 +187,14 @@ fn backup_text(report: &backup::Report) -> String {
         stats.directories,
         size(stats.logical_bytes)
     );
+    let changed = match stats.changed.0 {
+        0 => String::new(),
+        count => format!("\n{count} files changed while they were read"),
+    };
     match &report.snapshot {
         None => format!("would back up {what}"),
         Some(snapshot) => format!(
-            "snapshot {} of {}\n{what}\nnew {} ({} as differences), stored {} (metadata {}); read of what is stored {}",
+            "snapshot {} of {}\n{what}\nnew {} ({} as differences), stored {} (metadata {}); read of what is stored {}{changed}",
             snapshot.id,
             snapshot.source,
             size(stats.new_bytes),

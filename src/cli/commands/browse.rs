@@ -1,6 +1,6 @@
 //! What is there: snapshots, and what is in them.
 
-use super::{backup::patterns, print, print_one};
+use super::{print, print_one};
 use crate::{
     cli::{
         args::*,
@@ -15,6 +15,7 @@ use crate::{
         snapshots::SnapshotView,
         times::TimeSource,
     },
+    source::{Anchor, Patterns},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -86,10 +87,10 @@ struct Found<'a> {
 
 pub(super) fn find(global: &Global, source: Option<&str>, pattern: &str) -> Result<()> {
     let tenant = ready::tenant(global)?;
-    let patterns = patterns(&[pattern.to_owned()], &[])?;
+    let patterns = Patterns::read(&[pattern.to_owned()], &[], &Anchor::Anywhere)?;
     let wanted = |entry: &Entry| {
         let full = Path::new("/").join(OsStr::from_bytes(&entry.path.0));
-        patterns.matched(&full, entry.file_type == FileType::Directory).is_ignore()
+        patterns.matches(&full, entry.file_type == FileType::Directory)
     };
     browse::search(&tenant, source, &wanted, &mut |state, entry| {
         let (id, source) = (state.snapshot.id, &state.snapshot.source);

@@ -1,6 +1,6 @@
 //! Data out.
 
-use super::{backup::patterns, print, screen, warn};
+use super::{print, screen, warn};
 use crate::{
     cli::{
         args::*,
@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result, failed},
     operation::{access, naming, restore},
     repository::Tenant,
-    source::{Overwrite, Owner},
+    source::{Anchor, Overwrite, Owner, Patterns},
 };
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
@@ -44,8 +44,8 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
     let options = restore::Options {
         target: args.target.clone(),
-        include: patterns(&args.include, &[])?,
-        exclude: patterns(&args.exclude, &[])?,
+        include: Patterns::read(&args.include, &[], &Anchor::Anywhere)?.matcher(),
+        exclude: Patterns::read(&args.exclude, &[], &Anchor::Anywhere)?.matcher(),
         overwrite: match args.overwrite {
             OverwriteArg::Always => Overwrite::Always,
             OverwriteArg::IfChanged => Overwrite::IfChanged,

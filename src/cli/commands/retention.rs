@@ -5,7 +5,7 @@ use crate::{
     cli::{
         args::*,
         output::{duration_ns, parse_size, shown, shown_path, size},
-        ready,
+        ready, system,
     },
     error::{Error, Kind, Result},
     format::{
@@ -13,9 +13,10 @@ use crate::{
         entry::Retention,
     },
     id::SnapshotId,
-    operation::{forget, naming, policy::Rules, prune, rewrite},
+    operation::{browse, forget, naming, policy::Rules, prune, rewrite},
     policy::retention,
     repository::Tenant,
+    source::{Anchor, Patterns},
 };
 use serde_json::{Value, json};
 use std::{
@@ -232,12 +233,19 @@ pub(super) fn rewrite(
     reason: &str,
     dry_run: bool,
 ) -> Result<()> {
-    let patterns = super::backup::patterns(exclude, &[])?;
     let mut tenant = ready::tenant(global)?;
     let ids = find_all(&tenant, source, names)?;
+    // What patterns are relative to.
+    let mut roots = Vec::new();
+    for state in ids.iter().filter_map(|id| tenant.state.snapshots.get(id)) {
+        let paths = browse::content(&tenant, state)?.paths;
+        roots.extend(paths.into_iter().map(|path| Path::new("/").join(OsStr::from_bytes(&path.0))));
+    }
+    let anchor = Anchor::At { roots: &roots, current: &system::current_folder()? };
+    let patterns = Patterns::read(exclude, &[], &anchor)?;
     let excluded = |entry: &Entry| {
         let path = Path::new("/").join(OsStr::from_bytes(&entry.path.0));
-        patterns.matched(path, entry.file_type == FileType::Directory).is_ignore()
+        patterns.matches(&path, entry.file_type == FileType::Directory)
     };
     let watch = screen(global);
     let done = rewrite::rewrite(&mut tenant, &ids, &excluded, reason, dry_run, &watch);
