@@ -461,6 +461,8 @@ fn a_backup_of_what_is_not_there_makes_no_snapshot() {
     place.fails(&["backup", "--source", "s", "--dry-run", "/no/such"], 1, "no snapshot");
     assert_eq!(place.json(&["snapshots"])["snapshots"].as_array().unwrap().len(), 1);
     place.fails(&["backup", "--source", "s", &data, "/no/such"], 3, "incomplete");
+    // Also where its folder is listed anyway.
+    place.fails(&["backup", "--source", "s", &data, &format!("{data}/missing")], 3, "data/missing: ");
     let listed = place.json(&["snapshots"]);
     assert_eq!(
         (&listed["snapshots"][0]["complete"], &listed["snapshots"][1]["complete"]),

@@ -80,6 +80,8 @@ struct Walk<'a> {
     selection: &'a Selection,
     /// What was named (true), and the folders that lead there.
     named: HashMap<Vec<u8>, bool>,
+    /// What was named and was not met yet: what is left at the end is not there.
+    unmet: BTreeSet<PathBuf>,
     folders: Vec<Folder>,
     /// What is to be said besides the entry that was met last.
     pending: Vec<Walked>,
@@ -96,7 +98,9 @@ impl<'a> Walk<'a> {
             named.insert(root.as_os_str().as_bytes().to_vec(), true);
         }
         let users = uzers::UsersCache::new();
-        let mut walk = Self { selection, named, folders: Vec::new(), pending: Vec::new(), users };
+        let unmet = selection.roots.iter().cloned().collect();
+        let mut walk = Self { selection, named, unmet, folders: Vec::new(), pending: Vec::new(), users };
+        walk.unmet.remove(Path::new("/"));
         let is_root = walk.named.get(&b"/"[..]).copied().unwrap_or(false);
         match rustix::fs::stat("/") {
             Ok(stat) => drop(walk.enter_named(b"/", &stat, (is_root, is_root))),
@@ -120,7 +124,13 @@ impl<'a> Walk<'a> {
         }
         full.extend_from_slice(name);
         let walked = match self.named.get(&full) {
-            Some(is_root) => self.visit_named(&full, *is_root).map(Some),
+            Some(is_root) => {
+                let walked = self.visit_named(&full, *is_root).map(Some);
+                // What cannot be reached on this way is told with it.
+                let is_lost = walked.is_err();
+                self.unmet.retain(|root| root != path_of(&full) && !(is_lost && root.starts_with(path_of(&full))));
+                walked
+            }
             None => match self.visit_below(&full, name) {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(Walked::Vanished)),
                 walked => walked,
@@ -294,7 +304,10 @@ impl Iterator for Walk<'_> {
             if let Some(walked) = self.pending.pop() {
                 return Some(walked);
             }
-            let folder = self.folders.last_mut()?;
+            let Some(folder) = self.folders.last_mut() else {
+                let full = self.unmet.pop_first()?;
+                return Some(Walked::Unreadable { full, error: ErrorKind::NotFound.into() });
+            };
             match folder.names.next() {
                 None => drop(self.folders.pop()),
                 Some(Err(error)) => {
