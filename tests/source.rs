@@ -55,10 +55,10 @@ fn entry(tenant: &Tenant, full: &Path) -> Option<Entry> {
     entries(tenant).into_iter().find(|entry| entry.path.0 == path)
 }
 
-fn bytes_of(tenant: &Tenant, full: &Path) -> Vec<u8> {
+fn bytes_of(tenant: &mut Tenant, full: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let path = full.as_os_str().as_bytes().strip_prefix(b"/").unwrap();
-    restore::cat(tenant, browse::find(tenant, "latest").unwrap(), path, &mut bytes).unwrap();
+    let permit = permit(tenant, [b"latest:", full.as_os_str().as_bytes()].concat());
+    restore::cat(tenant, &permit, &mut bytes).unwrap();
     bytes
 }
 
@@ -74,7 +74,7 @@ fn files(
 fn stop_everywhere(
     what: &str,
     run: &dyn Fn(&mut Tenant, &dyn Monitor) -> strongroom::error::Result<backup::Report>,
-    whole: &dyn Fn(&Tenant),
+    whole: &dyn Fn(&mut Tenant),
 ) {
     for call in 0.. {
         let fixture = Fixture::in_memory(call);
@@ -85,7 +85,7 @@ fn stop_everywhere(
         match done {
             Ok(report) => {
                 assert!(call > 3 && report.complete, "{what}, call {call}: it did not stop");
-                return whole(&tenant);
+                return whole(&mut tenant);
             }
             Err(error) => {
                 assert_eq!(error.kind, Kind::Interrupted, "{what}, call {call}: {error}");
@@ -120,8 +120,8 @@ fn a_backup_that_is_asked_to_stop_anywhere_makes_no_snapshot() {
         make(root.path());
         stop_everywhere(what, &|tenant, monitor| files(tenant, &selection(root.path()), monitor), &|tenant| {
             let target = tempfile::tempdir().unwrap();
-            let snapshot = browse::find(tenant, "latest").unwrap();
-            restore::restore(tenant, snapshot, b"", &restore_options(target.path()), &Unwatched).unwrap();
+            let permit = permit(tenant, "latest");
+            restore::restore(tenant, &permit, &restore_options(target.path()), &Unwatched).whole().unwrap();
             assert_eq!(describe(&target.path().join(root.path().strip_prefix("/").unwrap())), describe(root.path()));
         });
     }
@@ -274,7 +274,7 @@ fn what_somebody_named_is_backed_up_whatever_symlinks_lead_there() {
         let report = files(&mut tenant, &selection(&at(named)), &Unwatched).unwrap();
         assert!(report.complete);
         let content = fs::read(at(file)).unwrap();
-        assert_eq!(bytes_of(&tenant, &at(file)), content, "{named}");
+        assert_eq!(bytes_of(&mut tenant, &at(file)), content, "{named}");
         let found = entry(&tenant, &at(link)).unwrap();
         assert_ne!(found.file_type, FileType::Symlink, "{named}");
         assert_eq!(found.target.0, fs::read_link(at(link)).unwrap().as_os_str().as_bytes(), "{named}");
@@ -283,8 +283,8 @@ fn what_somebody_named_is_backed_up_whatever_symlinks_lead_there() {
         }
         // It comes back under the name that was given, and is not read again.
         let target = tempfile::tempdir().unwrap();
-        let snapshot = browse::find(&tenant, "latest").unwrap();
-        restore::restore(&tenant, snapshot, b"", &restore_options(target.path()), &Unwatched).unwrap();
+        let permit = permit(&mut tenant, "latest");
+        restore::restore(&tenant, &permit, &restore_options(target.path()), &Unwatched).whole().unwrap();
         assert_eq!(fs::read(target.path().join(at(file).strip_prefix("/").unwrap())).unwrap(), content);
         assert_eq!(files(&mut tenant, &selection(&at(named)), &Unwatched).unwrap().stats.unchanged, 1, "{named}");
     }
@@ -333,7 +333,7 @@ fn a_file_that_changes_while_it_is_read_is_read_again_and_never_counts_as_unread
         let monitor = AtFirstBytes::new(times, act);
         let stats = files(&mut tenant, &selection(root.path()), &monitor).unwrap().stats;
         assert_eq!(stats.unreadable, 0, "{:?}", monitor.said());
-        (bytes_of(&tenant, &path), stats.changed.0, monitor.said())
+        (bytes_of(&mut tenant, &path), stats.changed.0, monitor.said())
     };
     let rewrite = || {
         let file = fs::File::options().write(true).open(&path).unwrap();
@@ -502,7 +502,7 @@ fn an_error_of_the_store_is_not_taken_for_a_damaged_previous_snapshot() {
     let report = run().unwrap();
     assert_eq!(report.stats.unchanged, 0);
     assert!(report.warnings.iter().any(|warning| warning.contains("damaged")), "{:?}", report.warnings);
-    assert_eq!(bytes_of(&fixture.tenant(), &root.path().join("1")), Random(1).text(100_000));
+    assert_eq!(bytes_of(&mut fixture.tenant(), &root.path().join("1")), Random(1).text(100_000));
 }
 
 #[test]

@@ -81,12 +81,14 @@ pub(super) fn attributes_at(folder: impl AsFd, name: &[u8]) -> io::Result<Attrib
 /// Reads the extended attributes of a path, following symlinks if the last argument says so.
 pub(super) fn attributes_of_path(full: &Path, follows: bool) -> io::Result<Attributes> {
     match follows {
-        true => read_xattrs(|names| rustix::fs::listxattr(full, names), |name, value| {
-            rustix::fs::getxattr(full, name, value)
-        }),
-        false => read_xattrs(|names| rustix::fs::llistxattr(full, names), |name, value| {
-            rustix::fs::lgetxattr(full, name, value)
-        }),
+        true => read_xattrs(
+            |names| rustix::fs::listxattr(full, names),
+            |name, value| rustix::fs::getxattr(full, name, value),
+        ),
+        false => read_xattrs(
+            |names| rustix::fs::llistxattr(full, names),
+            |name, value| rustix::fs::lgetxattr(full, name, value),
+        ),
     }
 }
 
