@@ -10,7 +10,7 @@ use strongroom::{
     format::entry::{Body, EntryKind, Hold, Policy, Quota, Retention},
     operation::{
         audit::{self, Claim},
-        forget, keys,
+        destroy, forget, keys,
         open::{self, Connection},
         policy,
         protect::{self, Held, NewLock},
@@ -253,4 +253,19 @@ fn a_body_names_its_own_kind() {
     assert_eq!(Quota::default().drafted().0, EntryKind::Quota);
     assert_eq!(Hold::KIND, EntryKind::Hold);
     let _: [u8; 4] = random(Seeded::new(1).as_ref());
+}
+
+#[test]
+fn a_later_request_to_destroy_does_not_take_away_what_an_earlier_one_waits_for() {
+    let mut tenant = Fixture::in_memory(9).tenant();
+    let hour_ns = 3_600_000_000_000;
+    let first = destroy::request(&mut tenant, None, (hour_ns, 2), "contract ended").unwrap();
+    for weaker in [(hour_ns, 0), (0, 2), (hour_ns, 1)] {
+        assert_eq!(kind(destroy::request(&mut tenant, None, weaker, "in a hurry")), Kind::Refused, "{weaker:?}");
+    }
+    assert_eq!(destroy::asked(&tenant, None).unwrap(), first);
+    destroy::request(&mut tenant, None, (hour_ns, 3), "more careful").unwrap();
+    destroy::answer(&mut tenant, None, EntryKind::Withdraw, "no").unwrap();
+    destroy::answer(&mut tenant, None, EntryKind::Withdraw, "no").unwrap();
+    destroy::request(&mut tenant, None, (hour_ns, 0), "after all").unwrap();
 }
