@@ -157,7 +157,17 @@ impl Retried {
 
 impl Objects for Retried {
     fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
-        self.run(|| self.inner.put_if_absent(name, parts.clone()))
+        // What the last attempt was told says nothing of an earlier one whose answer was lost.
+        let may_land = std::cell::Cell::new(false);
+        let answer = self.run(|| {
+            let answer = self.inner.put_if_absent(name, parts.clone());
+            may_land.set(may_land.get() || matches!(&answer, Err(error) if error.kind == StoreErrorKind::Unknown));
+            answer
+        });
+        answer.map_err(|error| match may_land.get() && !error.may_have_written() {
+            true => StoreError { kind: StoreErrorKind::Unknown, ..error },
+            false => error,
+        })
     }
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         self.run(|| self.inner.get(name, range.clone()))
