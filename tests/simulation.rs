@@ -404,5 +404,5 @@ fn random_walks_of_everything_lose_nothing() {
             assert!(done.get(&name).copied().unwrap_or(0) >= count / 80, "{name}: {done:#?}");
         }
     }
-    assert!(done.get("held came back").copied().unwrap_or(0) >= count / 80, "{done:#?}");
+    assert!(done.get("held came back").copied().unwrap_or(0) >= count / 1000, "{done:#?}");
 }
