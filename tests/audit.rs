@@ -240,7 +240,8 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     let theirs = Repository::open(clay.clone(), fixture.environment.clone(), stranger, None, "x".into()).unwrap();
     let mut theirs = theirs.tenant("t").unwrap();
     let actor = theirs.signer.as_ref().unwrap().actor();
-    theirs.state.grants.get_mut(&actor).unwrap().kinds = EntryKind::ALL.iter().map(|kind| *kind as u8).collect();
+    std::sync::Arc::make_mut(&mut theirs.state).grants.get_mut(&actor).unwrap().kinds =
+        EntryKind::ALL.iter().map(|kind| *kind as u8).collect();
     let early = strongroom::format::entry::Observed {
         first: theirs.state.observed_next,
         times_ns: vec![0; 4],
@@ -252,9 +253,10 @@ fn usage_is_what_the_ledger_and_the_store_say() {
         next_segment: 0,
         next_pack: 0,
         seen: 0,
+        renew_ns: 0,
         unknown: Default::default(),
     };
-    theirs.state.sessions.insert(1, session);
+    std::sync::Arc::make_mut(&mut theirs.state).sessions.insert(1, session);
     let publish = strongroom::format::entry::Publish { session: 1, packs: Vec::new(), unknown: Default::default() };
     let bodies = [
         (EntryKind::Observed, strongroom::format::encode(&early)),
@@ -319,7 +321,7 @@ fn a_hard_quota_stops_a_backup_before_the_pack_that_would_exceed_it() {
     };
     check(&mut fresh);
     // A client that does not care is void for everyone.
-    fresh.state.quota = None;
+    std::sync::Arc::make_mut(&mut fresh.state).quota = None;
     assert!(back_up_bytes(&mut fresh, "s", &random.bytes(90_000_000)).is_ok());
     let mut honest = fixture.tenant();
     assert_eq!(honest.state.live().len(), 1);
@@ -328,7 +330,7 @@ fn a_hard_quota_stops_a_backup_before_the_pack_that_would_exceed_it() {
     check(&mut honest);
     // Nor is what it publishes before it commits.
     let mut greedy = fixture.tenant();
-    greedy.state.quota = None;
+    std::sync::Arc::make_mut(&mut greedy.state).quota = None;
     let size = strongroom::pipeline::chunk::ChunkSize::Average(8 << 10);
     let mut session = strongroom::repository::Session::begin(&mut greedy, "backup", size, true).unwrap();
     let mut builder =

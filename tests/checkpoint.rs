@@ -72,7 +72,7 @@ fn runs_cover_the_ledger_without_gaps_whoever_writes_them() {
 fn forge(fixture: &Fixture, identity: &Identity, tenant: &Tenant, lie: impl FnOnce(&mut Checkpoint)) {
     let Identity::KeyFile { signing_seed, .. } = identity else { panic!() };
     let signer = strongroom::pipeline::sign::Signer::new(signing_seed).unwrap();
-    let mut state = tenant.state.clone();
+    let mut state = strongroom::ledger::State::clone(&tenant.state);
     state.snapshots.clear();
     let mut run = Checkpoint { first: 0, actor: signer.actor(), state, parts: Vec::new(), unknown: Default::default() };
     lie(&mut run);

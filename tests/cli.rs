@@ -27,6 +27,8 @@ impl Place {
         command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());
         command
             .env("STRONGROOM_REPO", self.path("repo"))
+            // What a test kills can be taken for dead at once.
+            .env("STRONGROOM_RENEW_EVERY", "0s")
             .env("STRONGROOM_KEY_FILE", self.path("key"))
             .env("STRONGROOM_CACHE_DIR", self.path("cache"));
         command.stdin(Stdio::null());

@@ -163,7 +163,7 @@ impl Ledger {
 }
 
 pub fn session_body() -> Vec<u8> {
-    encode(&Session { nonce: Nonce([3; 8]), unknown: Default::default() })
+    encode(&Session { nonce: Nonce([3; 8]), renew_ns: 0, unknown: Default::default() })
 }
 pub fn pack_fact(session: u64, ordinal: u32) -> PackFact {
     PackFact {

@@ -38,6 +38,7 @@ mod restore;
 mod retention;
 mod rewrite;
 mod roundtrip;
+mod session;
 mod simulation;
 mod source;
 mod specification;

@@ -224,7 +224,7 @@ fn a_writer_that_was_taken_for_dead_fails_cleanly() {
         assert_eq!(report.fenced.len(), 1);
     });
     let error = failed.expect_err("its session is over");
-    assert!(error.to_string().contains("is not open"), "{error}");
+    assert!(error.to_string().contains("was ended by somebody else"), "{error}");
     assert!(fixture.tenant().state.live().iter().all(|state| state.snapshot.source != "slow"));
     prune::prune(&mut fixture.tenant(), &tidy(0), &Unwatched).unwrap();
     assert_no_leftovers(&fixture.tenant(), clay.as_ref(), "what it uploaded is gone");

@@ -84,6 +84,10 @@ pub struct Global {
     /// How long to wait for a store that does not answer, once it has (without, 15m; 0 waits for nothing)
     #[arg(long, global = true, env = "STRONGROOM_WAIT_FOR_STORE", value_name = "DURATION")]
     pub wait_for_store: Option<String>,
+    /// Say at least so often that a backup is alive, such as 15m; 0s: never. No `prune` takes it for dead before
+    /// four times as long
+    #[arg(long, global = true, value_name = "DURATION", env = "STRONGROOM_RENEW_EVERY", hide_short_help = true)]
+    pub renew_every: Option<String>,
 }
 
 /// Ways to give a key. One is enough; a passphrase beside an SSH key opens that.

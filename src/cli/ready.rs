@@ -78,6 +78,11 @@ fn connection(global: &Global) -> Result<Connection> {
             .ok_or_else(|| usage(format!("{text}: not a rate such as 2MiB"))),
         None => Ok(None),
     };
+    let connection = Connection::at(repo.parse()?);
+    let renew_ns = match &global.renew_every {
+        Some(text) => duration_ns(text).ok_or_else(|| usage(format!("{text}: not a duration such as 15m")))?,
+        None => connection.renew_ns,
+    };
     Ok(Connection {
         cache: cache(global),
         who: system::who(),
@@ -86,7 +91,8 @@ fn connection(global: &Global) -> Result<Connection> {
         download_bytes_per_second: rate(&global.limit_download)?,
         patience: patience(global.wait_for_store.as_deref())?,
         waiting: Arc::new(Shown::new(global.progress.unwrap_or(Progress::Auto), global.quiet)),
-        ..Connection::at(repo.parse()?)
+        renew_ns,
+        ..connection
     })
 }
 

@@ -6,7 +6,13 @@ mod system;
 
 pub use system::System;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
 
 /// What code above the pure layers may ask of the world.
 pub trait Environment: Send + Sync {
@@ -16,6 +22,10 @@ pub trait Environment: Send + Sync {
     fn fill_random(&self, bytes: &mut [u8]);
     /// Waits.
     fn sleep(&self, duration: Duration);
+    /// Waits, or until the other end of `ended` is gone. Returns whether it is.
+    fn wait(&self, duration: Duration, ended: &Receiver<()>) -> bool {
+        !matches!(ended.recv_timeout(duration), Err(RecvTimeoutError::Timeout))
+    }
     /// Runs `work` beside the caller.
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>);
 }

@@ -55,6 +55,8 @@ record! {
         3 next_pack: u32,
         /// The number of its newest entry.
         4 seen: u64,
+        /// How often its writer says that it writes at least, in nanoseconds.
+        5 renew_ns: i64,
     }
 
     /// A snapshot that was committed, and whether it still stands.

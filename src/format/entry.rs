@@ -240,6 +240,9 @@ record! {
     /// SESSION: its entry number begins the names of all that it stores.
     Session {
         0 nonce: Nonce,
+        /// The writer says that it writes something at least so often, in nanoseconds: whoever fences must not take
+        /// it for silent before four times as long. 0: it says nothing.
+        1 renew_ns: i64,
     }
 
     /// PUBLISH: packs of a session can be used by everyone. Annex: their rows.

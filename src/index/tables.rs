@@ -30,7 +30,9 @@ pub struct ChunkPlace {
 /// The view of one tenant. Changes of the fold stay in memory until `save`.
 ///
 /// Once a change was lost on its way to the disk, the rows are older than the state that was folded with them:
-/// from then on every question is answered with an error, and nothing is saved any more.
+/// from then on every question is answered with an error, and nothing is saved any more. A clone is a second view of
+/// the same rows, with what waits to be saved.
+#[derive(Clone)]
 pub struct Index {
     pairs: Arc<dyn KeyValue>,
     /// Why nothing here can be believed any more.

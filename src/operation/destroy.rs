@@ -21,8 +21,8 @@ use crate::{
     id::{ActorId, Hash, ScopeId},
     ledger::{Tables, tree},
     pipeline::digest::hash,
-    repository::{Repository, Tenant},
-    store::{Put, get_if_present},
+    repository::{Repository, Stands, Tenant, put_for_certain},
+    store::get_if_present,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -226,16 +226,18 @@ impl Inventory {
 }
 
 fn put(repository: &Repository, name: &str, text: String) -> Result<()> {
-    match repository.objects.put_if_absent(name, vec![text.clone().into_bytes().into()])? {
-        Put::Created => Ok(()),
-        // Of an attempt that was interrupted: made anew, since more may have come since.
-        Put::Exists => {
-            repository.objects.delete(name)?;
-            match repository.objects.put_if_absent(name, vec![text.into_bytes().into()])? {
-                Put::Created => Ok(()),
-                Put::Exists => Err(failed(format!("{name}: somebody else destroys this tenant at this moment"))),
-            }
-        }
+    let parts = [text.into_bytes().into()];
+    let put = || put_for_certain(repository.objects.as_ref(), repository.environment.as_ref(), name, &parts);
+    let mut stands = put();
+    // Of an attempt that was interrupted: made anew, since more may have come since.
+    if let Stands::Anothers = stands {
+        repository.objects.delete(name)?;
+        stands = put();
+    }
+    match stands {
+        Stands::Ours => Ok(()),
+        Stands::Anothers => Err(failed(format!("{name}: somebody else destroys this tenant at this moment"))),
+        Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
     }
 }
 

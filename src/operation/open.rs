@@ -5,6 +5,7 @@ use crate::{
     environment::{SharedEnvironment, System},
     error::{Error, Kind, Next, Result},
     format::names,
+    policy::session::RENEW_NS,
     repository::{Credential, Repository, Tenant},
     store::{Limited, Patience, Place, Retried, SharedObjects, Silent, Waiting, get_if_present, is_local, open},
 };
@@ -33,6 +34,9 @@ pub struct Connection {
     pub patience: Patience,
     /// Is told when the store is waited for, and can stop that.
     pub waiting: Arc<dyn Waiting>,
+    /// A writing session says that it writes something at least so often, in nanoseconds, and does; it is not taken
+    /// for dead before it was silent for four times as long. 0: it says nothing.
+    pub renew_ns: i64,
     /// Clock, randomness, sleeping and threads.
     pub environment: SharedEnvironment,
 }
@@ -51,6 +55,7 @@ impl Connection {
             pack_cache_bytes,
             patience: Patience::default(),
             waiting: Arc::new(Silent),
+            renew_ns: RENEW_NS,
             environment: Arc::new(System),
         }
     }
@@ -78,6 +83,7 @@ impl Connection {
     fn finished(&self, mut repository: Repository) -> Repository {
         repository.from.clone_from(&self.from);
         repository.pack_cache_bytes = self.pack_cache_bytes;
+        repository.renew_ns = self.renew_ns;
         repository
     }
 

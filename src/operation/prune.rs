@@ -15,6 +15,7 @@ use crate::{
     id::{PackId, SegmentId, SnapshotId},
     index::Index,
     ledger::{PackState, SegmentState, SegmentStatus, State, Tables},
+    policy::session::{Dead, Times, is_dead},
     repository::{Move, Tenant, repack},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,7 +33,7 @@ pub struct Options {
     pub max_unused: Unused,
     /// At most so many bytes of packs are read to be written again.
     pub max_repack_bytes: u64,
-    /// A session that has written nothing for so long is taken for dead.
+    /// A session that has written nothing for so long is taken for dead; never before it has missed its own times.
     pub grace_ns: i64,
     pub dry_run: bool,
     /// In a dry run: what would be forgotten before.
@@ -142,8 +143,8 @@ fn foreseen(tenant: &mut Tenant, options: &Options, listed: &BTreeMap<String, u6
     tenant.sync()?;
     let mut report = Report::default();
     let now_ns = tenant.environment.now_ns();
-    report.fenced = silent(tenant, options.grace_ns, now_ns)?;
-    let mut state = tenant.state.clone();
+    report.fenced = dead_sessions(tenant, options.grace_ns, now_ns)?.into_iter().map(|(session, _)| session).collect();
+    let mut state = State::clone(&tenant.state);
     state.sessions.retain(|session, _| !report.fenced.contains(session));
     for id in &options.forgotten {
         state.snapshots.entry(*id).and_modify(|snapshot| snapshot.retired_by = Some(snapshot.number));
@@ -166,19 +167,19 @@ fn kept_of(packs: &[Pack]) -> u64 {
     packs.iter().map(|pack| pack.length_bytes - pack.unused_bytes).sum()
 }
 
-/// Sessions that wrote nothing for the grace time.
-fn silent(tenant: &Tenant, grace_ns: i64, now_ns: i64) -> Result<Vec<u64>> {
-    let mut silent = Vec::new();
+/// Lists sessions that count as dead, with the reason.
+fn dead_sessions(tenant: &Tenant, grace_ns: i64, now_ns: i64) -> Result<Vec<(u64, Dead)>> {
+    let mut dead = Vec::new();
     for (number, session) in &tenant.state.sessions {
-        if now_ns.saturating_sub(tenant.written_ns(session.seen)?) > grace_ns {
-            silent.push(*number);
-        }
+        let (opened_ns, seen_ns) = (tenant.written_ns(*number)?, tenant.written_ns(session.seen)?);
+        let why = is_dead(Times { opened_ns, seen_ns, now_ns }, session.renew_ns, grace_ns);
+        dead.extend(why.map(|why| (*number, why)));
     }
-    Ok(silent)
+    Ok(dead)
 }
 
-/// Fences sessions that wrote nothing for the grace time, by the store's clock. If one was only asleep,
-/// nothing that it writes from now on counts, and it is told so.
+/// Fences sessions that count as dead, by the store's clock. If one was only asleep, nothing that it writes from
+/// now on counts, and it is told so.
 fn fence(tenant: &mut Tenant, grace_ns: i64) -> Result<Vec<u64>> {
     if tenant.state.sessions.is_empty() {
         return Ok(Vec::new());
@@ -186,13 +187,16 @@ fn fence(tenant: &mut Tenant, grace_ns: i64) -> Result<Vec<u64>> {
     // The head is an entry of just now: the store's time.
     let now_ns = tenant.written_ns(tenant.state.head.number)?;
     let mut fenced = Vec::new();
-    for session in silent(tenant, grace_ns, now_ns)? {
-        let Some(seen) = tenant.state.sessions.get(&session).map(|open| open.seen) else { continue };
-        let reason = "it wrote nothing for longer than the grace time".to_owned();
-        let body = encode(&About { session, reason, seen, unknown: Default::default() });
+    for (session, why) in dead_sessions(tenant, grace_ns, now_ns)? {
+        let Some(silent_since) = tenant.state.sessions.get(&session).map(|open| open.seen) else { continue };
         let written = tenant.append_if("prune", |state, _| {
-            let silent = state.sessions.get(&session).is_some_and(|open| open.seen == seen);
-            Ok(silent.then(|| (EntryKind::Fence, body.clone(), Annex::empty())))
+            let seen = state.sessions.get(&session).map(|open| open.seen);
+            // Whoever writes is not silent; but writing does not make anybody younger.
+            let seen = seen.filter(|seen| why == Dead::TooOld || *seen == silent_since);
+            Ok(seen.map(|seen| {
+                let about = About { session, reason: why.reason().into(), seen, unknown: Default::default() };
+                (EntryKind::Fence, encode(&about), Annex::empty())
+            }))
         })?;
         fenced.extend(written.map(|_| session));
     }

@@ -11,8 +11,8 @@ use crate::{
     id::{Hash, PackId, ScopeId},
     ledger::PackState,
     pipeline::digest::hash,
-    repository::{Repository, Tenant, checked_name},
-    store::{Put, StoreError, get_if_present},
+    repository::{Repository, Stands, Tenant, checked_name, put_for_certain},
+    store::{StoreError, get_if_present},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -342,12 +342,9 @@ pub fn import(repository: &Repository, file: &Path, monitor: &dyn Monitor) -> Re
 }
 
 fn put(repository: &Repository, name: &str, content: Vec<u8>) -> Result<()> {
-    let expected = hash(&content);
-    match repository.objects.put_if_absent(name, vec![content.into()])? {
-        Put::Created => Ok(()),
-        Put::Exists => match get_if_present(repository.objects.as_ref(), name)?.map(|bytes| hash(&bytes)) {
-            Some(found) if found == expected => Ok(()),
-            _ => Err(failed(format!("{name} is here already, and is something else; no tenant was made"))),
-        },
+    match put_for_certain(repository.objects.as_ref(), repository.environment.as_ref(), name, &[content.into()]) {
+        Stands::Ours => Ok(()),
+        Stands::Anothers => Err(failed(format!("{name} is here already, and is something else; no tenant was made"))),
+        Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
     }
 }

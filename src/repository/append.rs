@@ -21,6 +21,7 @@ use crate::{
     pipeline::{digest::hash, sign::Signer},
     store::get_if_present,
 };
+use std::sync::Arc;
 
 /// How many times one OBSERVED tells: 10 bytes each, of an entry's 1 MiB.
 const OBSERVED_MAX: u64 = 50_000;
@@ -67,6 +68,10 @@ impl Tenant {
 
     /// Appends an entry, and says what came of it.
     pub(super) fn append_once(&mut self, why: &str, draft: &mut dyn FnMut(&State, &Index) -> Drafted) -> Outcome {
+        self.exclusively(|tenant| tenant.append_alone(why, draft)).unwrap_or_else(Outcome::NotDone)
+    }
+
+    fn append_alone(&mut self, why: &str, draft: &mut dyn FnMut(&State, &Index) -> Drafted) -> Outcome {
         let mut letter = Letter::new(self.environment.as_ref());
         // What fails without saying more fails before something was put, or after another's entry was found there.
         let outcome = self.append_letter(why, draft, &mut letter).unwrap_or_else(Outcome::NotDone);
@@ -102,7 +107,7 @@ impl Tenant {
             }
             let before = self.state.head.number;
             self.awaited = Some(Awaited { nonce: letter.nonce, met: None });
-            let synced = self.sync();
+            let synced = self.sync_from(false);
             if let Some((number, verdict)) = self.awaited.take().and_then(|awaited| awaited.met) {
                 return Ok(Outcome::Done { kind, number, verdict });
             }
@@ -175,7 +180,7 @@ impl Tenant {
             }
         }
         if let Some(hash) = self.tail_is_junk.take() {
-            self.state.skip_junk(hash);
+            Arc::make_mut(&mut self.state).skip_junk(hash);
         }
         let verdict = match self.fold(&written.entry, &written.annex, written.hash) {
             Ok(verdict) => verdict,

@@ -250,6 +250,11 @@ impl Tenant {
 
     /// Writes a checkpoint up to the head; without need, or without the right to, nothing.
     pub fn write_checkpoint(&mut self) -> Result<()> {
+        // Rows and state must be of the same entry: nobody moves on meanwhile.
+        self.exclusively(Self::write_checkpoint_now)?
+    }
+
+    fn write_checkpoint_now(&mut self) -> Result<()> {
         let Some(signer) = self.signer.clone() else { return Ok(()) };
         let is_whole = self.hole.is_none() && self.state.not_understood.is_none() && self.index.check().is_ok();
         if !is_trusted(&self.state.grants, signer.actor()) || !is_whole {

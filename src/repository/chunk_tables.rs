@@ -22,7 +22,9 @@ impl Tenant {
             match table {
                 Ok(rows) => self.index.put_chunks(pack, &rows)?,
                 // Its chunks are stored again: a backup is whole without it.
-                Err(error) if error.kind == Kind::Damaged => self.damage.push(error.to_string()),
+                Err(error) if error.kind == Kind::Damaged => {
+                    self.exclusively(|tenant| tenant.damage.push(error.to_string()))?
+                }
                 Err(error) => return Err(error),
             }
         }

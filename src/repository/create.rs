@@ -21,6 +21,7 @@ use crate::{
     id::{Hash, ScopeId},
     ledger::{Head, State},
     pipeline::chunk::ChunkSize,
+    policy::session::RENEW_NS,
     store::{Put, SharedObjects, get_if_present},
 };
 use bytes::Bytes;
@@ -62,7 +63,17 @@ impl Repository {
             Credential::Wrapper(wrapper) => keep_wrapped(objects.as_ref(), wrapper.as_ref(), environment.as_ref())?,
         });
         let from = String::new();
-        let repository = Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who, from };
+        let repository = Self {
+            objects,
+            environment,
+            identity,
+            config,
+            cache,
+            pack_cache_bytes: None,
+            renew_ns: RENEW_NS,
+            who,
+            from,
+        };
         let new = NewTenant {
             name: "repository".into(),
             owner: None,

@@ -37,6 +37,7 @@ pub(super) struct Opening {
     pub signer: Option<Arc<Signer>>,
     pub who: String,
     pub from: String,
+    pub renew_ns: i64,
     pub several_writers: bool,
 }
 
@@ -49,8 +50,20 @@ enum Step {
 impl Tenant {
     /// Folds what is new since the index was saved, or everything.
     pub(super) fn open(opening: Opening) -> Result<Self> {
-        let Opening { objects, environment, keys, unlock, name, new_pairs, packs, signer, who, from, several_writers } =
-            opening;
+        let Opening {
+            objects,
+            environment,
+            keys,
+            unlock,
+            name,
+            new_pairs,
+            packs,
+            signer,
+            who,
+            from,
+            renew_ns,
+            several_writers,
+        } = opening;
         let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
             return Err(damaged(format!(
                 "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
@@ -79,11 +92,12 @@ impl Tenant {
             environment,
             keys: Arc::new(keys),
             name,
-            state,
+            state: Arc::new(state),
             index,
             signer,
             who,
             from,
+            renew_ns,
             several_writers,
             checkpoint_due: !damage.is_empty(),
             damage,
@@ -93,6 +107,8 @@ impl Tenant {
             genesis,
             hole: was_cut.then(|| "its history was cut or changed".into()),
             despite_damage: false,
+            shared: Arc::default(),
+            steps: 0,
             awaited: None,
             tail_is_junk: None,
             void: Vec::new(),
@@ -102,6 +118,7 @@ impl Tenant {
         }
         tenant.sync_from(fresh)?;
         tenant.checkpoint_due |= fresh && tenant.state.head.number - at_checkpoint >= checkpoint::TAIL_ENTRIES;
+        tenant.share();
         Ok(tenant)
     }
 
@@ -123,10 +140,10 @@ impl Tenant {
 
     /// Folds to the ledger's tail.
     pub fn sync(&mut self) -> Result<()> {
-        self.sync_from(false)
+        self.exclusively(|tenant| tenant.sync_from(false))?
     }
 
-    fn sync_from(&mut self, fresh: bool) -> Result<()> {
+    pub(super) fn sync_from(&mut self, fresh: bool) -> Result<()> {
         self.index.check()?;
         let before = self.state.head.number;
         self.tail_is_junk = None;
@@ -147,7 +164,7 @@ impl Tenant {
     /// remembered as if it had said nothing: then it stays in memory, or where nobody will believe it.
     pub(super) fn save(&mut self) -> Result<()> {
         match &self.hole {
-            None => self.index.save(self.genesis, &mut self.state),
+            None => self.index.save(self.genesis, Arc::make_mut(&mut self.state)),
             Some(_) if self.index.unsaved() > UNSAVED_MAX => self.index.spill(self.state.head.number),
             Some(_) => self.index.check(),
         }
@@ -172,7 +189,7 @@ impl Tenant {
         let next = read(self.objects.as_ref(), &self.keys, number + 1)?;
         if let Some(next) = next.entry() {
             match next.previous_is_junk && next.previous == junk {
-                true => self.state.skip_junk(junk),
+                true => Arc::make_mut(&mut self.state).skip_junk(junk),
                 false => self.skip_lost(number, why, next.previous),
             }
             return Ok(Step::On);
@@ -227,7 +244,7 @@ impl Tenant {
             names::entry(self.keys.owner, number)
         ));
         self.hole.get_or_insert_with(|| format!("ledger entry {number} is lost"));
-        self.state.skip_junk(hash);
+        Arc::make_mut(&mut self.state).skip_junk(hash);
     }
 
     /// Says why the newest snapshot that is seen here may not be the newest one: an entry cannot be read.
@@ -237,7 +254,7 @@ impl Tenant {
     }
 
     pub(super) fn fold(&mut self, entry: &Entry, annex: &Annex, hash: Hash) -> Result<Verdict> {
-        let verdict = match self.state.apply(&mut self.index, Proven { entry, annex, hash }) {
+        let verdict = match Arc::make_mut(&mut self.state).apply(&mut self.index, Proven { entry, annex, hash }) {
             Ok(verdict) => verdict,
             Err(error) => {
                 // Part of the entry may be in the tables.

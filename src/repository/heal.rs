@@ -2,7 +2,7 @@
 
 use super::{
     pool::SegmentPool,
-    session::{PACK_BYTES, SealingKeys, end_session, open_session, put_pack},
+    session::{PACK_BYTES, Scope, SealingKeys, put_pack},
     tenant::Tenant,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         pack::ChunkRow,
         segment_set::SegmentSet,
     },
-    id::{Nonce, PackId, SegmentId},
+    id::SegmentId,
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
         pack::PackBuilder,
@@ -36,8 +36,7 @@ struct Supplied {
 
 /// The session that new packs are written in.
 struct Healer {
-    session: u64,
-    nonce: Nonce,
+    scope: Scope,
     next_pack: u32,
     healed: u64,
 }
@@ -128,8 +127,7 @@ fn one_object<T>(read: Result<T>) -> Result<Option<T>> {
 
 impl Healer {
     fn begin(tenant: &mut Tenant) -> Result<Self> {
-        let (session, nonce) = open_session(tenant, "check")?;
-        Ok(Self { session, nonce, next_pack: 0, healed: 0 })
+        Ok(Self { scope: Scope::open(tenant, "check")?, next_pack: 0, healed: 0 })
     }
 
     /// Seals a segment anew, without bases, and opens it again before anybody relies on it.
@@ -155,16 +153,16 @@ impl Healer {
         if builder.is_empty() {
             return Ok(());
         }
-        let id = PackId { session: self.session, nonce: self.nonce, ordinal: self.next_pack };
+        let id = self.scope.pack_id(self.next_pack);
         self.next_pack += 1;
         let tables = SealingKeys::of(tenant, 0)?.tables;
         let environment = tenant.environment.clone();
         let nonces = [random(environment.as_ref()), random(environment.as_ref())];
         let pack = builder.finish(id, &tables, nonces);
-        let pack = put_pack(&tenant.objects, tenant.packs.as_deref(), tenant.keys.owner, pack)?;
-        let body = encode(&Publish { session: self.session, packs: vec![pack.fact], unknown: Default::default() });
+        let pack = put_pack((&tenant.objects, environment.as_ref()), tenant.packs.as_deref(), tenant.keys.owner, pack)?;
+        let body = encode(&Publish { session: self.scope.number, packs: vec![pack.fact], unknown: Default::default() });
         let mut count = 0;
-        let written = tenant.append_if("check", |_, index| {
+        let written = self.scope.append_if(tenant, |_, index| {
             let mut rows = pack.rows.clone();
             let mut still = Vec::new();
             for row in rows.drain(..) {
@@ -186,7 +184,7 @@ impl Healer {
 
     fn end(mut self, tenant: &mut Tenant, open: [PackBuilder; 2]) -> Result<u64> {
         let written = open.into_iter().try_for_each(|builder| self.write(tenant, builder));
-        let ended = end_session(tenant, "check", self.session, "healed what could be");
+        let ended = self.scope.end("healed what could be");
         written.and(ended).map(|()| self.healed)
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     pipeline::digest::hash,
     store::get_if_present,
 };
+use std::sync::Arc;
 
 /// What is wrong with a history.
 #[derive(Debug)]
@@ -146,24 +147,33 @@ impl Tenant {
         let mut refolded = self.refold()?;
         refolded.problems.extend(self.gap_after_head()?);
         let about = |object: String, what: String| HistoryProblem { object, entry: None, what, snapshot: None };
-        if let Some((state, index)) = refolded.whole()
-            && (*state != self.state || !index.equals(&self.index)?)
-        {
-            self.index.clear()?;
-            let Refolded { state, index, .. } = refolded;
-            self.state = state.unwrap_or_else(|| self.state.clone());
-            self.index = index;
-            (self.hole, self.tail_is_junk) = (None, None);
+        let is_replaced = self.exclusively(|tenant| tenant.replace_unless_equal(&refolded))??;
+        if is_replaced {
             let what = "what this machine remembered, or took from a checkpoint, is not what the ledger says; it was thrown away, and the ledger counts";
             refolded =
                 Refolded { problems: vec![about("index".into(), what.into())], state: None, index: self.index.view()? };
         }
         let mut problems = refolded.problems;
         for (name, what) in checkpoint::problems(self.objects.as_ref(), &self.keys, &self.state.grants)? {
-            self.checkpoint_due = true;
+            self.exclusively(|tenant| tenant.checkpoint_due = true)?;
             problems.push(about(name, what));
         }
         Ok(problems)
+    }
+
+    /// Takes what the ledger says instead of what this machine remembers, if that is something else. Where somebody
+    /// in this process has moved on meanwhile, nothing is compared.
+    fn replace_unless_equal(&mut self, refolded: &Refolded) -> Result<bool> {
+        let Some((state, index)) = refolded.whole() else { return Ok(false) };
+        let moved_on = state.head.number != self.state.head.number;
+        if moved_on || (*state == *self.state && index.equals(&self.index)?) {
+            return Ok(false);
+        }
+        // Whoever still looks at the rows finds them; the next opening does not believe them.
+        self.index.spill(self.state.head.number)?;
+        (self.state, self.index) = (Arc::new(state.clone()), index.clone());
+        (self.hole, self.tail_is_junk) = (None, None);
+        Ok(true)
     }
 
     /// Says whether an entry is missing right behind the head. Others may append meanwhile, but leave no gap.

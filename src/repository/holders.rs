@@ -99,7 +99,7 @@ impl Repository {
     }
 
     pub(super) fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        match put_for_certain(self.objects.as_ref(), self.environment.as_ref(), name, &bytes.into()) {
+        match put_for_certain(self.objects.as_ref(), self.environment.as_ref(), name, &[bytes.into()]) {
             Stands::Ours => Ok(()),
             Stands::Anothers => Err(failed(format!("{name} exists already"))),
             // Nothing names it yet: whether it lands or not, nothing happened.

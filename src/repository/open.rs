@@ -17,6 +17,7 @@ use crate::{
     },
     id::ScopeId,
     index::{KeyValue, MemoryKeyValue, open_free_slot},
+    policy::session::RENEW_NS,
     store::{PackCache, SharedObjects, get_if_present},
 };
 use std::{path::PathBuf, sync::Arc};
@@ -31,6 +32,9 @@ pub struct Repository {
     pub cache: Option<PathBuf>,
     /// How many bytes of each tenant's packs are kept beside its index; none where the store is near.
     pub pack_cache_bytes: Option<u64>,
+    /// A writing session says that it writes something at least so often, in nanoseconds, and does. 0: it says
+    /// nothing.
+    pub renew_ns: i64,
     pub who: String,
     /// The machine that this runs on, for the record.
     pub from: String,
@@ -72,7 +76,17 @@ impl Repository {
             Credential::Identity(identity) => identity,
             Credential::Wrapper(wrapper) => unwrapped(objects.as_ref(), wrapper.as_ref(), config.repository)?,
         });
-        Ok(Self { objects, environment, identity, config, cache, pack_cache_bytes: None, who, from: String::new() })
+        Ok(Self {
+            objects,
+            environment,
+            identity,
+            config,
+            cache,
+            pack_cache_bytes: None,
+            renew_ns: RENEW_NS,
+            who,
+            from: String::new(),
+        })
     }
 
     /// Opens the repository's own ledger: for operators.
@@ -143,11 +157,12 @@ impl Repository {
             keys: unlock.keys(owner).map_err(|error| error.while_doing(name))?,
             unlock,
             name: name.to_owned(),
-            new_pairs: Box::new(new_pairs),
+            new_pairs: Arc::new(new_pairs),
             packs,
             signer: self.signer(),
             who: self.who.clone(),
             from: self.from.clone(),
+            renew_ns: self.renew_ns,
             several_writers: self.config.atomic_create,
         })
     }

@@ -116,7 +116,7 @@ impl Pen<'_> {
     /// Brings an entry into its slot.
     pub fn post(&self, sealed: &Sealed) -> Stands {
         let name = names::entry(self.keys.owner, sealed.entry.entry.number);
-        put_for_certain(self.objects, self.environment, &name, &sealed.bytes)
+        put_for_certain(self.objects, self.environment, &name, std::slice::from_ref(&sealed.bytes))
     }
 
     /// Stores the annex, unless it is there already, sealed with the keys in use.
@@ -133,7 +133,7 @@ impl Pen<'_> {
         let stored_hash = hash(&bytes);
         letter.annex = Some(StoredAnnex { plain, epoch: self.epoch, hash: stored_hash });
         let name = names::annex(self.keys.owner, stored_hash);
-        match put_for_certain(self.objects, self.environment, &name, &bytes) {
+        match put_for_certain(self.objects, self.environment, &name, &[bytes]) {
             Stands::Ours => Ok(stored_hash),
             Stands::Anothers => Err(failed(format!("{name} is not what was stored; no entry was written"))),
             // Nothing names it yet: whether it lands or not, nothing happened.

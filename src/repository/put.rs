@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::time::Duration;
 
 /// What stands under a name after a put.
-pub(super) enum Stands {
+pub(crate) enum Stands {
     /// The bytes that were put.
     Ours,
     /// Other bytes: those that were put never will.
@@ -25,13 +25,13 @@ const PUTS_MAX: u32 = 12;
 /// by then.)
 const LOOKS_MAX: u32 = 3;
 
-/// Puts bytes under a name, and the same bytes again, until something stands there: only then can an earlier
+/// Puts bytes, in parts, under a name, and the same bytes again, until something stands there: only then can an earlier
 /// attempt, whose answer was lost, not land any more.
-pub(super) fn put_for_certain(
+pub(crate) fn put_for_certain(
     objects: &dyn Objects,
     environment: &dyn Environment,
     name: &str,
-    bytes: &Bytes,
+    parts: &[Bytes],
 ) -> Stands {
     let mut may_land = false;
     let mut failed_looks = 0;
@@ -46,7 +46,7 @@ pub(super) fn put_for_certain(
         }
         // A conflict answer may be that of an attempt that the store made itself, beside the one before.
         let mut refused = false;
-        match objects.put_if_absent(name, vec![bytes.clone()]) {
+        match objects.put_if_absent(name, parts.to_vec()) {
             Ok(Put::Created) => return Stands::Ours,
             Ok(Put::Exists) => may_land = true,
             Err(error) => {
@@ -55,7 +55,7 @@ pub(super) fn put_for_certain(
                 last = error;
             }
         }
-        match is_there(objects, name, bytes) {
+        match is_there(objects, name, parts) {
             Ok(Some(true)) => return Stands::Ours,
             Ok(Some(false)) => return Stands::Anothers,
             Ok(None) if refused && !may_land => return Stands::Nothing(last),
@@ -77,10 +77,14 @@ pub(super) fn put_for_certain(
 
 /// Says whether these bytes stand under a name; none if nothing does. What differs is read a second time: a bit
 /// may have flipped on the way.
-fn is_there(objects: &dyn Objects, name: &str, bytes: &Bytes) -> Result<Option<bool>, StoreError> {
+fn is_there(objects: &dyn Objects, name: &str, parts: &[Bytes]) -> Result<Option<bool>, StoreError> {
     match get_if_present(objects, name)? {
         None => Ok(None),
-        Some(found) if found == *bytes => Ok(Some(true)),
-        Some(_) => Ok(Some(objects.get(name, None)? == *bytes)),
+        Some(found) if is_joined(&found, parts) => Ok(Some(true)),
+        Some(_) => Ok(Some(is_joined(&objects.get(name, None)?, parts))),
     }
+}
+
+fn is_joined(mut found: &[u8], parts: &[Bytes]) -> bool {
+    parts.iter().all(|part| found.strip_prefix(&part[..]).inspect(|rest| found = rest).is_some()) && found.is_empty()
 }

@@ -3,7 +3,7 @@
 
 use super::{
     chunk_tables::fact_of,
-    session::{PACK_BYTES, end_session, open_session, put_pack},
+    session::{PACK_BYTES, Scope, put_pack},
     tenant::Tenant,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         names::{self, PackKind},
         sealed::{Header, KeyScope, Kind},
     },
-    id::{Nonce, PackId, SegmentId},
+    id::{PackId, SegmentId},
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
         digest::hash,
@@ -56,16 +56,14 @@ pub fn repack(
         Ok(true)
     })?;
     let mut copier = Copier::begin(tenant, how)?;
-    let copied = copier.copy_all(inside, moved, problem);
-    let session = copier.session;
-    let ended = end_session(tenant, "repack", session, "repack ended");
-    copied.and_then(|written| ended.map(|()| written))
+    let written_bytes = copier.copy_all(inside, moved, problem)?;
+    copier.scope.end("repack ended")?;
+    Ok(written_bytes)
 }
 
 struct Copier<'a> {
     tenant: &'a mut Tenant,
-    session: u64,
-    nonce: Nonce,
+    scope: Scope,
     next_pack: u32,
     tables: TableSealer,
     how: Move,
@@ -84,8 +82,8 @@ impl<'a> Copier<'a> {
         };
         let (suite, owner) = (tenant.suite()?, tenant.keys.owner);
         let tables = TableSealer { suite, owner, epoch, segment_table, chunk_table };
-        let (session, nonce) = open_session(tenant, "repack")?;
-        Ok(Self { tenant, session, nonce, next_pack: 0, tables, how, written_bytes: 0 })
+        let scope = Scope::open(tenant, "repack")?;
+        Ok(Self { tenant, scope, next_pack: 0, tables, how, written_bytes: 0 })
     }
 
     fn copy_all(
@@ -164,16 +162,21 @@ impl<'a> Copier<'a> {
         if builder.is_empty() {
             return Ok(());
         }
-        let id = PackId { session: self.session, nonce: self.nonce, ordinal: self.next_pack };
+        let id = self.scope.pack_id(self.next_pack);
         self.next_pack += 1;
         let environment = self.tenant.environment.clone();
         let nonces = [random(environment.as_ref()), random(environment.as_ref())];
         let pack = builder.finish(id, &self.tables, nonces);
-        let pack = put_pack(&self.tenant.objects, self.tenant.packs.as_deref(), self.tenant.keys.owner, pack)?;
+        let pack = put_pack(
+            (&self.tenant.objects, environment.as_ref()),
+            self.tenant.packs.as_deref(),
+            self.tenant.keys.owner,
+            pack,
+        )?;
         self.written_bytes += pack.fact.length;
-        let body = encode(&Publish { session: self.session, packs: vec![pack.fact], unknown: Default::default() });
+        let body = encode(&Publish { session: self.scope.number, packs: vec![pack.fact], unknown: Default::default() });
         let annex = Annex { rows: pack.rows, ..Annex::empty() };
-        self.tenant.append("repack", |_, index| {
+        self.scope.append(self.tenant, |_, index| {
             for row in &annex.rows {
                 let now = index.segment(row.segment)?;
                 if now.is_none_or(|now| Some(now.pack) != row.moved_from || now.status == SegmentStatus::Dead) {

@@ -1,6 +1,6 @@
 //! One owner, opened: its keys, its folded ledger, its index, and who is asking.
 
-use super::{keyring::Keys, ledger, places::Places, segments::Segments, unlock::Unlock};
+use super::{keyring::Keys, ledger, places::Places, segments::Segments, shared::Shared, unlock::Unlock};
 use crate::{
     environment::SharedEnvironment,
     error::{Result, failed},
@@ -17,17 +17,22 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// An opened tenant (or the repository's own ledger).
+/// An opened tenant (or the repository's own ledger). A clone is cheap, and shares the index and the followed ledger:
+/// several operations of one process run beside each other, each with a clone of its own.
+#[derive(Clone)]
 pub struct Tenant {
     pub objects: SharedObjects,
     pub environment: SharedEnvironment,
     pub keys: Arc<Keys>,
     pub name: String,
-    pub state: State,
+    pub state: Arc<State>,
     pub index: Index,
     pub signer: Option<Arc<Signer>>,
     pub who: String,
     pub from: String,
+    /// A writing session says that it writes something at least so often, in nanoseconds, and does. 0: it says
+    /// nothing.
+    pub renew_ns: i64,
     /// Whether the store can tell several writers apart.
     pub several_writers: bool,
     /// What was found wrong while the ledger was read: shown to people, forbids writing.
@@ -43,6 +48,9 @@ pub struct Tenant {
     pub(super) checkpoint_due: bool,
     /// Why the history that was read is not whole: nothing is written to it, and nothing of it is remembered.
     pub(super) hole: Option<String>,
+    pub(super) shared: Arc<Shared>,
+    /// How many steps the followed ledger had made when this was last the newest.
+    pub(super) steps: u64,
     /// The append that is under way.
     pub(super) awaited: Option<Awaited>,
     /// The hash of what nobody signed in the slot after the head.
@@ -52,6 +60,7 @@ pub struct Tenant {
 }
 
 /// An append that may be met in the ledger as if it were another's.
+#[derive(Clone)]
 pub(super) struct Awaited {
     pub nonce: [u8; 16],
     /// The entry's number and what it came to.
@@ -59,7 +68,7 @@ pub(super) struct Awaited {
 }
 
 /// Opens an index that no other process uses, filled or empty.
-pub(super) type NewPairs = Box<dyn Fn() -> Result<Arc<dyn KeyValue>> + Send + Sync>;
+pub(super) type NewPairs = Arc<dyn Fn() -> Result<Arc<dyn KeyValue>> + Send + Sync>;
 
 impl Tenant {
     /// Returns when the store says that an entry was written, in nanoseconds since 1970.

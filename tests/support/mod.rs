@@ -11,6 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
 };
@@ -51,6 +52,16 @@ impl Environment for Seeded {
     }
     fn sleep(&self, duration: Duration) {
         self.now_ns.fetch_add(duration.as_nanos() as i64, Relaxed);
+    }
+    /// Until so much virtual time has passed.
+    fn wait(&self, duration: Duration, ended: &Receiver<()>) -> bool {
+        let until_ns = self.now_ns.load(Relaxed) + duration.as_nanos() as i64;
+        while self.now_ns.load(Relaxed) < until_ns {
+            if !matches!(ended.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout)) {
+                return true;
+            }
+        }
+        false
     }
     fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
         spawn(work);
@@ -168,7 +179,9 @@ impl Fixture {
         Self::on(open(&Place::Memory, true).unwrap(), seed)
     }
     pub fn on(objects: SharedObjects, seed: u64) -> Self {
-        let environment: SharedEnvironment = Seeded::new(seed);
+        Self::in_environment(objects, Seeded::new(seed))
+    }
+    pub fn in_environment(objects: SharedObjects, environment: SharedEnvironment) -> Self {
         let identity = Identity::generate(environment.as_ref());
         let key_text = identity.to_key_file().unwrap().to_string();
         let repository = Repository::init(objects.clone(), environment.clone(), identity, None, "test".into()).unwrap();
@@ -186,7 +199,10 @@ impl Fixture {
         Identity::from_key_file(&self.key_text).unwrap()
     }
     pub fn repository_on(&self, objects: SharedObjects) -> strongroom::error::Result<Repository> {
-        Repository::open(objects, self.environment.clone(), self.identity(), None, "test".into())
+        let mut repository = Repository::open(objects, self.environment.clone(), self.identity(), None, "test".into())?;
+        // What dies in a test can be taken for dead at once.
+        repository.renew_ns = 0;
+        Ok(repository)
     }
     pub fn repository(&self) -> Repository {
         self.repository_on(self.objects.clone()).unwrap()

@@ -155,9 +155,10 @@ pub struct PruneArgs {
     /// Read at most this much to write it again without what nobody needs
     #[arg(long, value_name = "SIZE")]
     pub max_repack: Option<String>,
-    /// A backup that has written nothing for so long, such as 6h or 2d, counts as ended
-    #[arg(long, value_name = "DURATION", default_value = "1d")]
-    pub grace: String,
+    /// A backup that has written nothing for so long, such as 6h or 2d, counts as ended [default: 1d]. One that says
+    /// more often that it is alive is never taken for dead while it does
+    #[arg(long, value_name = "DURATION")]
+    pub grace: Option<String>,
 }
 
 #[derive(Subcommand)]

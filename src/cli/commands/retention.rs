@@ -14,7 +14,7 @@ use crate::{
     },
     id::SnapshotId,
     operation::{browse, forget, naming, policy::Rules, prune, rewrite},
-    policy::retention,
+    policy::{retention, session::GRACE_NS},
     repository::Tenant,
     source::{Anchor, Patterns},
 };
@@ -112,7 +112,7 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
         return Ok(());
     }
     let dry_run = args.dry_run;
-    let arguments = PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: "1d".into() };
+    let arguments = PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: None };
     let options = prune::Options { forgotten, ..prune_options(&arguments)? };
     let report = pruned(global, &mut tenant, &options)?;
     object["prune"] = prune_json(&report, dry_run);
@@ -148,7 +148,10 @@ fn prune_options(args: &PruneArgs) -> Result<prune::Options> {
         Some(text) => parse_size(text).ok_or_else(|| bad("a size", text))?,
         None => u64::MAX,
     };
-    let grace_ns = duration_ns(&args.grace).ok_or_else(|| bad("a duration", &args.grace))?;
+    let grace_ns = match &args.grace {
+        Some(text) => duration_ns(text).ok_or_else(|| bad("a duration", text))?,
+        None => GRACE_NS,
+    };
     Ok(prune::Options { max_unused, max_repack_bytes, grace_ns, dry_run: args.dry_run, forgotten: Vec::new() })
 }
 
@@ -188,7 +191,7 @@ fn prune_text(report: &prune::Report, dry_run: bool) -> String {
     let mut text = String::new();
     for session in &report.fenced {
         text += &format!(
-            "session {session} has written nothing for longer than the grace time: its backup counts as dead\n"
+            "session {session} has written nothing for longer than the grace time, or was open for too long: its backup counts as dead\n"
         );
     }
     text += &format!("delete   {:>6} packs  {:>10}\n", report.deleted.len(), sum(&report.deleted));

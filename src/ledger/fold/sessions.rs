@@ -26,6 +26,7 @@ impl State {
             next_segment: 0,
             next_pack: 0,
             seen: entry.number,
+            renew_ns: session.renew_ns,
             unknown: Default::default(),
         };
         self.sessions.insert(entry.number, open);

@@ -30,7 +30,7 @@ use super::tenant::Tenant;
 use crate::{
     error::{Error, Kind, Result},
     format::{names::PackKind, recipe::Stream, segment_set::SegmentSet},
-    id::{ChunkId, Nonce, SegmentId, SnapshotId},
+    id::{ChunkId, SegmentId, SnapshotId},
     index::ChunkPlace,
     pipeline::{
         chunk::{ChunkSize, Chunker},
@@ -46,7 +46,7 @@ use lookup::Lookup;
 use neighbours::LastMet;
 use publish::Due;
 pub use publish::PUBLISH_BYTES;
-pub(in crate::repository) use scope::{end_session, open_session};
+pub(in crate::repository) use scope::Scope;
 pub(in crate::repository) use sealing::SealingKeys;
 use sealing::SealingLane;
 use std::sync::Arc;
@@ -58,11 +58,10 @@ pub(in crate::repository) const PACK_BYTES: u64 = 16 << 20;
 /// Segments being compressed at one time: what bounds memory, with the packs being uploaded.
 const SEALING_MAX: usize = 6;
 
-/// What a session's segments and packs are called.
+/// What a session's segments are called.
 struct Names {
     /// The number of SESSION.
     session: u64,
-    nonce: Nonce,
     next_segment: u32,
 }
 
@@ -76,9 +75,10 @@ impl Names {
     }
 }
 
-/// A session of one tenant.
+/// A session of one tenant. It ends with `commit` or `abort`; dropped before, it is aborted.
 pub struct Session<'a> {
     pub tenant: &'a mut Tenant,
+    scope: Scope,
     names: Names,
     keys: SealingKeys,
     chunkers: [Arc<Chunker>; 2],
@@ -100,15 +100,17 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Writes SESSION: from then on its names are taken.
-    pub fn begin(tenant: &'a mut Tenant, why: &str, chunk_size: ChunkSize, verify: bool) -> Result<Self> {
+    pub fn begin(tenant: &'a mut Tenant, why: &'static str, chunk_size: ChunkSize, verify: bool) -> Result<Self> {
         let keys = SealingKeys::of(tenant, 0)?;
         let gear = tenant.keys.gear.clone().ok_or_else(|| tenant.keys.missing("backing up"))?;
         tenant.read_chunk_tables()?;
-        let (session, nonce) = open_session(tenant, why)?;
+        let scope = Scope::open(tenant, why)?;
+        let session = scope.number;
         let due = Due::from(tenant.environment.now_ns());
         Ok(Self {
             tenant,
-            names: Names { session, nonce, next_segment: 0 },
+            scope,
+            names: Names { session, next_segment: 0 },
             keys,
             // Catalogues and recipes change in few places: small chunks keep what did not.
             chunkers: [
@@ -250,10 +252,10 @@ impl<'a> Session<'a> {
     fn upload(&mut self, kind: PackKind) -> Result<()> {
         let Some(pack) = self.lanes[kind as usize].take_pack() else { return Ok(()) };
         self.refuse_beyond_quota(pack.length())?;
-        self.uploads.start(self.tenant, (self.names.session, self.names.nonce), &self.keys.tables, pack)
+        self.uploads.start(self.tenant, &self.scope, &self.keys.tables, pack)
     }
 
-    /// Ends the session before a pack that the quota has no room for.
+    /// Refuses a pack that the quota has no room for.
     fn refuse_beyond_quota(&mut self, bytes: u64) -> Result<()> {
         let pending_bytes = self.uploads.add_pending(bytes);
         let Some(exceeded) = self.tenant.state.exceeded(pending_bytes, 0) else { return Ok(()) };
@@ -265,7 +267,7 @@ impl<'a> Session<'a> {
             }
             return Ok(());
         }
-        end_session(self.tenant, "backup", self.names.session, "quota")?;
+        self.scope.breaks_off("quota");
         Err(Error::new(
             Kind::Refused,
             format!("this backup would exceed the quota ({exceeded}): no snapshot was made, earlier ones are unharmed"),

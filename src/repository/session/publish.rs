@@ -1,6 +1,6 @@
 //! What is in the store becomes part of the history: PUBLISH, COMMIT, REWRITE, ABORT.
 
-use super::{Session, scope::end_session, sealing::SealingKeys, uploads::Unpublished};
+use super::{Session, sealing::SealingKeys, uploads::Unpublished};
 use crate::{
     error::{Error, Kind, Result},
     format::{
@@ -82,7 +82,7 @@ impl Session<'_> {
         let (session, packs) = (self.names.session, published.packs.clone());
         let body = encode(&Publish { session, packs, unknown: Default::default() });
         let annex = published.rows();
-        self.tenant.append("backup", |_, _| Ok((EntryKind::Publish, body.clone(), annex.clone())))?;
+        self.scope.append(self.tenant, |_, _| Ok((EntryKind::Publish, body.clone(), annex.clone())))?;
         if self.tenant.state.epoch != self.keys.tables.epoch {
             self.keys = SealingKeys::of(self.tenant, self.keys.source_number)?;
         }
@@ -100,7 +100,7 @@ impl Session<'_> {
         [snapshot.stats.delta_plain_bytes, snapshot.stats.delta_bytes] = self.differences.delta_bytes;
         let (session, reach, saved_bytes) =
             (self.names.session, self.lookup.take_reach(), self.differences.saved_bytes);
-        self.tenant.append("backup", |state, index| {
+        self.scope.append(self.tenant, |state, index| {
             let newest = state.live().into_iter().rev().find(|other| other.snapshot.source == snapshot.source);
             snapshot.parent = newest.map(|other| other.snapshot.id);
             let saved_before = newest.map_or(0, |other| other.snapshot.stats.saved_bytes);
@@ -111,6 +111,7 @@ impl Session<'_> {
             let commit = Commit { session, packs, snapshot, close: true, unknown: Default::default() };
             Ok((EntryKind::Commit, encode(&commit), annex))
         })?;
+        self.scope.was_closed();
         if let Err(error) = self.remember_published(published) {
             // The snapshot is made, whatever this machine can remember of it.
             self.warnings.push(error.to_string());
@@ -132,7 +133,7 @@ impl Session<'_> {
         snapshot.content = self.sealed(content)?;
         snapshot.parent = Some(replaces);
         let (session, reach) = (self.names.session, self.lookup.take_reach());
-        self.tenant.append("rewrite", |state, index| {
+        self.scope.append(self.tenant, |state, index| {
             let old = state.snapshots.get(&replaces).filter(|old| old.is_live() && !state.is_protected(old));
             if old.is_none() {
                 return Err(Error::new(
@@ -160,6 +161,6 @@ impl Session<'_> {
 
     /// Ends the session without a snapshot. What was published stays usable until it is pruned.
     pub fn abort(self, reason: &str) -> Result<()> {
-        end_session(self.tenant, "backup", self.names.session, reason)
+        self.scope.end(reason)
     }
 }

@@ -1,20 +1,24 @@
 //! Packs go to the store, several at once, and wait there for the entry that names them.
 
+use super::scope::Scope;
 use crate::{
-    environment::random,
-    error::{Error, Kind, Result, damaged, failed},
+    environment::{Environment, random},
+    error::{Error, Result, damaged, failed},
     format::{
         entry::Annex,
         names,
         pack::{ChunkRow, PackFact, SegmentRow},
         segment_set::SegmentSet,
     },
-    id::{Nonce, PackId, ScopeId, SegmentId},
+    id::{PackId, ScopeId, SegmentId},
     index::Index,
     ledger::{SegmentStatus, Tables},
     pipeline::pack::{FinishedPack, PackBuilder, TableSealer},
-    repository::tenant::Tenant,
-    store::{PackCache, Put, SharedObjects},
+    repository::{
+        put::{Stands, put_for_certain},
+        tenant::Tenant,
+    },
+    store::{PackCache, SharedObjects},
 };
 use bytes::Bytes;
 use std::{
@@ -83,11 +87,11 @@ impl Uploads {
     pub(super) fn start(
         &mut self,
         tenant: &Tenant,
-        (session, nonce): (u64, Nonce),
+        scope: &Scope,
         tables: &TableSealer,
         builder: PackBuilder,
     ) -> Result<()> {
-        let id = PackId { session, nonce, ordinal: self.next_pack };
+        let id = scope.pack_id(self.next_pack);
         self.next_pack += 1;
         let environment = tenant.environment.clone();
         let nonces = [random(environment.as_ref()), random(environment.as_ref())];
@@ -97,8 +101,11 @@ impl Uploads {
             self.wait_for_one()?;
         }
         let (sender, receiver) = channel();
-        let work =
-            move || drop(sender.send(put_pack(&objects, packs.as_deref(), owner, builder.finish(id, &tables, nonces))));
+        let world = environment.clone();
+        let work = move || {
+            let pack = builder.finish(id, &tables, nonces);
+            drop(sender.send(put_pack((&objects, world.as_ref()), packs.as_deref(), owner, pack)));
+        };
         environment.spawn("upload", Box::new(work));
         self.running.push_back(receiver);
         Ok(())
@@ -127,7 +134,7 @@ impl Uploads {
 
 /// Puts a pack into the store, and keeps it on this machine where the store is far.
 pub(in crate::repository) fn put_pack(
-    objects: &SharedObjects,
+    (objects, environment): (&SharedObjects, &dyn Environment),
     packs: Option<&PackCache>,
     owner: ScopeId,
     mut pack: FinishedPack,
@@ -137,21 +144,11 @@ pub(in crate::repository) fn put_pack(
     if let Some(packs) = packs {
         packs.put(&name, &parts);
     }
-    match objects.put_if_absent(&name, parts.clone())? {
-        Put::Created => Ok(pack),
-        // The answer to an earlier try was lost, or a conflict was reported: the store's bytes tell.
-        Put::Exists => match crate::store::get_if_present(objects.as_ref(), &name)? {
-            Some(bytes) if crate::pipeline::digest::hash(&bytes) == pack.fact.hash => Ok(pack),
-            Some(_) => {
-                Err(damaged(format!("{name} is taken by other bytes; nothing of this backup counts, repeat it")))
-            }
-            None => match objects.put_if_absent(&name, parts)? {
-                Put::Created => Ok(pack),
-                Put::Exists => Err(Error::new(
-                    Kind::Unknown,
-                    format!("{name}: the store says that it exists, but shows nothing there"),
-                )),
-            },
-        },
+    match put_for_certain(objects.as_ref(), environment, &name, &parts) {
+        Stands::Ours => Ok(pack),
+        Stands::Anothers => {
+            Err(damaged(format!("{name} is taken by other bytes; nothing of what was being stored counts, repeat it")))
+        }
+        Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
     }
 }
