@@ -526,7 +526,7 @@ fn an_index_whose_write_failed_answers_nothing_any_more_and_is_whole_when_it_is_
         unknown: Default::default(),
     };
     let genesis = Hash([1; 32]);
-    let mut state = prepared().1.tenant().state.clone();
+    let mut state = strongroom::ledger::State::clone(&prepared().1.tenant().state);
     for writes in 0..3 {
         let disk = Arc::new(Full { writes_left: AtomicU64::new(100), ..Full::default() });
         let mut index = Index::new(disk.clone());

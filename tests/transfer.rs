@@ -188,7 +188,7 @@ fn a_tenant_that_moved_away_and_was_destroyed_here_comes_back() {
         certificates.push(certificate);
         assert!(fixture.repository().tenant("t").is_err());
     }
-    let tenants = fixture.repository().own_ledger().unwrap().state.tenants;
+    let tenants = fixture.repository().own_ledger().unwrap().state.tenants.clone();
     assert_eq!(tenants.len(), 3, "{:?}", tenants.keys());
     assert!(tenants.values().all(|tenant| tenant.destroyed.is_some()));
 }

@@ -12,7 +12,7 @@ use crate::{
     ledger::PackState,
     pipeline::digest::hash,
     repository::{Repository, Stands, Tenant, checked_name, put_for_certain},
-    store::{StoreError, get_if_present},
+    store::StoreError,
 };
 use serde::{Deserialize, Serialize};
 use std::{
