@@ -829,3 +829,17 @@ fn likely_mistakes_are_refused_and_change_nothing() {
     assert!(drawn.contains("2556 backups") && drawn.contains("the last month"), "{drawn}");
     place.ok(&["policy", "simulate", "--years", "100", "--every-hours", "24"]);
 }
+
+/// RocksDB ends a process that has too little memory without a word.
+#[test]
+fn too_little_memory_is_told() {
+    let place = Place::new();
+    let inner = place.command(&["snapshots"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 300000; exec \"$0\" snapshots"]).arg(inner.get_program());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("address space"), "{said}");
+}

@@ -578,3 +578,81 @@ fn forged_orders_and_certificates_are_worth_nothing() {
         expected
     );
 }
+
+/// A writer that was killed leaves a draft that no listing shows; of a slot, that is a key.
+#[test]
+fn a_draft_of_a_wrapped_key_does_not_outlive_its_tenant() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = strongroom::store::Place::Folder(folder.path().into());
+    let fixture = Fixture::on(strongroom::store::open(&place, true).unwrap(), 1);
+    let mut tenant = fixture.tenant();
+    let owner = tenant.keys.owner.to_string();
+    destroy::request(&mut tenant, None, (0, 0), "x").unwrap();
+    drop(tenant);
+    let all = || -> Vec<String> {
+        let found = std::process::Command::new("find").arg(folder.path()).args(["-type", "f"]).output().unwrap().stdout;
+        let found = String::from_utf8(found).unwrap();
+        found.lines().filter(|name| name.contains(&owner) && !name.contains("/destroyed/")).map(str::to_owned).collect()
+    };
+    for name in all() {
+        std::fs::copy(&name, format!("{name}#1")).unwrap();
+    }
+    assert!(all().iter().any(|name| name.contains("keys/slot") && name.ends_with("#1")));
+    destroy::execute(&fixture.repository(), "t", &Unwatched).unwrap();
+    assert_eq!(all(), [""; 0]);
+}
+
+/// What was killed while it rewrote keeps the source's data for a day, unless it is known to be dead.
+#[test]
+fn a_session_that_is_known_to_be_dead_does_not_keep_a_source() {
+    let clay = Arc::new(Clay::default());
+    let (fixture, _) = separated(&clay);
+    let mut tenant = fixture.tenant();
+    let session = strongroom::format::entry::Session {
+        nonce: strongroom::id::Nonce([7; 8]),
+        renew_ns: Default::default(),
+        unknown: Default::default(),
+    };
+    let body = strongroom::format::encode(&session);
+    let empty = strongroom::format::entry::Annex::empty;
+    tenant.append("rewrite", |_, _| Ok((EntryKind::Session, body.clone(), empty()))).unwrap();
+    destroy::request(&mut tenant, Some("apart"), (0, 0), "x").unwrap();
+    let repository = fixture.repository();
+    let refused = destroy::execute_source(&repository, &mut tenant, "apart", DAY_NS, &Unwatched).unwrap_err();
+    assert_eq!(refused.kind, Kind::Unknown);
+    assert!(refused.message.contains("is open"), "{refused}");
+    for _ in 0..3 {
+        tenant.record_access("wait", None, "", "").unwrap();
+    }
+    let certificate = destroy::execute_source(&repository, &mut tenant, "apart", 1, &Unwatched).unwrap();
+    assert_eq!(certificate::verify(&certificate).unwrap().statement["source"], "apart");
+}
+
+#[test]
+fn an_operator_ends_a_managed_tenant_of_another_owner_and_no_other() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
+    let owner = Identity::generate(fixture.environment.as_ref());
+    for managed in [true, false] {
+        let name = if managed { "managed" } else { "held" };
+        let new =
+            strongroom::repository::NewTenant { owner: Some(owner.public().unwrap()), managed, ..new_tenant(name) };
+        fixture.repository().create_tenant(&new).unwrap();
+        let mut tenant = fixture.repository().tenant(name).unwrap();
+        let before = tenant.state.head.number;
+        let asked = destroy::request(&mut tenant, None, (0, 0), "the contract ended");
+        if managed {
+            asked.unwrap();
+            drop(tenant);
+            let certificate = destroy::execute(&fixture.repository(), name, &Unwatched).unwrap();
+            certificate::verify(&certificate).unwrap();
+        } else {
+            assert_eq!(asked.unwrap_err().kind, Kind::Refused);
+            assert_eq!(
+                fixture.repository().tenant(name).unwrap().state.head.number,
+                before,
+                "a refused request is an entry"
+            );
+        }
+    }
+}

@@ -46,3 +46,4 @@ mod store;
 mod tenancy;
 mod touched;
 mod transfer;
+mod usage;

@@ -34,6 +34,7 @@ impl KeyCommand {
         let bad = |why: String| Error::new(Kind::WrongKey, format!("the key command `{}` {why}", self.0));
         let mut child = Command::new("sh")
             .args(["-c", &self.0])
+            .env_remove("STRONGROOM_PASSPHRASE")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -7,6 +7,8 @@ mod system;
 pub use system::System;
 
 use std::{
+    os::unix::fs::DirBuilderExt,
+    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -38,4 +40,9 @@ pub fn random<const N: usize>(environment: &dyn Environment) -> [u8; N] {
     let mut bytes = [0; N];
     environment.fill_random(&mut bytes);
     bytes
+}
+
+/// Makes a folder of this machine, and those above it, that nobody but this user may look into.
+pub fn private_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -1,5 +1,6 @@
 //! Sorted bytes: RocksDB on disk, a tree in memory.
 
+use crate::environment::private_folder;
 use crate::error::{Error, Kind, Next, Result, failed};
 use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, DB, Direction, IteratorMode, Options, WriteBatch};
 use std::{
@@ -136,7 +137,8 @@ pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
             .because(error)
             .next(Next::NameAnotherCache)
     };
-    std::fs::create_dir_all(folder).map_err(|error| cannot(folder, error))?;
+    private_folder(folder).map_err(|error| cannot(folder, error))?;
+    enough_memory()?;
     for slot in 0..SLOTS {
         let path: PathBuf = folder.join(format!("index-{slot}"));
         let lock_path = folder.join(format!("index-{slot}.lock"));
@@ -158,4 +160,24 @@ pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
         return Ok(RocksKeyValue { database, _slot: lock });
     }
     Err(failed(format!("{SLOTS} processes use the cache {} already", folder.display())).next(Next::NameAnotherCache))
+}
+
+/// How much address space RocksDB's threads and buffers, and what is done with them, need at least.
+const ADDRESS_SPACE_MIN: u64 = 512 << 20;
+
+/// Refuses to open an index where too little memory is granted: RocksDB would end the process without a word.
+fn enough_memory() -> Result<()> {
+    let Some(granted) = rustix::process::getrlimit(rustix::process::Resource::As).current else { return Ok(()) };
+    // In pages, all of it first.
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|text| text.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
+    let left = granted.saturating_sub(pages.saturating_mul(rustix::param::page_size() as u64));
+    if left >= ADDRESS_SPACE_MIN {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "this process may use {} MiB more of address space, and needs {}; nothing was done: raise the limit (ulimit -v)",
+        left >> 20,
+        ADDRESS_SPACE_MIN >> 20
+    )))
 }

@@ -2,7 +2,7 @@
 //! program that embeds the library.
 
 use crate::{
-    environment::{SharedEnvironment, System},
+    environment::{SharedEnvironment, System, private_folder},
     error::{Error, Kind, Next, Result},
     format::names,
     policy::session::RENEW_NS,
@@ -100,7 +100,7 @@ impl Connection {
     /// Returns the folder for what does not fit in memory, and makes it: beside the indexes, else the system's.
     pub fn spill(&self) -> Result<PathBuf> {
         let folder = self.cache.clone().unwrap_or_else(std::env::temp_dir);
-        std::fs::create_dir_all(&folder).map_err(|error| {
+        private_folder(&folder).map_err(|error| {
             let cannot = Error::new(Kind::Failed, format!("cannot make the cache {}", folder.display()));
             cannot.because(error).next(Next::NameAnotherCache)
         })?;

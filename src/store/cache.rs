@@ -51,7 +51,7 @@ impl PackCache {
     }
 
     fn try_put(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
-        std::fs::create_dir_all(&self.folder)?;
+        crate::environment::private_folder(&self.folder)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         parts.iter().try_for_each(|part| file.write_all(part))?;
         file.persist(path).map_err(|error| error.error)?;

@@ -116,7 +116,7 @@ impl Running {
     fn start(words: &[std::ffi::OsString]) -> Result<(Self, ChildStdout)> {
         let (program, rest) = words.split_first().ok_or_else(|| usage("which command? It comes after `--`"))?;
         let mut command = std::process::Command::new(program);
-        command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(rest).env_remove("STRONGROOM_PASSPHRASE").stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| {
             failed(format!("the command {} could not be started, so no snapshot was made", program.display()))
                 .because(error)

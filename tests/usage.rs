@@ -1,0 +1,117 @@
+//! Guards bills: the store's clock alone counts, nobody drops out of them, and one tenant's trouble is not the others'.
+
+use crate::{cli::Place, support::*};
+use std::{sync::Arc, time::Duration};
+use strongroom::{
+    environment::{Environment, SharedEnvironment},
+    error::Kind,
+    operation::{Unwatched, destroy, usage},
+    repository::Repository,
+    store::SharedObjects,
+};
+
+fn at(fixture: &Fixture, environment: SharedEnvironment) -> Repository {
+    Repository::open(fixture.objects.clone(), environment, fixture.identity(), None, "x".into()).unwrap()
+}
+
+fn told(report: &usage::Report) -> Vec<String> {
+    let row = |row: &usage::Row| format!("{} {:?} {}", row.tenant, row.month, row.destroyed);
+    report.usage.iter().map(row).collect()
+}
+
+#[test]
+fn a_bill_does_not_follow_this_machines_clock() {
+    let fixture = Fixture::on(Arc::new(Clay::default()) as SharedObjects, 1);
+    for seed in 0..3 {
+        back_up_bytes(&mut fixture.tenant(), "s", &Random(seed).bytes(1 << 20)).unwrap();
+    }
+    let right = usage::usage(&fixture.repository(), None, None).unwrap();
+    assert_eq!(right.usage.len(), 1);
+    let month = &right.usage[0].month;
+    assert!(month.average_bytes <= month.stored_bytes && month.stored_bytes > 3 << 20, "{month:?}");
+    // Decades ahead, and decades behind.
+    let ahead = Seeded::new(9);
+    ahead.sleep(Duration::from_secs(20 * 365 * 86_400));
+    for (clock, environment) in [("ahead", ahead as SharedEnvironment), ("behind", Arc::new(Epoch))] {
+        let report = usage::usage(&at(&fixture, environment), None, None).unwrap();
+        assert_eq!(told(&report), told(&right), "{clock}");
+    }
+}
+
+/// A machine whose clock was never set.
+struct Epoch;
+impl Environment for Epoch {
+    fn now_ns(&self) -> i64 {
+        0
+    }
+    fn fill_random(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+    fn sleep(&self, _: Duration) {}
+    fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
+        std::thread::spawn(work);
+    }
+}
+
+#[test]
+fn who_was_destroyed_stays_in_past_bills() {
+    let fixture = Fixture::on(Arc::new(Clay::default()) as SharedObjects, 1);
+    fixture.repository().create_tenant(&new_tenant("other")).unwrap();
+    back_up_bytes(&mut fixture.tenant(), "s", &Random(1).bytes(1 << 20)).unwrap();
+    let before = usage::usage(&fixture.repository(), Some("t"), None).unwrap();
+    destroy::request(&mut fixture.tenant(), None, (0, 0), "x").unwrap();
+    destroy::execute(&fixture.repository(), "t", &Unwatched).unwrap();
+    let after = usage::usage(&fixture.repository(), None, None).unwrap();
+    let of_t = |report: &usage::Report| -> Vec<(String, u64, u64)> {
+        let rows = report.usage.iter().filter(|row| row.tenant == "t");
+        rows.map(|row| (row.month.month.clone(), row.month.added_bytes, row.month.backups)).collect()
+    };
+    assert_eq!(of_t(&after), of_t(&before));
+    assert!(!of_t(&after).is_empty() && after.not_told.is_empty());
+    assert!(after.usage.iter().all(|row| row.destroyed == (row.tenant == "t")));
+    // A certificate that somebody put there instead changes no bill.
+    let id = after.usage.iter().find(|row| row.destroyed).unwrap().tenant_id;
+    let name = format!("destroyed/{id}/certificate");
+    let bytes = fixture.objects.get(&name, None).unwrap();
+    fixture.objects.delete(&name).unwrap();
+    let forged = String::from_utf8(bytes.to_vec()).unwrap().replace("added_bytes", "added_bytez");
+    fixture.objects.put_if_absent(&name, vec![forged.into_bytes().into()]).unwrap();
+    let report = usage::usage(&fixture.repository(), None, None).unwrap();
+    assert_eq!((report.not_told.len(), report.not_told[0].kind), (1, Kind::Damaged));
+    // A new tenant of that name is another one.
+    fixture.repository().create_tenant(&new_tenant("t")).unwrap();
+    let report = usage::usage(&fixture.repository(), Some("t"), None).unwrap();
+    assert!(report.usage.iter().any(|row| !row.destroyed && row.month.backups == 0));
+}
+
+#[test]
+fn one_tenants_missing_keys_do_not_stop_everybodys_bills() {
+    let place = Place::new();
+    place.ok(&["tenant", "create", "broken"]);
+    let id = place.json(&["tenant", "show", "broken"])["tenant_id"].as_str().unwrap().to_owned();
+    std::fs::remove_dir_all(place.path("repo").join("keys/ring").join(&id)).unwrap();
+    for arguments in [&["usage"][..], &["usage", "--csv"], &["usage", "--json"]] {
+        let output = place.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(13), "{arguments:?}: {said}");
+        assert!(said.contains("broken") && said.contains(&id), "{arguments:?}: {said}");
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(out.lines().any(|line| line.contains('t') && line.contains("20")), "{arguments:?}: {out}");
+    }
+    let output = place.run(&["usage", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["not_told"][0]["tenant"], "broken");
+    assert_eq!(json["usage"][0]["tenant"], "t");
+    assert_eq!(place.run(&["usage", "--tenant", "t"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_month_or_a_tenant_that_is_none_is_told() {
+    let place = Place::new();
+    for month in ["2026-13", "26-11", "2026-1", "november", "2026-11-01", "9990-01"] {
+        place.fails(&["usage", "--month", month], 2, month);
+    }
+    place.fails(&["usage", "--tenant", "nobody"], 12, "nobody");
+    // Before there was anything: nothing, and no error.
+    place.ok(&["usage", "--month", "2001-01"]);
+}
