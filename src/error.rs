@@ -57,6 +57,8 @@ pub enum Next {
     ChangePolicy,
     RaiseQuota,
     Forget,
+    /// Judge by the snapshots' own times, once they are known to be right.
+    JudgeByOwnTimes,
     Prune,
     /// Check everything, and read all that is stored.
     ReadEverything,

@@ -21,6 +21,7 @@ mod damage;
 mod delta;
 mod destroy;
 mod durability;
+mod evidence;
 mod fixtures;
 mod fold;
 mod format;

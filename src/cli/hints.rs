@@ -30,6 +30,9 @@ fn hint(next: Next) -> &'static str {
             "the operator can raise the quota with `strongroom quota set`; `strongroom forget` and then `strongroom prune` free space"
         }
         Next::Forget => "`strongroom forget` lets whole snapshots go",
+        Next::JudgeByOwnTimes => {
+            "`strongroom forget --own-times` judges by the times that the snapshots themselves tell; a dry run shows what would go"
+        }
         Next::Prune => "`strongroom prune` deletes what no snapshot needs",
         Next::ReadEverything => {
             "`strongroom check --read-data` reads everything, and names what is damaged and the snapshots that it hits"

@@ -7,13 +7,15 @@ use crate::{
     format::{
         encode,
         entry::{Annex, EntryKind, Retention, Snapshots},
+        names,
         segment_set::SegmentSet,
         snapshot::Stats,
     },
-    id::SnapshotId,
+    id::{ScopeId, SnapshotId},
     ledger::{SnapshotState, State, Tables},
     policy::retention::{self, Candidate},
     repository::Tenant,
+    store::SharedObjects,
 };
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -26,6 +28,8 @@ pub struct Options {
     pub rules: Option<Retention>,
     pub source: Option<String>,
     pub dry_run: bool,
+    /// Judge by the times that the snapshots' machines told, where the store's were made anew.
+    pub own_times: bool,
 }
 
 /// What becomes of a snapshot.
@@ -106,55 +110,110 @@ pub fn protected_cost(tenant: &Tenant) -> Result<ProtectedCost> {
     Ok(cost)
 }
 
-/// Retires what no rule keeps. What is held or locked stays, whatever the rules.
+/// Retires what no rule keeps. What is held or locked stays, whatever the rules. Refuses where the store's times
+/// are not those at which snapshots were made: an import or a copy of the bucket makes them anew.
 pub fn forget(tenant: &mut Tenant, options: &Options) -> Result<Report> {
     if let Some(rules) = &options.rules {
         retention::check(rules)?;
     }
-    match options.dry_run {
-        true => tenant.sync()?,
-        false => tenant.observe(false)?,
+    tenant.sync()?;
+    if let Some(source) = &options.source {
+        naming::known_source(tenant, source)?;
     }
-    let mut report = decide(tenant, options)?;
-    report.dry_run = options.dry_run;
-    report.forgotten = report.outcomes.iter().filter(|outcome| !outcome.keep).map(|outcome| outcome.id).collect();
-    if !options.dry_run {
-        retire_unless_newest(tenant, &report.forgotten, "retention", false)?;
+    let clock = StoreClock { objects: tenant.objects.clone(), owner: tenant.keys.owner };
+    // Before times that make no sense are recorded for ever.
+    let mut report = decide(&tenant.state, &clock, options)?;
+    if options.dry_run {
+        return Ok(report);
     }
+    tenant.observe(false)?;
+    // Decided by what is there when it is written: beside another one, the newest stays all the same.
+    tenant.append_if("forget", |state, _| {
+        report = decide(state, &clock, options)?;
+        let newest: Vec<_> = state.newest_complete().into_values().collect();
+        let snapshots: Vec<SnapshotId> = report.forgotten.iter().copied().filter(|id| !newest.contains(id)).collect();
+        let body = Snapshots { snapshots, reason: "retention".into(), newest_too: false, unknown: Default::default() };
+        Ok((!body.snapshots.is_empty()).then(|| (EntryKind::Retire, encode(&body), Annex::empty())))
+    })?;
     Ok(report)
 }
 
-fn decide(tenant: &Tenant, options: &Options) -> Result<Report> {
+/// Asks the store when entries were written.
+struct StoreClock {
+    objects: SharedObjects,
+    owner: ScopeId,
+}
+
+impl StoreClock {
+    fn time_ns(&self, snapshot: &SnapshotState, own: bool) -> Result<i64> {
+        match snapshot.observed_ns {
+            _ if own => Ok(snapshot.snapshot.finished_ns),
+            Some(time_ns) => Ok(time_ns),
+            // Written since the last OBSERVED.
+            None => Ok(self.objects.modified_ns(&names::entry(self.owner, snapshot.order))?),
+        }
+    }
+}
+
+/// By how much the time between two snapshots may be shorter by the store's clock than by their own, ...
+const SHORTER_MAX: i64 = 10;
+/// ... how many times that may be so, ...
+const CONTRADICTIONS_MAX: usize = 1;
+/// ... and how much time may be missing in all.
+const MISSING_NS_MAX: i64 = 86_400_000_000_000;
+
+/// Refuses where the store's times contradict the snapshots' own: then whole years may seem to be one day. A clock
+/// that was wrong once does not do that.
+fn refuse_reset_times(source: &str, snapshots: &[&SnapshotState], candidates: &[Candidate]) -> Result<()> {
+    let (mut contradictions, mut missing_ns) = (0, 0i64);
+    for (pair, times) in snapshots.windows(2).zip(candidates.windows(2)) {
+        let ([before, after], [earlier, later]) = (pair, times) else { continue };
+        let own_ns = after.snapshot.finished_ns.saturating_sub(before.snapshot.finished_ns);
+        let store_ns = later.time_ns.saturating_sub(earlier.time_ns).max(0);
+        if own_ns / SHORTER_MAX > store_ns {
+            contradictions += usize::from(own_ns > MISSING_NS_MAX / 144);
+            missing_ns = missing_ns.saturating_add(own_ns - store_ns);
+        }
+    }
+    if contradictions <= CONTRADICTIONS_MAX || missing_ns <= MISSING_NS_MAX {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Refused,
+        format!(
+            "{source}: by the store's clock its snapshots were made within a much shorter time than by their own, as after an import or a copy of the bucket; rules would let the wrong ones go, so nothing was forgotten"
+        ),
+    )
+    .next(Next::JudgeByOwnTimes))
+}
+
+fn decide(state: &State, clock: &StoreClock, options: &Options) -> Result<Report> {
     let mut by_source: BTreeMap<&str, Vec<&SnapshotState>> = BTreeMap::new();
-    for state in tenant.state.live() {
-        by_source.entry(&state.snapshot.source).or_default().push(state);
+    for live in state.live() {
+        by_source.entry(&live.snapshot.source).or_default().push(live);
     }
     if let Some(source) = options.source.as_deref() {
-        naming::known_source(tenant, source)?;
         by_source.retain(|other, _| *other == source);
     }
     let mut report = Report::default();
     for (source, snapshots) in by_source {
-        let rules = options.rules.clone().unwrap_or_else(|| rules_of(&tenant.state, Some(source)).0);
+        let rules = options.rules.clone().unwrap_or_else(|| rules_of(state, Some(source)).0);
         let zone = zone(&rules)?;
         let mut states = BTreeMap::new();
         let mut candidates = Vec::new();
-        for state in &snapshots {
-            let time_ns = match state.observed_ns {
-                Some(time_ns) => time_ns,
-                // Written since the last OBSERVED, or a dry run.
-                None => tenant.written_ns(state.order)?,
-            };
-            let tags = state.snapshot.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let complete = state.snapshot.is_complete();
-            candidates.push(Candidate { id: state.snapshot.id, time_ns, complete, tags });
-            states.insert(state.snapshot.id, (*state, time_ns));
+        for live in &snapshots {
+            let time_ns = clock.time_ns(live, options.own_times)?;
+            let tags = live.snapshot.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let complete = live.snapshot.is_complete();
+            candidates.push(Candidate { id: live.snapshot.id, time_ns, complete, tags });
+            states.insert(live.snapshot.id, (*live, time_ns));
         }
+        refuse_reset_times(source, &snapshots, &candidates)?;
         report.warnings.extend(suspicions(source, &snapshots, &candidates));
         for decision in retention::decide(&rules, &zone, &candidates) {
-            let Some((state, time_ns)) = states.get(&decision.id) else { continue };
+            let Some((live, time_ns)) = states.get(&decision.id) else { continue };
             let mut kept_by = decision.kept_by;
-            kept_by.extend(protections(&tenant.state, state));
+            kept_by.extend(protections(state, live));
             report.outcomes.push(Outcome {
                 id: decision.id,
                 source: source.to_owned(),
@@ -165,6 +224,8 @@ fn decide(tenant: &Tenant, options: &Options) -> Result<Report> {
             });
         }
     }
+    report.dry_run = options.dry_run;
+    report.forgotten = report.outcomes.iter().filter(|outcome| !outcome.keep).map(|outcome| outcome.id).collect();
     Ok(report)
 }
 
@@ -232,11 +293,6 @@ fn suspicions(source: &str, snapshots: &[&SnapshotState], candidates: &[Candidat
 
 /// Retires snapshots by name, also the newest complete one of a source.
 pub fn retire(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Result<()> {
-    retire_unless_newest(tenant, snapshots, reason, true)
-}
-
-/// Retires snapshots; the newest complete one of a source stays, unless `newest_too`.
-fn retire_unless_newest(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str, newest_too: bool) -> Result<()> {
     tenant.append_if("forget", |state, _| {
         // Somebody else may have retired or held some meanwhile.
         let mut still = Vec::new();
@@ -251,11 +307,8 @@ fn retire_unless_newest(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &
             }
             still.push(*id);
         }
-        if !newest_too {
-            let newest: Vec<_> = state.newest_complete().into_values().collect();
-            still.retain(|id| !newest.contains(id));
-        }
-        let body = Snapshots { snapshots: still, reason: reason.into(), newest_too, unknown: Default::default() };
+        let reason = reason.into();
+        let body = Snapshots { snapshots: still, reason, newest_too: true, unknown: Default::default() };
         Ok((!body.snapshots.is_empty()).then(|| (EntryKind::Retire, encode(&body), Annex::empty())))
     })?;
     Ok(())

@@ -4,17 +4,21 @@ use super::Monitor;
 use crate::{
     error::Result,
     id::PackId,
+    ledger::SegmentStatus,
     repository::{Move, Tenant, repack},
 };
+use std::collections::{BTreeSet, HashSet};
 
 /// How many packs are planned at once: what bounds memory.
 const BATCH: usize = 1024;
 
 /// What was sealed anew.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize)]
 pub struct Report {
     pub packs: u64,
     pub bytes: u64,
+    /// Segments that are damaged: they stay as they were sealed.
+    pub damaged_segments: u64,
 }
 
 /// Says whether something that is needed is sealed with older keys.
@@ -22,17 +26,49 @@ pub fn is_begun(tenant: &Tenant) -> Result<bool> {
     Ok(!older(tenant, 1)?.is_empty())
 }
 
-/// Returns packs in which something that is not dead is sealed with older keys.
+/// Returns packs in which something that can be moved is sealed with older keys: neither dead nor damaged.
 fn older(tenant: &Tenant, at_most: usize) -> Result<Vec<PackId>> {
-    let mut older = Vec::new();
+    let older = sealed_before(tenant)?;
+    let mut found = BTreeSet::new();
+    tenant.index.each_segment(&mut |_, segment| {
+        let may_move = segment.status != SegmentStatus::Dead && !segment.damaged;
+        if may_move && older.contains(&segment.pack) {
+            found.insert(segment.pack);
+        }
+        Ok(found.len() < at_most)
+    })?;
+    Ok(found.into_iter().collect())
+}
+
+/// Returns packs that are sealed with older keys, and of no running session.
+fn sealed_before(tenant: &Tenant) -> Result<HashSet<PackId>> {
+    let mut older = HashSet::new();
     tenant.index.each_pack(&mut |id, state| {
         let is_open = tenant.state.sessions.contains_key(&id.session);
         if !state.dropped && state.live_segments > 0 && state.epoch < tenant.state.epoch && !is_open {
-            older.push(id);
+            older.insert(id);
         }
-        Ok(older.len() < at_most)
+        Ok(true)
     })?;
     Ok(older)
+}
+
+/// Tells what is damaged, and so stays sealed with older keys until it is healed.
+fn tell_what_stays(tenant: &Tenant, monitor: &dyn Monitor) -> Result<u64> {
+    let older = sealed_before(tenant)?;
+    let mut stays = 0;
+    tenant.index.each_segment(&mut |_, segment| {
+        let is_damaged = segment.status != SegmentStatus::Dead && segment.damaged;
+        stays += u64::from(is_damaged && older.contains(&segment.pack));
+        Ok(true)
+    })?;
+    if stays > 0 {
+        monitor.problem(
+            &format!("{stays} segments"),
+            "are damaged, so they stay as they were sealed until a check heals them: their chunks must be backed up again before",
+        );
+    }
+    Ok(stays)
 }
 
 /// Copies all that is sealed with older keys to new packs, sealed with those in use. The old packs are
@@ -58,8 +94,9 @@ pub fn reseal(tenant: &mut Tenant, monitor: &dyn Monitor) -> Result<Report> {
         if monitor.is_interrupted() {
             return Err(super::interrupted());
         }
-        // Damaged packs stay.
+        // What cannot be read stays.
         if report.packs == before {
+            report.damaged_segments = tell_what_stays(tenant, monitor)?;
             return Ok(report);
         }
     }

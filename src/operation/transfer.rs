@@ -141,6 +141,11 @@ impl<'a> Archive<'a> {
     /// ledger tells where what they held is now.
     fn fill(&mut self, repository: &Repository, tenant: &mut Tenant, monitor: &dyn Monitor) -> Result<Manifest> {
         let (mut idle, mut told) = (0, false);
+        // So that when snapshots were made travels with them. Who may not record it exports all the same.
+        match tenant.observe(false) {
+            Err(error) if !matches!(error.kind, Kind::Refused | Kind::NotWritable) => return Err(error),
+            _ => {}
+        }
         loop {
             tenant.sync()?;
             let entries = tenant.state.head.number + 1;

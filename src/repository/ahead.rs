@@ -29,7 +29,10 @@ impl Ahead {
         loop {
             let number = self.state.head.number + 1;
             match read(objects, &self.keys, number)? {
-                Slot::Absent => return Ok(None),
+                Slot::Absent => {
+                    self.settle_keys();
+                    return Ok(None);
+                }
                 Slot::Entry(found) => self.fold(&found, unlock)?,
                 Slot::WithoutAnnex { why, .. } => {
                     return Ok(Some(format!("ledger entry {number} cannot be read ({why})")));
@@ -47,11 +50,23 @@ impl Ahead {
         self.state.apply(&mut self.index, proven)?;
         let (epoch, committed) = (self.state.epoch, self.state.commitments.get(&self.state.epoch));
         if let Some(committed) = committed.filter(|committed| !self.keys.knows(epoch, committed)) {
-            let mut keys = unlock.keys(self.keys.owner)?;
-            if keys.settle(epoch, committed) {
+            // Newer ones, if they were made anew once more: which of them count, the end tells.
+            let keys = unlock.keys(self.keys.owner)?;
+            if keys.knows(epoch, committed) {
                 self.keys = Arc::new(keys);
             }
         }
         Ok(())
+    }
+
+    /// Keeps the keys that the ledger commits to.
+    fn settle_keys(&mut self) {
+        let (epoch, committed) = (self.state.epoch, self.state.commitments.get(&self.state.epoch));
+        if let Some(committed) = committed.filter(|committed| !self.keys.are_settled(epoch, committed)) {
+            let mut keys = Keys::clone(&self.keys);
+            if keys.settle(epoch, committed) {
+                self.keys = Arc::new(keys);
+            }
+        }
     }
 }

@@ -8,14 +8,22 @@ use super::{
 };
 use crate::{
     error::{Error, Result, failed},
-    format::{entry::Entry, key::Circle, names},
-    id::{Hash, SnapshotId},
+    format::{
+        decode,
+        entry::{Entry, EntryKind, Packs},
+        key::Circle,
+        names,
+    },
+    id::{Hash, PackId, SnapshotId},
     index::Index,
-    ledger::{Proven, State},
+    ledger::{Proven, State, Verdict},
     pipeline::digest::hash,
     store::get_if_present,
 };
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What is wrong with a history.
 #[derive(Debug)]
@@ -35,9 +43,23 @@ pub struct Refolded {
     pub problems: Vec<HistoryProblem>,
     state: Option<State>,
     index: Index,
+    /// The annexes that entries name, whether or not they count.
+    annexes: BTreeSet<Hash>,
+    /// The entries that dropped packs.
+    drops: BTreeMap<PackId, u64>,
 }
 
 impl Refolded {
+    /// Says whether an entry names an annex that is stored under this hash.
+    pub fn names_annex(&self, hash: Hash) -> bool {
+        self.annexes.contains(&hash)
+    }
+
+    /// Returns the entry that dropped a pack.
+    pub fn dropped_by(&self, pack: PackId) -> Option<u64> {
+        self.drops.get(&pack).copied()
+    }
+
     /// Returns what the ledger says. A history of which an entry is missing, damaged or not understood says
     /// nothing that may be relied on: then none.
     pub fn whole(&self) -> Option<(&State, &Index)> {
@@ -60,7 +82,8 @@ impl Tenant {
     pub fn refold(&self) -> Result<Refolded> {
         let mut index = Index::new((self.new_pairs)()?);
         index.clear()?;
-        let folded = Refolded { problems: Vec::new(), state: None, index };
+        let (annexes, drops) = (BTreeSet::new(), BTreeMap::new());
+        let folded = Refolded { problems: Vec::new(), state: None, index, annexes, drops };
         let mut refold = Refold { tenant: self, folded, previous: Some(Hash::default()) };
         for number in 0..=self.state.head.number {
             refold.next(number)?;
@@ -68,12 +91,12 @@ impl Tenant {
                 refold.folded.index.spill(number)?;
             }
         }
-        let Refolded { problems, mut state, mut index } = refold.folded;
-        match &mut state {
-            Some(state) if problems.is_empty() => index.save(self.genesis, state)?,
-            _ => index.spill(self.state.head.number)?,
+        let mut refolded = refold.folded;
+        match &mut refolded.state {
+            Some(state) if refolded.problems.is_empty() => refolded.index.save(self.genesis, state)?,
+            _ => refolded.index.spill(self.state.head.number)?,
         }
-        Ok(Refolded { problems, state, index })
+        Ok(refolded)
     }
 }
 
@@ -119,9 +142,15 @@ impl Refold<'_> {
         self.follows(&found.entry);
         self.previous = Some(found.hash);
         let proven = Proven { entry: &found.entry, annex: &found.annex, hash: found.hash };
+        self.folded.annexes.extend(found.entry.annex_hash);
         match &mut self.folded.state {
             Some(state) => {
-                drop(state.apply(&mut self.folded.index, proven).map_err(|error| failed(error.to_string()))?);
+                let applied = state.apply(&mut self.folded.index, proven);
+                let verdict = applied.map_err(|error| failed(error.to_string()))?;
+                if verdict == Verdict::Valid && found.entry.kind == EntryKind::Drop as u8 {
+                    let dropped = decode::<Packs>(&found.entry.body.0).map(|body| body.packs).unwrap_or_default();
+                    self.folded.drops.extend(dropped.into_iter().map(|pack| (pack, number)));
+                }
             }
             None if number == 0 => match State::begin(proven) {
                 Ok(state) => self.folded.state = Some(state),
@@ -148,12 +177,12 @@ impl Tenant {
         refolded.problems.extend(self.gap_after_head()?);
         let about = |object: String, what: String| HistoryProblem { object, entry: None, what, snapshot: None };
         let is_replaced = self.exclusively(|tenant| tenant.replace_unless_equal(&refolded))??;
-        if is_replaced {
+        let mut problems = if is_replaced {
             let what = "what this machine remembered, or took from a checkpoint, is not what the ledger says; it was thrown away, and the ledger counts";
-            refolded =
-                Refolded { problems: vec![about("index".into(), what.into())], state: None, index: self.index.view()? };
-        }
-        let mut problems = refolded.problems;
+            vec![about("index".into(), what.into())]
+        } else {
+            refolded.problems
+        };
         for (name, what) in checkpoint::problems(self.objects.as_ref(), &self.keys, &self.state.grants)? {
             self.exclusively(|tenant| tenant.checkpoint_due = true)?;
             problems.push(about(name, what));

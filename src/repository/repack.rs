@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     environment::random,
-    error::{Result, damaged, failed},
+    error::{Result, damaged},
     format::{
         encode,
         entry::{Annex, EntryKind, Publish},
@@ -16,7 +16,7 @@ use crate::{
         names::{self, PackKind},
         sealed::{Header, KeyScope, Kind},
     },
-    id::{PackId, SegmentId},
+    id::{Hash, PackId, SegmentId},
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
         digest::hash,
@@ -34,9 +34,10 @@ pub enum Move {
     SealedAnew,
 }
 
-/// Moves what is not dead out of `packs`. Each pack is read once, and compared with its hash before
-/// anything is copied; one that is damaged is told to `problem` and left alone. Memory: one pack read,
-/// one being filled. Returns how many bytes were written.
+/// Moves what is neither dead nor damaged out of `packs`; `moved` is told of each pack that something was copied
+/// from. Each is read once, and compared with its hash before anything is copied. One that is not what was written
+/// is told to `problem`, and left alone where single segments cannot be looked at; one that somebody else emptied
+/// meanwhile needs nothing. Memory: one pack read, one being filled. Returns how many bytes were written.
 pub fn repack(
     tenant: &mut Tenant,
     packs: &[PackId],
@@ -50,7 +51,8 @@ pub fn repack(
     let mut inside: BTreeMap<PackId, Vec<(SegmentId, SegmentState)>> =
         packs.iter().map(|pack| (*pack, Vec::new())).collect();
     tenant.index.each_segment(&mut |id, state| {
-        if let Some(segments) = inside.get_mut(&state.pack).filter(|_| state.status != SegmentStatus::Dead) {
+        let may_move = state.status != SegmentStatus::Dead && !state.damaged;
+        if let Some(segments) = inside.get_mut(&state.pack).filter(|_| may_move) {
             segments.push((id, state));
         }
         Ok(true)
@@ -97,11 +99,9 @@ impl<'a> Copier<'a> {
             let Some(state) = self.tenant.index.pack(id)? else { continue };
             let kind = PackKind::from_number(state.kind);
             let name = names::pack(self.tenant.keys.owner, kind, id);
-            let bytes = self.tenant.objects.get(&name, None)?;
-            if hash(&bytes) != state.hash {
-                problem(&name, "is damaged, so it stays as it is");
+            let Some(bytes) = self.whole(id, &name, state.hash, problem)?.filter(|_| !segments.is_empty()) else {
                 continue;
-            }
+            };
             segments.sort_by_key(|(_, state)| state.offset);
             let builder = &mut open[kind as usize];
             for (segment, located) in segments {
@@ -133,6 +133,33 @@ impl<'a> Copier<'a> {
             self.write(builder)?;
         }
         Ok(self.written_bytes)
+    }
+
+    /// Reads a pack that is what was written. What is missing, or something else, is looked for again after the
+    /// ledger was followed; none if somebody else emptied the pack meanwhile, or if it is told to `problem`.
+    fn whole(
+        &mut self,
+        id: PackId,
+        name: &str,
+        expected: Hash,
+        problem: &mut dyn FnMut(&str, &str),
+    ) -> Result<Option<Bytes>> {
+        for _ in 0..2 {
+            match self.tenant.objects.get(name, None) {
+                Ok(bytes) if hash(&bytes) == expected => return Ok(Some(bytes)),
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                Ok(_) | Err(_) => {}
+            }
+            self.tenant.sync()?;
+            if self.tenant.index.pack(id)?.is_none_or(|now| now.dropped || now.live_segments == 0) {
+                return Ok(None);
+            }
+        }
+        problem(
+            name,
+            "is missing or not what was written, so what is in it stays there; a check that reads all data says what is hit",
+        );
+        Ok(None)
     }
 
     /// Opens a segment, seals it with the key in use, and opens that again before anybody relies on it.
@@ -175,18 +202,15 @@ impl<'a> Copier<'a> {
         )?;
         self.written_bytes += pack.fact.length;
         let body = encode(&Publish { session: self.scope.number, packs: vec![pack.fact], unknown: Default::default() });
-        let annex = Annex { rows: pack.rows, ..Annex::empty() };
-        self.scope.append(self.tenant, |_, index| {
-            for row in &annex.rows {
-                let now = index.segment(row.segment)?;
-                if now.is_none_or(|now| Some(now.pack) != row.moved_from || now.status == SegmentStatus::Dead) {
-                    return Err(failed(format!(
-                        "segment {} was moved or deleted by somebody else meanwhile; nothing is lost: prune again",
-                        row.segment
-                    )));
-                }
+        self.scope.append_if(self.tenant, |_, index| {
+            // What somebody else moved or deleted meanwhile needs no copy.
+            let mut rows = Vec::new();
+            for row in &pack.rows {
+                let now = index.segment(row.segment)?.filter(|now| now.status != SegmentStatus::Dead && !now.damaged);
+                rows.extend(now.filter(|now| Some(now.pack) == row.moved_from).map(|_| row.clone()));
             }
-            Ok((EntryKind::Repack, body.clone(), annex.clone()))
+            let annex = Annex { rows, ..Annex::empty() };
+            Ok((!annex.is_empty()).then(|| (EntryKind::Repack, body.clone(), annex)))
         })?;
         Ok(())
     }

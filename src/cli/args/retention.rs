@@ -130,6 +130,10 @@ pub struct ForgetArgs {
     /// By the rules of each source that `policy show` shows
     #[arg(long)]
     pub policy: bool,
+    /// Judge by the times that the snapshots themselves tell: after an import or a copy of the bucket, which make
+    /// the store's times anew
+    #[arg(long, conflicts_with = "snapshots")]
+    pub own_times: bool,
     #[command(flatten)]
     pub keep: KeepArgs,
     /// Only this source; beside SNAP, the source that it is of

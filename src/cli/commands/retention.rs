@@ -92,7 +92,8 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
     let text;
     let forgotten: Vec<SnapshotId>;
     if args.snapshots.is_empty() {
-        let options = forget::Options { rules, source: args.source.clone(), dry_run: args.dry_run };
+        let options =
+            forget::Options { rules, source: args.source.clone(), dry_run: args.dry_run, own_times: args.own_times };
         let report = forget::forget(&mut tenant, &options)?;
         (object, text) = (json!(report), outcomes_text(&report));
         forgotten = report.forgotten;
@@ -115,7 +116,7 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
     let arguments = PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: None };
     let options = prune::Options { forgotten, ..prune_options(&arguments)? };
     let report = pruned(global, &mut tenant, &options)?;
-    object["prune"] = prune_json(&report, dry_run);
+    object["prune"] = json!(report);
     print(global, object, || text + &prune_text(&report, dry_run));
     Ok(())
 }
@@ -166,24 +167,10 @@ pub(super) fn prune_now(global: &Global, args: &PruneArgs) -> Result<()> {
     let options = prune_options(args)?;
     let mut tenant = ready::tenant(global)?;
     let report = pruned(global, &mut tenant, &options)?;
-    let mut object = prune_json(&report, args.dry_run);
+    let mut object = json!(report);
     object["tenant"] = json!(tenant.name);
     print(global, object, || prune_text(&report, args.dry_run));
     Ok(())
-}
-
-fn prune_json(report: &prune::Report, dry_run: bool) -> Value {
-    let packs = |packs: &[prune::Pack]| -> Vec<Value> {
-        packs
-            .iter()
-            .map(|pack| json!({ "pack": pack.name, "bytes": pack.length_bytes, "unused_bytes": pack.unused_bytes }))
-            .collect()
-    };
-    let leftovers: Vec<_> =
-        report.leftovers.iter().map(|(name, bytes)| json!({ "object": name, "bytes": bytes })).collect();
-    json!({ "dry_run": dry_run, "fenced_sessions": report.fenced, "open_sessions": report.waiting_for, "dead_segments": report.dead_segments,
-        "deleted_packs": packs(&report.deleted), "repacked_packs": packs(&report.repacked), "kept_packs": report.kept_packs, "used_bytes": report.used_bytes,
-        "unused_bytes": report.unused_bytes, "leftover_objects": leftovers, "written_bytes": report.written_bytes, "freed_bytes": report.freed_bytes })
 }
 
 fn prune_text(report: &prune::Report, dry_run: bool) -> String {
@@ -203,7 +190,7 @@ fn prune_text(report: &prune::Report, dry_run: bool) -> String {
         size(report.unused_bytes)
     );
     if !report.leftovers.is_empty() {
-        let bytes = report.leftovers.iter().map(|(_, bytes)| bytes).sum();
+        let bytes = report.leftovers.iter().map(|deletion| deletion.bytes).sum();
         text += &format!(
             "delete   {:>6} leftovers of backups that ended early or of an earlier prune  {}\n",
             report.leftovers.len(),

@@ -210,7 +210,13 @@ fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
         let snapshots = snapshot.into_iter().collect();
         report.problems.push(Problem { object, what, snapshots, advice: advice.into() });
     }
-    for (object, what) in tenant.ring_problems()? {
+    let mut of_ring = tenant.ring_problems()?;
+    if !of_ring.is_empty() {
+        // Somebody may have made new keys meanwhile, and taken away those before.
+        tenant.sync()?;
+        of_ring = tenant.ring_problems()?;
+    }
+    for (object, what) in of_ring {
         let advice = "make new keys, while this one still opens".into();
         report.problems.push(Problem { object, what, snapshots: Vec::new(), advice });
     }

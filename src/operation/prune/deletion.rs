@@ -1,0 +1,144 @@
+//! What is deleted is listed first, and proven, object by object, against a ledger that was read again from its
+//! first entry: no index, checkpoint or listing has a say in it.
+
+use crate::{
+    error::{Error, Kind, Result},
+    format::names::{self, PackKind},
+    id::Hash,
+    index::Index,
+    ledger::{State, Tables},
+    operation::Monitor,
+    repository::{Refolded, Tenant},
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// An annex that no entry names must be older than the newest entry by this: whoever was about to name it has lost
+/// the slot for which it was written. A bound for stores whose servers' clocks differ.
+const ANNEX_AGE_NS: i64 = 3_600_000_000_000;
+
+/// An object that may go, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deletion {
+    #[serde(rename = "object")]
+    pub name: String,
+    pub bytes: u64,
+    #[serde(flatten)]
+    pub reason: Reason,
+}
+
+/// Why an object may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// That entry says that nothing lives in the pack.
+    Dropped { entry: u64 },
+    /// The session that made the pack ended without naming it.
+    NeverNamed { session: u64 },
+    /// No entry names the annex.
+    OrphanAnnex,
+}
+
+/// Objects by name, with their sizes.
+pub(super) type Objects = BTreeMap<String, u64>;
+
+/// Lists packs and annexes. What is there and in no entry of an ended session, folded later, never will be in one.
+pub(super) fn listed(tenant: &Tenant) -> Result<Objects> {
+    let owner = tenant.keys.owner;
+    let mut listed = Objects::new();
+    for prefix in [names::packs(owner, PackKind::Data), names::packs(owner, PackKind::Meta), names::annexes(owner)] {
+        for object in tenant.objects.list(&prefix)? {
+            listed.insert(object.name, object.size_bytes);
+        }
+    }
+    Ok(listed)
+}
+
+/// A list of objects of which each was proven to be of no use to anyone. Nothing else is ever deleted.
+pub(super) struct DeletionPlan(Vec<Deletion>);
+
+impl DeletionPlan {
+    /// Proves which of these objects may go. With a problem in the history, fails: then nothing may.
+    pub fn prove(tenant: &Tenant, objects: &Objects) -> Result<Self> {
+        let refolded = tenant.refold()?;
+        let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
+        proven(tenant, (&refolded, state, index), objects).map(Self)
+    }
+
+    pub fn objects(&self) -> &[Deletion] {
+        &self.0
+    }
+
+    /// Deletes what is on the list.
+    pub fn carry_out(&self, tenant: &Tenant, monitor: &dyn Monitor) -> Result<()> {
+        for deletion in &self.0 {
+            tenant.delete_pack(&deletion.name)?;
+            monitor.progress(1, 0);
+        }
+        Ok(())
+    }
+}
+
+/// What would go of these objects if these sessions had ended.
+pub(super) fn foreseen(tenant: &Tenant, objects: &Objects, ended: &[u64]) -> Result<Vec<Deletion>> {
+    let refolded = tenant.refold()?;
+    let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
+    let mut state = state.clone();
+    state.sessions.retain(|session, _| !ended.contains(session));
+    proven(tenant, (&refolded, &state, index), objects)
+}
+
+fn not_whole(tenant: &Tenant, refolded: &Refolded) -> Error {
+    let name = &tenant.name;
+    if refolded.problems.is_empty() {
+        return Error::new(
+            Kind::NewerFormat,
+            format!("nothing is deleted from {name}: not all of its history is understood"),
+        );
+    }
+    let what: Vec<_> = refolded.problems.iter().map(|problem| problem.what.as_str()).collect();
+    Error::new(Kind::Damaged, format!("nothing is deleted while the history of {name} has damage: {}", what.join("; ")))
+}
+
+fn proven(
+    tenant: &Tenant,
+    (refolded, state, index): (&Refolded, &State, &Index),
+    objects: &Objects,
+) -> Result<Vec<Deletion>> {
+    let mut newest_ns = None;
+    let mut proven = Vec::new();
+    for (name, bytes) in objects {
+        let reason = match names::id_of_pack(name) {
+            Some(id) => match index.pack(id)? {
+                Some(pack) => refolded.dropped_by(id).filter(|_| pack.dropped).map(|entry| Reason::Dropped { entry }),
+                None => {
+                    let ended = id.session <= state.head.number && !state.sessions.contains_key(&id.session);
+                    ended.then_some(Reason::NeverNamed { session: id.session })
+                }
+            },
+            None => {
+                let newest_ns = match newest_ns {
+                    Some(newest_ns) => newest_ns,
+                    None => *newest_ns.insert(tenant.written_ns(state.head.number)?),
+                };
+                is_orphan(tenant, refolded, name, newest_ns)?.then_some(Reason::OrphanAnnex)
+            }
+        };
+        proven.extend(reason.map(|reason| Deletion { name: name.clone(), bytes: *bytes, reason }));
+    }
+    Ok(proven)
+}
+
+/// Says whether no entry names an annex, and none will: its entry's slot was taken when it was not yet as old.
+fn is_orphan(tenant: &Tenant, refolded: &Refolded, name: &str, newest_ns: i64) -> Result<bool> {
+    let hash = name.rsplit('/').next().and_then(|hash| hash.parse::<Hash>().ok());
+    let is_annex = hash.is_some_and(|hash| names::annex(tenant.keys.owner, hash) == name);
+    if !is_annex || hash.is_some_and(|hash| refolded.names_annex(hash)) {
+        return Ok(false);
+    }
+    match tenant.objects.modified_ns(name) {
+        Ok(written_ns) => Ok(written_ns.saturating_add(ANNEX_AGE_NS) < newest_ns),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
