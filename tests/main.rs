@@ -43,6 +43,7 @@ mod session;
 mod simulation;
 mod source;
 mod specification;
+mod stop;
 mod store;
 mod tenancy;
 mod touched;
