@@ -36,6 +36,7 @@ mod pipeline;
 mod prune;
 mod races;
 mod restore;
+mod readme;
 mod retention;
 mod rewrite;
 mod roundtrip;
