@@ -96,7 +96,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        drop(self.run(&format!("pg_ctl -D {} -m immediate stop", self.folder.path().join("data").display())));
+        let data = self.folder.path().join("data");
+        let _stopped_or_gone = self.run(&format!("pg_ctl -D {} -m immediate stop", data.display()));
     }
 }
 
