@@ -72,6 +72,19 @@ fn a_reader_that_goes_away_ends_a_list_quietly_and_not_as_whole() {
 }
 
 #[test]
+fn a_session_that_could_not_be_closed_is_told_whatever_else_went_wrong() {
+    let place = Place::new();
+    // The store goes away while the command runs whose output is backed up: after more than any pipe holds.
+    let away =
+        format!("head -c 64000000 /dev/zero; mv {0} {0}.away && touch {0}; exit 1", place.path("repo").display());
+    let stream = ["backup", "--source", "s", "--name", "n", "--wait-for-store", "0", "--command", "--"];
+    let output = place.run(&[&stream[..], &["sh", "-c", &away]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("warning: session") && said.contains("could not be closed"), "{said}");
+}
+
+#[test]
 fn lists_are_lines_of_json_and_stay_small_in_memory() {
     let (place, path) = with_data();
     std::fs::write(format!("{path}/new"), "new").unwrap();

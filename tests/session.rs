@@ -181,11 +181,19 @@ fn where_the_store_is_away_it_is_said_that_a_session_stays_open() {
     let bytes = Random(3).bytes(3_000_000);
     let failed = back_up_stalled(&mut tenant, &bytes, &mut || away.store(true, std::sync::atomic::Ordering::Relaxed));
     assert!(failed.is_err());
-    let notices = tenant.take_notices();
+    let notices = tenant.notices().take();
     assert!(notices.iter().any(|notice| notice.contains("could not be closed")), "{notices:?}");
     assert_eq!(fixture.tenant().state.sessions.len(), 1);
     let report = prune::prune(&mut fixture.tenant(), &prune_options(0), &Unwatched).unwrap();
     assert_eq!(report.fenced.len(), 1);
+    // What nobody has taken is in the report of the next backup.
+    away.store(false, std::sync::atomic::Ordering::Relaxed);
+    let failed = back_up_stalled(&mut tenant, &bytes, &mut || away.store(true, std::sync::atomic::Ordering::Relaxed));
+    assert!(failed.is_err());
+    away.store(false, std::sync::atomic::Ordering::Relaxed);
+    let report = back_up_bytes(&mut tenant, "s", &bytes).unwrap();
+    assert!(report.warnings.iter().any(|warning| warning.contains("could not be closed")), "{:?}", report.warnings);
+    assert!(tenant.notices().take().is_empty());
 }
 
 /// A scan that stores nothing for a day, or a source that stalls, was fenced by a prune beside it.

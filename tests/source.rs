@@ -505,8 +505,15 @@ fn an_error_of_the_store_is_not_taken_for_a_damaged_previous_snapshot() {
     assert_eq!(bytes_of(&mut fixture.tenant(), &root.path().join("1")), Random(1).text(100_000));
 }
 
+/// Returns which of five files a list names.
+fn files_of_patterns(listed: &str) -> String {
+    let is_named = |name: &str| listed.split_whitespace().any(|word| word.ends_with(&format!("/{name}")));
+    let named: Vec<_> = ["x", "keep", "y", "z", "k"].into_iter().filter(|name| is_named(name)).collect();
+    named.join(" ")
+}
+
 #[test]
-fn patterns_leave_out_what_a_person_means() {
+fn patterns_leave_out_what_a_person_means_and_the_same_in_a_restore() {
     let place = Place::new();
     let base = place.folder.path().to_path_buf();
     // The root's name has signs that patterns give a meaning to.
@@ -521,13 +528,19 @@ fn patterns_leave_out_what_a_person_means() {
         let output = place.command(&arguments).current_dir(&base).output().unwrap();
         assert!(output.status.success(), "{patterns:?}: {}", String::from_utf8_lossy(&output.stderr));
         let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let listed = place.ok(&["ls", "latest"]);
-        let left: String = ["x", "keep", "y", "z", "k"]
-            .into_iter()
-            .filter(|name| listed.lines().any(|line| line.ends_with(&format!("/{name}"))))
-            .map(|name| name.to_owned() + " ")
-            .collect();
-        (left.trim_end().to_owned(), made["warnings"].as_array().unwrap().len())
+        let left = files_of_patterns(&place.ok(&["ls", "latest"]));
+        (left, made["warnings"].as_array().unwrap().len())
+    };
+    // All of it, of which a restore leaves out the same.
+    let mut whole = place.command(&["backup", "--source", "whole", "da[t]a*", "two"]);
+    assert!(whole.current_dir(&base).status().unwrap().success());
+    let restored = |option: &str, patterns: &[&str]| {
+        let target = tempfile::tempdir().unwrap();
+        let mut arguments = vec!["restore", "whole@latest", "--target", target.path().to_str().unwrap()];
+        patterns.iter().for_each(|pattern| arguments.extend([option, pattern]));
+        let output = place.command(&arguments).current_dir(&base).output().unwrap();
+        assert!(output.status.success(), "{patterns:?}: {}", String::from_utf8_lossy(&output.stderr));
+        files_of_patterns(&describe(target.path()).join("\n"))
     };
     let absolute = format!("{}/two/src", base.display());
     for (patterns, expected, warnings) in [
@@ -546,7 +559,10 @@ fn patterns_leave_out_what_a_person_means() {
         (&["k", "*eep"], "x y z", 0),
     ] {
         assert_eq!(left(patterns), (expected.to_owned(), warnings), "{patterns:?}");
+        assert_eq!(restored("--exclude", patterns), expected, "{patterns:?}");
     }
+    assert_eq!(restored("--include", &["src/secret"]), "x z");
+    assert_eq!(restored("--include", &["./two/src/secret"]), "z");
     place.fails(&["backup", "--source", "s", "/etc", "--exclude", "a[z-a]"], 2, "`a[z-a]`");
     let list = place.path("list");
     fs::write(&list, "# what\n\nsrc/secret\n[z-a]\n").unwrap();

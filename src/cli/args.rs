@@ -36,6 +36,9 @@ pub struct Global {
     /// The ways to give a key that the environment and the profile name, the more important ones first
     #[arg(skip)]
     pub lower_keys: Vec<KeyArgs>,
+    /// What the tenants that the command opens have to tell in the end
+    #[arg(skip)]
+    pub opened: super::ready::Opened,
     /// The tenant, by name or id; not needed where the key opens only one
     #[arg(long, global = true, env = "STRONGROOM_TENANT", hide_env_values = true, value_name = "NAME")]
     pub tenant: Option<String>,
@@ -338,9 +341,9 @@ pub struct BackupArgs {
     /// Back up the output of the command after `--`
     #[arg(long, requires = "name", requires = "source")]
     pub command: bool,
-    /// Leave out what matches, in gitignore syntax: `*.tmp` and `cache/` anywhere, `src/secret` at each given path and in
-    /// the current folder, `./src/secret` in the current folder, `/home/me/secret` exactly there. Paths that are given
-    /// are never left out
+    /// Leave out what matches this pattern, which is in gitignore syntax. `*.tmp` and `cache/` match anywhere,
+    /// `src/secret` matches at each given path and in the current folder, `./src/secret` in the current folder, and
+    /// `/home/me/secret` exactly there. Paths that are given are never left out
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
     /// Leave out what matches a line of this file; lines that begin with `#` are comments
@@ -385,10 +388,11 @@ pub struct RestoreArgs {
     /// The folder to restore to, or `-` for standard output (a folder as a tar archive)
     #[arg(long)]
     pub target: PathBuf,
-    /// Only what matches (gitignore syntax)
+    /// Restore only what matches this pattern, or lies in a folder that does. A pattern means the same as in `backup`:
+    /// `src/secret` matches at each path that the backup was given, and in the current folder
     #[arg(long, value_name = "PATTERN")]
     pub include: Vec<String>,
-    /// Not what matches: it is neither restored nor deleted
+    /// Leave what matches this pattern as it is: it is neither restored nor deleted
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
     /// What to do with what is there: with `if-changed`, files of the right size and time only get their owner, mode

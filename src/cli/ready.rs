@@ -11,11 +11,30 @@ use crate::{
     error::{Error, Kind, Result},
     operation::open::{self, Connection},
     pipeline::chunk::ChunkSize,
-    repository::{Repository, Tenant},
+    repository::{Notices, Repository, Tenant},
     store::Patience,
 };
 use serde::Deserialize;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// What the tenants that a command opened have to tell. Clones are of one command.
+#[derive(Clone, Default)]
+pub struct Opened(Arc<Mutex<Vec<Notices>>>);
+
+impl Opened {
+    fn add(&self, notices: Notices) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(notices);
+    }
+
+    /// Takes what was not told yet.
+    pub fn take_notices(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().flat_map(Notices::take).collect()
+    }
+}
 
 /// The profile file.
 #[derive(Deserialize, Default)]
@@ -136,6 +155,7 @@ pub fn repository(global: &Global) -> Result<Repository> {
 pub fn tenant(global: &Global) -> Result<Tenant> {
     let mut tenant = open::tenant(&repository(global)?, global.tenant.as_deref())?;
     tenant.despite_damage = global.despite_damage;
+    global.opened.add(tenant.notices());
     if global.verbose {
         let (head, circle) = (&tenant.state.head, tenant.keys.circle.name());
         say(&format!(

@@ -162,7 +162,7 @@ impl SnapshotState {
 impl Snapshot {
     /// Says whether all that was to be backed up could be read.
     pub fn is_complete(&self) -> bool {
-        self.stats.unreadable == 0
+        self.stats.is_complete()
     }
 }
 

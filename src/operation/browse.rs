@@ -15,7 +15,15 @@ use crate::{
     repository::{SegmentPool, StreamReader, Tenant},
 };
 use serde::Serialize;
-use std::{borrow::Cow, cmp::Ordering, io::Read, marker::PhantomData};
+use std::{
+    borrow::Cow,
+    cmp::Ordering,
+    ffi::OsStr,
+    io::Read,
+    marker::PhantomData,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 /// How many bytes of opened segments a reader keeps.
 pub const POOL_BYTES: usize = 96 << 20;
@@ -39,6 +47,12 @@ pub fn content(tenant: &Tenant, state: &SnapshotState) -> Result<SnapshotContent
         .open(SealedKind::SnapshotContent, &state.snapshot.content.0)
         .map_err(|error| damaged(format!("snapshot {id}: {error}")))?;
     decode(&plain).map_err(|error| damaged(format!("snapshot {id}: {error}")))
+}
+
+/// Returns the paths that a snapshot's backup was asked for, as paths of the machine: what patterns begin at.
+pub fn named_paths(tenant: &Tenant, state: &SnapshotState) -> Result<Vec<PathBuf>> {
+    let paths = content(tenant, state)?.paths.into_iter();
+    Ok(paths.map(|path| Path::new("/").join(OsStr::from_bytes(&path.0))).collect())
 }
 
 /// Reads the first entry of the newest snapshot: whether the keys at hand open content.

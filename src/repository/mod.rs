@@ -53,5 +53,6 @@ pub use role::Role;
 pub use rotate::Rotated;
 pub use segments::Segments;
 pub use session::{Deltas, PUBLISH_BYTES, Session};
+pub use shared::Notices;
 pub use stream::{Cut, StreamBuilder, WholeStream};
 pub use tenant::Tenant;

@@ -34,8 +34,19 @@ struct Fold {
 pub(super) struct Shared {
     /// None while a step runs, and for ever if one broke off in the middle.
     fold: Mutex<Option<Fold>>,
-    /// What a person should know, and nobody was there to be told.
-    notices: Mutex<Vec<String>>,
+    notices: Notices,
+}
+
+/// What a person should know of what was done to one opened tenant, and nobody was there to be told. A clone sees the
+/// same, also after the tenant was let go.
+#[derive(Clone, Default)]
+pub struct Notices(Arc<Mutex<Vec<String>>>);
+
+impl Notices {
+    /// Takes what nobody has taken before.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.0))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -92,11 +103,11 @@ impl Tenant {
 
     /// Keeps what a person should know until somebody asks.
     pub(super) fn notice(&self, what: String) {
-        lock(&self.shared.notices).push(what);
+        lock(&self.shared.notices.0).push(what);
     }
 
-    /// Takes what a person should know, and nobody was there to be told.
-    pub fn take_notices(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.shared.notices))
+    /// Returns what a person should know, and nobody was there to be told.
+    pub fn notices(&self) -> Notices {
+        self.shared.notices.clone()
     }
 }

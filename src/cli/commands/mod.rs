@@ -23,57 +23,63 @@ use super::{
 };
 use crate::error::Result;
 
-/// Runs a command.
+/// Runs a command, and tells in the end, however it ended, what nobody was told on the way.
 pub fn run(args: Args) -> Result<()> {
     let global = ready::with_profile(args.global)?;
-    match args.command {
-        Command::Key(command) => keys::key(&global, command),
-        Command::Role(command) => keys::role(&global, command),
-        Command::Init => owners::init(&global),
+    let done = command(&global, args.command);
+    global.opened.take_notices().iter().for_each(|notice| warn(&global, notice));
+    done
+}
+
+fn command(global: &Global, command: Command) -> Result<()> {
+    match command {
+        Command::Key(command) => keys::key(global, command),
+        Command::Role(command) => keys::role(global, command),
+        Command::Init => owners::init(global),
         Command::Tenant(TenantCommand::Create { name, owner, managed, cipher, chunk_size }) => {
-            owners::tenant_create(&global, &name, (owner.as_deref(), managed), cipher, &chunk_size)
+            owners::tenant_create(global, &name, (owner.as_deref(), managed), cipher, &chunk_size)
         }
-        Command::Tenant(TenantCommand::List { custody }) => owners::tenant_list(&global, custody),
-        Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(&global, name),
-        Command::Tenant(TenantCommand::Destroy(command)) => destruction::destroy(&global, command, false),
-        Command::Source(SourceCommand::Destroy(command)) => destruction::destroy(&global, command, true),
+        Command::Tenant(TenantCommand::List { custody }) => owners::tenant_list(global, custody),
+        Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(global, name),
+        Command::Tenant(TenantCommand::Destroy(command)) => destruction::destroy(global, command, false),
+        Command::Source(SourceCommand::Destroy(command)) => destruction::destroy(global, command, true),
         Command::Tenant(TenantCommand::Export { name, file, overwrite }) => {
-            owners::tenant_export(&global, name, &file, overwrite)
+            owners::tenant_export(global, name, &file, overwrite)
         }
-        Command::Tenant(TenantCommand::Import { file }) => owners::tenant_import(&global, &file),
-        Command::Policy(PolicyCommand::Show) => owners::policy_show(&global, &ready::tenant(&global)?),
-        Command::Policy(PolicyCommand::Set(set)) => owners::policy_set(&global, *set),
-        Command::Policy(PolicyCommand::Simulate(args)) => simulate::simulate(&global, *args),
-        Command::Backup(args) => backup::back_up(&global, *args),
-        Command::Snapshots { source, forgotten } => browse::snapshots(&global, source.as_deref(), forgotten),
-        Command::Forget(args) => retention::forget_some(&global, &args),
-        Command::Prune(args) => retention::prune_now(&global, &args),
+        Command::Tenant(TenantCommand::Import { file }) => owners::tenant_import(global, &file),
+        Command::Policy(PolicyCommand::Show) => owners::policy_show(global, &ready::tenant(global)?),
+        Command::Policy(PolicyCommand::Set(set)) => owners::policy_set(global, *set),
+        Command::Policy(PolicyCommand::Simulate(args)) => simulate::simulate(global, *args),
+        Command::Backup(args) => backup::back_up(global, *args),
+        Command::Snapshots { source, forgotten } => browse::snapshots(global, source.as_deref(), forgotten),
+        Command::Forget(args) => retention::forget_some(global, &args),
+        Command::Prune(args) => retention::prune_now(global, &args),
         Command::Rewrite { snapshots, source, exclude, reason, dry_run } => {
-            retention::rewrite(&global, (source.as_deref(), &snapshots), &exclude, &reason, dry_run)
+            retention::rewrite(global, (source.as_deref(), &snapshots), &exclude, &reason, dry_run)
         }
-        Command::Compact { min_used, dry_run } => retention::compact(&global, min_used, dry_run),
-        Command::Undelete { snapshots, reason } => retention::undelete(&global, &snapshots, &reason),
-        Command::Hold(command) => protect::hold(&global, command),
+        Command::Compact { min_used, dry_run } => retention::compact(global, min_used, dry_run),
+        Command::Undelete { snapshots, reason } => retention::undelete(global, &snapshots, &reason),
+        Command::Hold(command) => protect::hold(global, command),
         Command::Lock { snapshot, source, until, compliance, reason } => {
-            protect::lock(&global, (source.as_deref(), &snapshot), &until, compliance, reason)
+            protect::lock(global, (source.as_deref(), &snapshot), &until, compliance, reason)
         }
-        Command::Ls { snapshot, source, shallow } => browse::ls(&global, source.as_deref(), &snapshot, shallow),
-        Command::Find { pattern, source } => browse::find(&global, source.as_deref(), &pattern),
-        Command::Diff { old, new, source } => browse::diff(&global, source.as_deref(), &old, &new),
-        Command::Cat { snapshot, source, reason } => restore::cat(&global, (source.as_deref(), &snapshot), &reason),
-        Command::Restore(args) => restore::restore_files(&global, &args),
-        Command::Check { read_data } => report::check_all(&global, read_data),
-        Command::Stats => report::stats(&global),
-        Command::Usage { month, csv } => quota::usage(&global, month.as_deref(), csv),
-        Command::Quota(command) => quota::quota(&global, command),
+        Command::Ls { snapshot, source, shallow } => browse::ls(global, source.as_deref(), &snapshot, shallow),
+        Command::Find { pattern, source } => browse::find(global, source.as_deref(), &pattern),
+        Command::Diff { old, new, source } => browse::diff(global, source.as_deref(), &old, &new),
+        Command::Cat { snapshot, source, reason } => restore::cat(global, (source.as_deref(), &snapshot), &reason),
+        Command::Restore(args) => restore::restore_files(global, &args),
+        Command::Check { read_data } => report::check_all(global, read_data),
+        Command::Stats => report::stats(global),
+        Command::Usage { month, csv } => quota::usage(global, month.as_deref(), csv),
+        Command::Quota(command) => quota::quota(global, command),
         Command::Certificate(CertificateCommand::Verify { file, actor }) => {
-            destruction::verify(&global, &file, actor.as_deref())
+            destruction::verify(global, &file, actor.as_deref())
         }
-        Command::Audit(command) => audit::audit(&global, command),
-        Command::Tour => tour::run(&global),
+        Command::Audit(command) => audit::audit(global, command),
+        Command::Tour => tour::run(global),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { words, to: None } => manual::page(&words),
-        Command::Man { to: Some(folder), .. } => manual::pages(&global, &folder),
+        Command::Man { to: Some(folder), .. } => manual::pages(global, &folder),
     }
 }
 

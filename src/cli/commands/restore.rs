@@ -6,14 +6,18 @@ use crate::{
         args::*,
         error_json,
         output::{Raw, size},
-        ready,
+        ready, system,
     },
     error::{Error, Result, failed},
-    operation::{access, naming, restore},
+    operation::{access, browse, naming, restore},
     repository::Tenant,
     source::{Anchor, Overwrite, Owner, Patterns},
 };
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 /// How a snapshot and a part of it are named: the source, if it is given apart, and the name.
 type Name<'a> = (Option<&'a str>, &'a OsStr);
@@ -42,10 +46,35 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
         return cat(global, name, &args.reason);
     }
     let mut tenant = ready::tenant(global)?;
-    let options = restore::Options {
+    let mut watch = screen(global);
+    watch.is_dry_run = args.dry_run;
+    let outcome = match args.dry_run {
+        true => {
+            let named = naming::find(&tenant, name.0, name.1.as_bytes())?;
+            let options = options(global, args, &browse::named_paths(&tenant, named.state)?)?;
+            restore::preview(&tenant, named.state, &named.path, &options, &watch)
+        }
+        false => {
+            let permit = permit(global, &mut tenant, ("restore", name), &args.reason)?;
+            let options = options(global, args, &browse::named_paths(&tenant, permit.snapshot())?)?;
+            restore::restore(&tenant, &permit, &options, &watch)
+        }
+    };
+    watch.end();
+    let mut object = serde_json::to_value(&outcome.report).map_err(|error| failed(error.to_string()))?;
+    object["error"] = outcome.error.as_ref().map(error_json).into();
+    print(global, object, || text(&outcome.report, outcome.error.as_ref()));
+    outcome.whole().map(drop)
+}
+
+/// Says what is to be restored, and how. Patterns mean what they meant in the backup, which was asked for `roots`.
+fn options(global: &Global, args: &RestoreArgs, roots: &[PathBuf]) -> Result<restore::Options> {
+    let current = system::current_folder()?;
+    let anchor = Anchor::At { roots, current: &current };
+    Ok(restore::Options {
         target: args.target.clone(),
-        include: Patterns::read(&args.include, &[], &Anchor::Anywhere)?.matcher(),
-        exclude: Patterns::read(&args.exclude, &[], &Anchor::Anywhere)?.matcher(),
+        include: Patterns::read(&args.include, &[], &anchor)?.matcher(),
+        exclude: Patterns::read(&args.exclude, &[], &anchor)?.matcher(),
         overwrite: match args.overwrite {
             OverwriteArg::Always => Overwrite::Always,
             OverwriteArg::IfChanged => Overwrite::IfChanged,
@@ -59,24 +88,7 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
         delete: args.delete,
         verify: args.verify,
         spill: ready::spill(global)?,
-    };
-    let mut watch = screen(global);
-    watch.is_dry_run = args.dry_run;
-    let outcome = match args.dry_run {
-        true => {
-            let named = naming::find(&tenant, name.0, name.1.as_bytes())?;
-            restore::preview(&tenant, named.state, &named.path, &options, &watch)
-        }
-        false => {
-            let permit = permit(global, &mut tenant, ("restore", name), &args.reason)?;
-            restore::restore(&tenant, &permit, &options, &watch)
-        }
-    };
-    watch.end();
-    let mut object = serde_json::to_value(&outcome.report).map_err(|error| failed(error.to_string()))?;
-    object["error"] = outcome.error.as_ref().map(error_json).into();
-    print(global, object, || text(&outcome.report, outcome.error.as_ref()));
-    outcome.whole().map(drop)
+    })
 }
 
 fn text(report: &restore::Report, error: Option<&Error>) -> String {

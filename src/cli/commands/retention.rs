@@ -228,8 +228,7 @@ pub(super) fn rewrite(
     // What patterns are relative to.
     let mut roots = Vec::new();
     for state in ids.iter().filter_map(|id| tenant.state.snapshots.get(id)) {
-        let paths = browse::content(&tenant, state)?.paths;
-        roots.extend(paths.into_iter().map(|path| Path::new("/").join(OsStr::from_bytes(&path.0))));
+        roots.extend(browse::named_paths(&tenant, state)?);
     }
     let anchor = Anchor::At { roots: &roots, current: &system::current_folder()? };
     let patterns = Patterns::read(exclude, &[], &anchor)?;

@@ -47,7 +47,7 @@ pub fn files(
         users: uzers::UsersCache::new(),
     };
     match files.add_all(&mut walk) {
-        Ok(ended) => files.commit(ended, selection),
+        Ok(ended) => files.commit(ended, selection).map(|report| report.with_notices(tenant)),
         Err(error) => Err(files.backup.give_up(error)),
     }
 }

@@ -69,8 +69,16 @@ pub struct Report {
     #[serde(rename = "old_data_read_bytes")]
     pub read_bytes: u64,
     /// Old data that could not be read, so that what it should tell was read or stored again; patterns that left nothing
-    /// out.
+    /// out; sessions of this opened tenant that could not be closed.
     pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// Adds what nobody was there to be told.
+    fn with_notices(mut self, tenant: &Tenant) -> Self {
+        self.warnings.extend(tenant.notices().take());
+        self
+    }
 }
 
 impl Options {

@@ -44,7 +44,8 @@ pub fn stream(
     match add(&mut backup, input) {
         Ok(ended) => {
             monitor.progress(1, 0);
-            backup.commit(ended, vec![Blob(name.as_bytes().to_vec())], command)
+            let done = backup.commit(ended, vec![Blob(name.as_bytes().to_vec())], command);
+            done.map(|report| report.with_notices(tenant))
         }
         Err(error) => Err(backup.give_up(error)),
     }
