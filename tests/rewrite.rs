@@ -4,7 +4,7 @@
 use crate::support::*;
 use std::{collections::BTreeMap, sync::Arc};
 use strongroom::{
-    error::{Kind, Result},
+    error::{Kind, Next, Result},
     format::{
         catalogue::Entry,
         encode,
@@ -124,7 +124,7 @@ fn what_is_taken_out_is_gone_and_the_rest_stands_where_it_stood() {
     assert_eq!(check::check(&mut fixture.tenant(), Some(100), &Unwatched).unwrap().problems, []);
     // All of a snapshot is not taken out of it.
     let error = rewrite::rewrite(&mut tenant, &ids[2..], &|_| true, "why", false, &Unwatched).unwrap_err();
-    assert!(error.kind == Kind::Usage && error.message.contains("forget"), "{error}");
+    assert_eq!((error.kind, error.next), (Kind::Usage, Some(Next::Forget)), "{error}");
 }
 
 /// A source whose snapshots are deltas upon one of which most is not needed any more.
