@@ -12,8 +12,11 @@ pub struct Place {
 }
 
 impl Place {
+    pub fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
     pub fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let place = Self::empty();
         place.ok(&["key", "generate", place.path("key").to_str().unwrap()]);
         place.ok(&["init"]);
         place.ok(&["tenant", "create", "t"]);

@@ -5,6 +5,7 @@ use super::{
     keyring::Keys,
     open::Repository,
     pen::{Draft, Pen, Place},
+    put::{Stands, put_for_certain},
     role::{Role, grant},
     tenant::Tenant,
 };
@@ -83,9 +84,10 @@ impl Repository {
         };
         repository.create_ledger(repository.config.repository, "repository", &new, None)?;
         let bytes = Bytes::from([&magic(b'c')[..], &encode(&repository.config)].concat());
-        match repository.objects.put_if_absent(names::CONFIG, vec![bytes])? {
-            Put::Created => Ok(repository),
-            Put::Exists => Err(failed("somebody else was faster: there is a repository already")),
+        match put_for_certain(repository.objects.as_ref(), repository.environment.as_ref(), names::CONFIG, &[bytes]) {
+            Stands::Ours => Ok(repository),
+            Stands::Anothers => Err(failed("somebody else was faster: there is a repository already")),
+            Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who is asking: an age identity that opens slots and an ed25519 key that signs, or an SSH key that
 //! does both. Passphrases, KMSs and commands wrap key files, which are kept in the repository.
 
+use super::put::{Stands, put_for_certain};
 use crate::{
     environment::Environment,
     error::{Error, Kind, Next, Result, failed},
@@ -12,7 +13,7 @@ use crate::{
     },
     id::{ActorId, ScopeId},
     pipeline::{seal::Key, sign::Signer},
-    store::{Objects, Put},
+    store::Objects,
 };
 use age::secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -80,9 +81,11 @@ pub(super) fn keep_wrapped(
     let record =
         WrappedIdentity { public: public.to_text(), reference, wrapped: Blob(wrapped), unknown: Default::default() };
     let bytes = [&magic(b'i')[..], &encode(&record)].concat();
-    match objects.put_if_absent(&names::identity(wrapper.kind(), public.actor), vec![bytes.into()])? {
-        Put::Created => Ok(identity),
-        Put::Exists => Err(failed("a new key has a name that is taken; nothing was changed")),
+    let name = names::identity(wrapper.kind(), public.actor);
+    match put_for_certain(objects, environment, &name, &[bytes.into()]) {
+        Stands::Ours => Ok(identity),
+        Stands::Anothers => Err(failed("a new key has a name that is taken; nothing was changed")),
+        Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
     }
 }
 
