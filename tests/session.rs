@@ -237,6 +237,23 @@ fn a_session_that_outlives_the_longest_life_is_fenced_although_it_renews_itself(
     assert!(fixture.tenant().state.live().is_empty());
 }
 
+/// The other half of a longest life: where nobody prunes, nobody ends it.
+#[test]
+fn a_writer_does_not_renew_for_longer_than_a_session_may_live() {
+    let (fixture, environment) = clocked(12);
+    let bytes = Random(12).bytes(1_000_000);
+    let renewed = || kinds(&fixture.tenant(), EntryKind::Renew);
+    let (mut within, mut beyond) = (0, 0);
+    back_up_stalled(&mut living(&fixture), &bytes, &mut || {
+        pass(&environment, LIFE_NS_MAX / HOUR_NS + 1);
+        within = renewed();
+        pass(&environment, 24);
+        beyond = renewed();
+    })
+    .unwrap();
+    assert!(within > 20 && beyond == within, "{within} times within it, {beyond} times with the day after");
+}
+
 /// A process that is killed writes nothing more: what is FENCE for.
 #[test]
 fn what_was_killed_is_taken_for_dead_after_the_grace_time_and_not_before() {

@@ -449,6 +449,38 @@ fn a_folder_that_cannot_be_listed_is_an_entry_and_makes_the_snapshot_incomplete(
     assert!(place.ok(&["snapshots"]).contains("INCOMPLETE"));
 }
 
+/// Whoever cannot read the label on a file can still read the file.
+#[test]
+fn what_has_attributes_that_cannot_be_read_is_in_the_snapshot_all_the_same() {
+    // More names than the system lists: not every file system takes so many.
+    let crowd = |path: &Path| {
+        (0..300).all(|number| {
+            let name = format!("user.{}", format!("{number:03}").repeat(80));
+            rustix::fs::setxattr(path, &*name, b"x", rustix::fs::XattrFlags::empty()).is_ok()
+        }) && rustix::fs::listxattr(path, &mut vec![0u8; 64 << 10][..]).is_err()
+    };
+    let folders = ["/dev/shm", "/tmp", "/var/tmp"].map(tempfile::tempdir_in);
+    let Some(root) = folders.into_iter().flatten().find(|root| {
+        fs::write(root.path().join("file"), b"content").unwrap();
+        crowd(&root.path().join("file"))
+    }) else {
+        return println!("not checked: no file system here takes more attributes than can be listed");
+    };
+    fs::create_dir(root.path().join("folder")).unwrap();
+    assert!(crowd(&root.path().join("folder")));
+    fs::write(root.path().join("folder/below"), b"below").unwrap();
+    rustix::fs::setxattr(root.path().join("folder/below"), "user.a", b"b", rustix::fs::XattrFlags::empty()).unwrap();
+    let (fixture, notes) = (Fixture::in_memory(1), Notes::default());
+    let mut tenant = fixture.tenant();
+    let report = files(&mut tenant, &selection(root.path()), &notes).unwrap();
+    let said = notes.0.into_inner().unwrap();
+    assert_eq!((report.stats.without_attributes.0, report.stats.unreadable, report.complete), (2, 0, true), "{said:?}");
+    assert!(said.len() == 2 && said.iter().all(|said| said.contains("without its extended attributes")), "{said:?}");
+    assert_eq!(bytes_of(&mut tenant, &root.path().join("file")), b"content");
+    assert_eq!(entry(&tenant, &root.path().join("folder")).unwrap().xattrs.len(), 0);
+    assert_eq!(entry(&tenant, &root.path().join("folder/below")).unwrap().xattrs.len(), 1);
+}
+
 #[test]
 fn a_backup_of_what_is_not_there_makes_no_snapshot() {
     let place = Place::new();
