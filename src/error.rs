@@ -1,5 +1,6 @@
 //! The public error: what kind it is (what the caller should do), and a message for a person.
 
+use serde::ser::SerializeStruct;
 use std::fmt;
 
 /// What a caller can do about an error. Each kind is one documented exit code.
@@ -132,6 +133,17 @@ pub fn failed(message: impl Into<String>) -> Error {
 /// Makes an error that says that stored data is damaged.
 pub fn damaged(message: impl Into<String>) -> Error {
     Error::new(Kind::Damaged, message)
+}
+
+/// As it is told to programs.
+impl serde::Serialize for Error {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Error", 3)?;
+        fields.serialize_field("kind", &format_args!("{:?}", self.kind))?;
+        fields.serialize_field("message", &self.to_string())?;
+        fields.serialize_field("exit_code", &self.kind.exit_code())?;
+        fields.end()
+    }
 }
 
 impl fmt::Display for Error {

@@ -263,7 +263,7 @@ fn a_later_request_to_destroy_does_not_take_away_what_an_earlier_one_waits_for()
     for weaker in [(hour_ns, 0), (0, 2), (hour_ns, 1)] {
         assert_eq!(kind(destroy::request(&mut tenant, None, weaker, "in a hurry")), Kind::Refused, "{weaker:?}");
     }
-    assert_eq!(destroy::asked(&tenant, None).unwrap(), first);
+    assert_eq!(destroy::status(&tenant, None).unwrap().request, first);
     destroy::request(&mut tenant, None, (hour_ns, 3), "more careful").unwrap();
     destroy::answer(&mut tenant, None, EntryKind::Withdraw, "no").unwrap();
     destroy::answer(&mut tenant, None, EntryKind::Withdraw, "no").unwrap();

@@ -39,7 +39,7 @@ pub fn main() -> u8 {
         && json
         && !output::was_printed()
     {
-        let told = serde_json::json!({ "error": error_json(error) });
+        let told = serde_json::json!({ "error": error });
         // A failure is told below.
         drop(output::line_of_many(&told.to_string()));
     }
@@ -49,10 +49,6 @@ pub fn main() -> u8 {
         (_, Err(error)) => told(&error),
         (output::Ended::Whole, Ok(())) => 0,
     }
-}
-
-fn error_json(error: &crate::error::Error) -> serde_json::Value {
-    serde_json::json!({ "kind": format!("{:?}", error.kind), "message": error.to_string(), "exit_code": error.kind.exit_code() })
 }
 
 /// Tells of an error, and returns its exit code.

@@ -14,7 +14,7 @@ use crate::{
     store::Place,
 };
 use ignore::gitignore::Gitignore;
-use serde_json::json;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Removes the demonstration's folder, whatever happens.
@@ -25,19 +25,32 @@ impl Drop for Scratch {
     }
 }
 
+#[derive(Serialize)]
 struct Day {
+    #[serde(rename = "what")]
     name: String,
+    #[serde(rename = "logical_bytes")]
     logical: u64,
+    #[serde(rename = "stored_bytes")]
     stored: u64,
     seconds: f64,
 }
 
 /// What the demonstration found, all of it checked.
+#[derive(Serialize)]
 struct Shown {
+    #[serde(rename = "backups")]
     days: Vec<Day>,
     restored_files: u64,
     compared_files: u64,
+    #[serde(rename = "check_read_bytes", serialize_with = "read_bytes")]
     checked: check::Report,
+    /// Any would have ended the demonstration.
+    problems: u32,
+}
+
+fn read_bytes<S: serde::Serializer>(checked: &check::Report, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(checked.read_bytes)
 }
 
 /// Runs it.
@@ -74,7 +87,7 @@ pub fn run(global: &Global) -> Result<()> {
     if refused != Some(Kind::TenantUnknown) || bank.tenant("bank").is_err() {
         return Err(failed("a tenant's key opened what is not its own"));
     }
-    tell(global, &Shown { days, restored_files: restored.files, compared_files, checked });
+    tell(global, &Shown { days, restored_files: restored.files, compared_files, checked, problems: 0 });
     Ok(())
 }
 
@@ -110,9 +123,7 @@ fn back_up(tenant: &mut Tenant, tree: &Path) -> Result<Vec<Day>> {
 }
 
 fn tell(global: &Global, shown: &Shown) {
-    let rows: Vec<_> = shown.days.iter().map(|day| json!({ "what": day.name, "logical_bytes": day.logical, "stored_bytes": day.stored, "seconds": day.seconds })).collect();
-    let object = json!({ "backups": rows, "restored_files": shown.restored_files, "compared_files": shown.compared_files, "check_read_bytes": shown.checked.read_bytes, "problems": 0 });
-    print(global, object, || {
+    print(global, shown, || {
         let mut text = format!("\n{:34} {:>10} {:>10} {:>8} {:>7}\n", "backup", "size", "stored", "ratio", "time");
         for day in &shown.days {
             let ratio = ratio(day.logical, day.stored);

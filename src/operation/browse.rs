@@ -29,6 +29,9 @@ use std::{
 pub const POOL_BYTES: usize = 96 << 20;
 
 /// Makes the pool that an operation reads through.
+///
+/// Hidden: it asks for no permit to read, so that content reaches nobody through it but tests.
+#[doc(hidden)]
 pub fn pool(tenant: &Tenant) -> Result<SegmentPool> {
     Ok(SegmentPool::new(tenant.segments()?, POOL_BYTES))
 }

@@ -3,8 +3,10 @@
 //! interrupted goes on.
 
 mod source;
+mod status;
 
 pub use source::{ended_source, execute_source};
+pub use status::{Executed, Status, status};
 
 use super::{
     Monitor,
@@ -14,6 +16,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Next, Result, damaged, failed},
     format::{
+        checkpoint::Destruction,
         decode, encode,
         entry::{Annex, Body, Destroy, Destroyed, EntryKind, Request},
         names::{self, PackKind},
@@ -68,17 +71,17 @@ pub fn request(
 }
 
 /// Returns the newest request that stands, for a source or for all.
-pub fn asked(tenant: &Tenant, source: Option<&str>) -> Result<u64> {
+fn asked<'a>(tenant: &'a Tenant, source: Option<&str>) -> Result<(u64, &'a Destruction)> {
     let none = || Error::new(Kind::Usage, format!("nobody asked that {} be destroyed", source.unwrap_or(&tenant.name)));
     let mut requests = tenant.state.destructions.iter().rev();
     let found = requests.find(|(_, asked)| asked.destroy.source.as_deref() == source);
-    found.map(|(number, _)| *number).ok_or_else(none)
+    found.map(|(number, asked)| (*number, asked)).ok_or_else(none)
 }
 
 /// Approves or withdraws the newest request.
 pub fn answer(tenant: &mut Tenant, source: Option<&str>, kind: EntryKind, reason: &str) -> Result<u64> {
     tenant.sync()?;
-    let destroy = asked(tenant, source)?;
+    let destroy = asked(tenant, source)?.0;
     let body = encode(&Request { destroy, reason: reason.into(), unknown: Default::default() });
     tenant.append(reason, |_, _| Ok((kind, body.clone(), Annex::empty())))?;
     Ok(destroy)
@@ -169,7 +172,7 @@ fn shred(tenant: &mut Tenant, source: Option<&str>) -> Result<()> {
     // An entry of now, and then its time.
     tenant.observe(true)?;
     tenant.observe(true)?;
-    let destroy = asked(tenant, source)?;
+    let destroy = asked(tenant, source)?.0;
     if let Some(why) = tenant.state.not_yet(destroy) {
         let what = source.unwrap_or(&tenant.name);
         return Err(Error::new(
@@ -412,11 +415,10 @@ pub fn forget_names(repository: &Repository) -> Result<()> {
 /// Tells the repository's ledger, if this key may.
 fn forget_name(repository: &Repository, owner: ScopeId, certificate: &str) -> Result<()> {
     let Ok(mut own) = repository.own_ledger() else { return Ok(()) };
-    let body =
-        encode(&Destroyed { tenant: owner, certificate: hash(certificate.as_bytes()), unknown: Default::default() });
+    let body = Destroyed { tenant: owner, certificate: hash(certificate.as_bytes()), unknown: Default::default() };
     own.append_if("tenant destroy", |state, _| {
         let known = state.tenants.values().any(|tenant| tenant.tenant == owner && tenant.destroyed.is_none());
-        Ok(known.then(|| (EntryKind::Destroyed, body.clone(), Annex::empty())))
+        Ok(known.then(|| body.drafted()))
     })?;
     Ok(())
 }

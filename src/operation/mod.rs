@@ -31,6 +31,14 @@ pub mod times;
 pub mod transfer;
 pub mod usage;
 
+/// A report, and the tenant that it is about: how it is told to programs.
+#[derive(Debug, serde::Serialize)]
+pub struct OfTenant<'a, R> {
+    pub tenant: &'a str,
+    #[serde(flatten)]
+    pub report: &'a R,
+}
+
 /// Watches an operation, and can stop it.
 pub trait Monitor: Send + Sync {
     /// A new phase begins; `total_bytes` and `total_files` where they are known.

@@ -24,19 +24,45 @@ use crate::{
     repository::{RunReader, SegmentPool, Session, StreamBuilder, StreamReader, Tenant, WholeStream},
 };
 use roaring::RoaringBitmap;
+use serde::{Serialize, Serializer};
 use std::collections::HashMap;
 
 /// A snapshot, and what was taken out of it, or in a dry run would be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Rewritten {
+    #[serde(rename = "snapshot_id")]
     pub old: SnapshotId,
     /// None in a dry run, and where nothing matched.
+    #[serde(rename = "new_snapshot_id")]
     pub new: Option<SnapshotId>,
     /// Paths as bytes; of a folder, its own.
+    #[serde(serialize_with = "lossy")]
     pub removed: Vec<Vec<u8>>,
     pub removed_files: u64,
     pub removed_bytes: u64,
+    #[serde(skip)]
     is_due: bool,
+}
+
+/// What rewriting did, or in a dry run would do.
+#[derive(Debug, Serialize)]
+pub struct Report<'a> {
+    pub dry_run: bool,
+    pub snapshots: &'a [Rewritten],
+}
+
+fn lossy<S: Serializer>(paths: &[Vec<u8>], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(paths.iter().map(|path| String::from_utf8_lossy(path)))
+}
+
+/// Nothing was taken out of these.
+fn replacements<S: Serializer>(snapshots: &[Rewritten], to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Replaced {
+        snapshot_id: SnapshotId,
+        new_snapshot_id: Option<SnapshotId>,
+    }
+    to.collect_seq(snapshots.iter().map(|one| Replaced { snapshot_id: one.old, new_snapshot_id: one.new }))
 }
 
 /// Takes what `excluded` says out of snapshots. What is held or locked is refused before anything is
@@ -128,14 +154,16 @@ fn replace_all(
 }
 
 /// What compacting does, or in a dry run would do.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Compacted {
+    pub dry_run: bool,
     /// Segments of which too little is needed, and deltas upon them.
     pub segments: u64,
     /// Their sealed bytes: what `prune` frees afterwards.
     pub stored_bytes: u64,
     /// What of them is stored anew, before compression.
     pub copied_bytes: u64,
+    #[serde(serialize_with = "replacements")]
     pub snapshots: Vec<Rewritten>,
 }
 
@@ -168,7 +196,7 @@ pub fn compact(tenant: &mut Tenant, used_percent: u64, dry_run: bool, monitor: &
         false => reach.0 |= &its.0,
     });
     reach.0 -= &untouchable.0;
-    let (mut avoided, mut report) = (SegmentSet::default(), Compacted::default());
+    let (mut avoided, mut report) = (SegmentSet::default(), Compacted { dry_run, ..Default::default() });
     let (mut whole, mut gone) = ([0u64; 2], [0u64; 2]);
     // Bases come before what lies upon them.
     for id in reach.iter() {

@@ -11,8 +11,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        encode,
-        entry::{Access, Annex, Claims, EntryKind, Observed},
+        entry::{Access, Annex, Body, Claims, EntryKind, Observed},
         names,
     },
     id::{ActorId, SnapshotId},
@@ -260,7 +259,7 @@ impl Tenant {
                 let observed = Observed { first, times_ns: times.clone(), unknown: Default::default() };
                 // Somebody else may have done it meanwhile.
                 let wanted = state.observed_next == first && !times.is_empty();
-                Ok(wanted.then(|| (EntryKind::Observed, encode(&observed), Annex::empty())))
+                Ok(wanted.then(|| observed.drafted()))
             })?;
         }
         Ok(())
@@ -268,6 +267,9 @@ impl Tenant {
 
     /// Puts a read on record (ACCESS). Where that cannot be done, says why, unless the policy wants every read
     /// on record: then the read must not happen.
+    ///
+    /// Hidden: whoever reads asks `operation::access` for a permit, which calls this. Tests write entries by it.
+    #[doc(hidden)]
     pub fn record_access(
         &mut self,
         action: &str,
@@ -276,9 +278,9 @@ impl Tenant {
         reason: &str,
     ) -> Result<Option<String>> {
         let (action, detail) = (action.to_owned(), detail.to_owned());
-        let body = encode(&Access { action: action.clone(), snapshot, detail, unknown: Default::default() });
+        let body = Access { action: action.clone(), snapshot, detail, unknown: Default::default() };
         let why = if reason.is_empty() { &action } else { reason };
-        match self.append(why, |_, _| Ok((EntryKind::Access, body.clone(), Annex::empty()))) {
+        match self.append(why, |_, _| Ok(body.drafted())) {
             Ok(_) => Ok(None),
             Err(error) if self.state.policy.log_required => Err(error.while_doing(format!(
                 "this {action} cannot be put on record, and the policy of {} wants that, so nothing was read",

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         VERSION, encode,
-        entry::{Annex, Claims, Create, EntryKind, Grant, Policy, Retention, Tenant as TenantBody},
+        entry::{Annex, Body, Claims, Create, EntryKind, Grant, Policy, Retention, Tenant as TenantBody},
         key::{Circle, Config},
         names,
         sealed::{Suite, magic},
@@ -120,7 +120,7 @@ impl Repository {
             if state.tenants.contains_key(name) {
                 return Err(failed(format!("tenant `{name}` was made by somebody else just now")));
             }
-            Ok((EntryKind::Tenant, encode(&body), Annex::empty()))
+            Ok(body.drafted())
         })?;
         Ok(())
     }

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     error::{Error, Kind, Next, Result, failed},
     format::{
-        encode, encode_secret,
-        entry::{Annex, EntryKind, Grant, Revoke},
+        encode_secret,
+        entry::{Body, EntryKind, Grant, Revoke},
         key::Circle,
         names,
     },
@@ -56,13 +56,13 @@ impl Repository {
             let slot = self.put_slot(&keys, role.circle, &tenant.name, &public.recipient)?;
             let operator = self.is_operator(public.actor);
             let kept = self.kept_by(public.actor)?;
-            let body = encode(&Grant { kept, ..grant(public, role, name, operator) });
+            let body = Grant { kept, ..grant(public, role, name, operator) };
             let root = keys.commitments().root;
             let granted = tenant.append_once("key add", &mut |state, _| {
                 // Somebody may have made a new root meanwhile, for which this slot is worth nothing.
                 let same = state.commitments.get(&state.epoch).is_some_and(|now| now.root == root);
                 let same = same && !state.grants.contains_key(&public.actor);
-                Ok(same.then(|| (EntryKind::Grant, body.clone(), Annex::empty())))
+                Ok(same.then(|| body.drafted()))
             });
             let refused = match granted {
                 Outcome::Done { verdict: Verdict::Valid, .. } => return Ok(()),
@@ -120,7 +120,7 @@ impl Repository {
         };
         // Slots that it is given later, if it is added again, stay.
         let slots = self.slots_for(tenant.keys.owner, &grant)?;
-        let body = encode(&Revoke { actor, reason: reason.into(), unknown: Default::default() });
+        let body = Revoke { actor, reason: reason.into(), unknown: Default::default() };
         // Before any slot goes: of two who remove each other, one stays and still opens everything.
         tenant.append_if("key remove", |state, _| {
             if !state.grants.contains_key(&actor) {
@@ -135,7 +135,7 @@ impl Repository {
                 )
                 .next(Next::AddKey));
             }
-            Ok(Some((EntryKind::Revoke, body.clone(), Annex::empty())))
+            Ok(Some(body.drafted()))
         })?;
         for name in &slots {
             self.objects.delete(name)?;

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        decode, encode,
-        entry::{Annex, EntryKind, Epoch},
+        decode,
+        entry::{Body, Epoch},
         key::{Circle, Ring, SOURCE_MAX},
         names,
         sealed::{Suite, strip_magic},
@@ -112,10 +112,10 @@ impl Repository {
             }
             let slots = made.len() - 1;
             let (commitments, sources) = (next.commitments(), next.source_numbers());
-            let body = encode(&Epoch { epoch, commitments, sources, unknown: Default::default() });
+            let body = Epoch { epoch, commitments, sources, unknown: Default::default() };
             let written = tenant.append_once(why, &mut |state, _| {
                 let same = state.epoch + 1 == epoch && (!change.new_root || state.grants == grants);
-                Ok(same.then(|| (EntryKind::Epoch, body.clone(), Annex::empty())))
+                Ok(same.then(|| body.drafted()))
             });
             match written {
                 Outcome::Done { verdict: Verdict::Valid, .. } => {

@@ -2,11 +2,7 @@
 
 use super::{print, screen};
 use crate::{
-    cli::{
-        args::*,
-        output::{duration_ns, time},
-        ready,
-    },
+    cli::{args::*, output::duration_ns, ready},
     error::{Error, Kind, Result},
     format::entry::EntryKind,
     operation::{
@@ -61,21 +57,17 @@ pub(super) fn destroy(global: &Global, command: DestroyCommand, is_source: bool)
 }
 
 fn status(global: &Global, tenant: &Tenant, source: Option<&str>) -> Result<()> {
-    let number = destroy::asked(tenant, source)?;
-    let Some(asked) = tenant.state.destructions.get(&number) else { return Ok(()) };
-    let missing = tenant.state.not_yet(number);
-    let end_ns = asked.observed_ns.map(|asked_ns| asked_ns.saturating_add(asked.destroy.wait_ns));
-    let object = json!({ "tenant": tenant.name, "source": source, "request": number, "reason": asked.destroy.reason, "actor": asked.actor.to_string(),
-        "not_before_ns": end_ns, "not_before": end_ns.map(time), "approvals": asked.approved_by.len(), "approvals_needed": asked.destroy.approvals, "missing": missing });
-    print(global, object, || {
+    let status = destroy::status(tenant, source)?;
+    print(global, &status, || {
         format!(
-            "request {number} to destroy {}: {}\nnot before {} (the store's time), {} of {} approvals\n{}",
+            "request {} to destroy {}: {}\nnot before {} (the store's time), {} of {} approvals\n{}",
+            status.request,
             source.unwrap_or(&tenant.name),
-            asked.destroy.reason,
-            end_ns.map_or("the time of the request is recorded".into(), time),
-            asked.approved_by.len(),
-            asked.destroy.approvals,
-            match &missing {
+            status.reason,
+            status.not_before.as_deref().unwrap_or("the time of the request is recorded"),
+            status.approvals,
+            status.approvals_needed,
+            match &status.missing {
                 Some(why) => format!("not yet: {why}. `destroy withdraw` takes it back"),
                 None => "`destroy execute` does it now, for ever".into(),
             }
@@ -99,20 +91,16 @@ fn execute(global: &Global, (name, is_source): (&str, bool), grace_ns: i64, copi
     let certificate = certificate?;
     copies.write(&certificate)?;
     let statement = certificate::verify(&certificate)?.statement;
-    print(
-        global,
-        json!({ "tenant": statement["tenant"], "source": statement["source"], "tenant_id": statement["tenant_id"], "objects": statement["objects"]["count"], "bytes": statement["objects"]["bytes"], "certificate": copies.json }),
-        || {
-            format!(
-                "{} is destroyed: {} {}; the certificate is {}, for people {}",
-                name,
-                statement["objects"]["count"],
-                if is_source { "segments" } else { "objects" },
-                copies.json.display(),
-                copies.html.display()
-            )
-        },
-    );
+    print(global, destroy::Executed::of(&statement, &copies.json), || {
+        format!(
+            "{} is destroyed: {} {}; the certificate is {}, for people {}",
+            name,
+            statement["objects"]["count"],
+            if is_source { "segments" } else { "objects" },
+            copies.json.display(),
+            copies.html.display()
+        )
+    });
     Ok(())
 }
 

@@ -234,8 +234,7 @@ pub(super) fn tenant_import(global: &Global, file: &Path) -> Result<()> {
 }
 
 fn moved(global: &Global, report: &transfer::Report, what: &str, then: &str) {
-    let object = json!({ "tenant": report.tenant, "tenant_id": report.tenant_id.to_string(), "entries": report.entries, "objects": report.objects, "bytes": report.bytes });
-    print(global, object, || {
+    print(global, report, || {
         format!(
             "{what} {}: {} objects ({}), {} ledger entries; {then}",
             shown(&report.tenant),

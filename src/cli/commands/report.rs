@@ -9,11 +9,10 @@ use crate::{
     },
     error::Result,
     operation::{
-        check,
+        OfTenant, check,
         stats::{self, Figures},
     },
 };
-use serde_json::json;
 
 pub(super) fn check_all(global: &Global, read_data: Option<u8>) -> Result<()> {
     // What opening finds is part of the report, so it is not printed twice.
@@ -22,9 +21,7 @@ pub(super) fn check_all(global: &Global, read_data: Option<u8>) -> Result<()> {
     let report = check::check(&mut tenant, read_data, &watch);
     watch.end();
     let report = report?;
-    let mut object = json!(report);
-    object["tenant"] = json!(tenant.name);
-    print(global, object, || check_text(&report));
+    print(global, OfTenant { tenant: &tenant.name, report: &report }, || check_text(&report));
     match report.failure() {
         None => Ok(()),
         Some(error) => Err(error),

@@ -4,11 +4,10 @@ use super::{print, screen, warn};
 use crate::{
     cli::{
         args::*,
-        error_json,
         output::{Raw, size},
         ready, system,
     },
-    error::{Error, Result, failed},
+    error::{Error, Result},
     operation::{access, browse, naming, restore},
     repository::Tenant,
     source::{Anchor, Overwrite, Owner, Patterns},
@@ -61,9 +60,7 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
         }
     };
     watch.end();
-    let mut object = serde_json::to_value(&outcome.report).map_err(|error| failed(error.to_string()))?;
-    object["error"] = outcome.error.as_ref().map(error_json).into();
-    print(global, object, || text(&outcome.report, outcome.error.as_ref()));
+    print(global, &outcome, || text(&outcome.report, outcome.error.as_ref()));
     outcome.whole().map(drop)
 }
 

@@ -13,7 +13,7 @@ use crate::{
         entry::Retention,
     },
     id::SnapshotId,
-    operation::{browse, forget, naming, policy::Rules, prune, rewrite},
+    operation::{OfTenant, browse, forget, naming, policy::Rules, prune, rewrite},
     policy::{retention, session::GRACE_NS},
     repository::Tenant,
     source::{Anchor, Patterns},
@@ -167,9 +167,7 @@ pub(super) fn prune_now(global: &Global, args: &PruneArgs) -> Result<()> {
     let options = prune_options(args)?;
     let mut tenant = ready::tenant(global)?;
     let report = pruned(global, &mut tenant, &options)?;
-    let mut object = json!(report);
-    object["tenant"] = json!(tenant.name);
-    print(global, object, || prune_text(&report, args.dry_run));
+    print(global, OfTenant { tenant: &tenant.name, report: &report }, || prune_text(&report, args.dry_run));
     Ok(())
 }
 
@@ -240,12 +238,8 @@ pub(super) fn rewrite(
     let done = rewrite::rewrite(&mut tenant, &ids, &excluded, reason, dry_run, &watch);
     watch.end();
     let done = done?;
-    let text = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
-    let rows: Vec<Value> = done
-        .iter()
-        .map(|one| json!({ "snapshot_id": one.old.to_string(), "new_snapshot_id": one.new.map(|id| id.to_string()), "removed": one.removed.iter().map(text).collect::<Vec<_>>(), "removed_files": one.removed_files, "removed_bytes": one.removed_bytes }))
-        .collect();
-    print(global, json!({ "tenant": tenant.name, "dry_run": dry_run, "snapshots": rows }), || {
+    let report = rewrite::Report { dry_run, snapshots: &done };
+    print(global, OfTenant { tenant: &tenant.name, report: &report }, || {
         let mut lines = String::new();
         for one in &done {
             let what = match (&one.new, one.removed.is_empty()) {
@@ -280,27 +274,18 @@ pub(super) fn compact(global: &Global, min_used: u64, dry_run: bool) -> Result<(
     let report = rewrite::compact(&mut tenant, min_used, dry_run, &watch);
     watch.end();
     let report = report?;
-    let snapshots: Vec<Value> = report
-        .snapshots
-        .iter()
-        .map(|one| json!({ "snapshot_id": one.old.to_string(), "new_snapshot_id": one.new.map(|id| id.to_string()) }))
-        .collect();
-    print(
-        global,
-        json!({ "tenant": tenant.name, "dry_run": dry_run, "segments": report.segments, "stored_bytes": report.stored_bytes, "copied_bytes": report.copied_bytes, "snapshots": snapshots }),
-        || {
-            if report.segments == 0 {
-                return "nothing to do: what is stored is mostly needed, or storing it anew would take more\n".into();
-            }
-            format!(
-                "{} segments ({}) {} by {} of data, stored anew, in {} snapshots; `prune` frees them\n",
-                report.segments,
-                size(report.stored_bytes),
-                if dry_run { "would be replaced" } else { "are replaced" },
-                size(report.copied_bytes),
-                report.snapshots.len()
-            )
-        },
-    );
+    print(global, OfTenant { tenant: &tenant.name, report: &report }, || {
+        if report.segments == 0 {
+            return "nothing to do: what is stored is mostly needed, or storing it anew would take more\n".into();
+        }
+        format!(
+            "{} segments ({}) {} by {} of data, stored anew, in {} snapshots; `prune` frees them\n",
+            report.segments,
+            size(report.stored_bytes),
+            if dry_run { "would be replaced" } else { "are replaced" },
+            size(report.copied_bytes),
+            report.snapshots.len()
+        )
+    });
     Ok(())
 }

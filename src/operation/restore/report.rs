@@ -62,9 +62,10 @@ fn named<S: Serializer>(kind: &Kind, to: S) -> Result<S::Ok, S::Error> {
 }
 
 /// How a restore ended: what it did, and what stopped it or went wrong on the way.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 #[must_use]
 pub struct Outcome {
+    #[serde(flatten)]
     pub report: Report,
     pub error: Option<Error>,
 }

@@ -45,7 +45,6 @@ pub use lookup::FoundChunk;
 use lookup::Lookup;
 use neighbours::LastMet;
 use publish::Due;
-pub use publish::PUBLISH_BYTES;
 pub(in crate::repository) use scope::Scope;
 pub(in crate::repository) use sealing::SealingKeys;
 use sealing::SealingLane;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// PUBLISH comes at least after this many new bytes, and ...
-pub const PUBLISH_BYTES: u64 = 256 << 20;
+const PUBLISH_BYTES: u64 = 256 << 20;
 /// ... this many nanoseconds, if anything is new.
 const PUBLISH_NS: i64 = 60_000_000_000;
 

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         encode,
-        entry::{About, Annex, EntryKind, Session as SessionBody},
+        entry::{About, Annex, Body, EntryKind, Session as SessionBody},
     },
     id::{Nonce, PackId},
     index::Index,
@@ -46,8 +46,8 @@ impl Scope {
             refuse_others(tenant)?;
         }
         let nonce = Nonce(random(tenant.environment.as_ref()));
-        let body = encode(&SessionBody { nonce, renew_ns: tenant.renew_ns, unknown: Default::default() });
-        let number = tenant.append(why, |_, _| Ok((EntryKind::Session, body.clone(), Annex::empty())))?;
+        let body = SessionBody { nonce, renew_ns: tenant.renew_ns, unknown: Default::default() };
+        let number = tenant.append(why, |_, _| Ok(body.drafted()))?;
         let heartbeat = Heartbeat::start(tenant, why, number);
         Ok(Self { number, nonce, why, is_open: true, reason: "it broke off", tenant: tenant.clone(), heartbeat })
     }
