@@ -113,7 +113,7 @@
 //!
 //! Why that needs no clocks: what a COMMIT relies on is checked by everybody against all entries before it, and what
 //! is to be deleted is checked against every COMMIT and every open session before that. Time only decides when a
-//! session that has gone silent counts as dead.
+//! session that has gone silent, or lasts too long, counts as dead, and when what nobody names is swept up.
 //!
 //! # The words
 //!

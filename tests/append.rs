@@ -166,7 +166,7 @@ fn an_append_has_one_outcome_and_tells_it_truly_whenever_its_puts_land() {
 
 /// Each answer that a put can have, on the way to the ledger: what is told to be done is there.
 #[test]
-fn a_lost_append_leaves_no_annex_and_a_retried_one_is_stored_once() {
+fn a_lost_append_leaves_no_annex() {
     let (before, fixture) = prepared();
     let annexes = |clay: &Clay| clay.0.lock().unwrap().keys().filter(|name| name.contains("/annex/")).count();
     let begun = annexes(&before);
@@ -194,6 +194,33 @@ fn a_lost_append_leaves_no_annex_and_a_retried_one_is_stored_once() {
         assert_eq!(annexes(&clay), begun + usize::from(is_needed), "needed: {is_needed}, asked {asked} times");
         assert!(asked > 1);
     }
+}
+
+/// Whoever cleans up may delete the annex of an entry whose slot another entry took: the entry has another one then.
+#[test]
+fn an_annex_that_was_swept_up_while_its_writer_slept_is_stored_again() {
+    let (clay, fixture) = prepared();
+    let known: Vec<String> = clay.0.lock().unwrap().keys().cloned().collect();
+    let other = Mutex::new((0, tenant_on(&fixture, clay.clone())));
+    let unruly = {
+        let clay = clay.clone();
+        Unruly::new(clay.clone(), move |_, verb, name| {
+            let (count, tenant) = &mut *other.lock().unwrap();
+            if verb == Verb::Put && name.contains("/ledger/") && *count == 0 {
+                *count += 1;
+                access(tenant);
+                clay.0.lock().unwrap().retain(|name, _| !name.contains("/annex/") || known.contains(name));
+            }
+            Answer::Right
+        })
+    };
+    let mut tenant = tenant_on(&fixture, unruly);
+    let annex = large_annex(&mut Random(1));
+    let body = Segments { condemn: None, reason: "x".into(), packs: vec![], unknown: Default::default() };
+    // What is unknown cannot be rescued; the entry stands all the same.
+    assert!(tenant.append_if("x", |_, _| Ok(Some((EntryKind::Rescue, encode(&body), annex.clone())))).is_err());
+    let fresh = tenant_on(&fixture, clay.clone());
+    assert!(fresh.damage.is_empty(), "{:?}", fresh.damage);
 }
 
 /// A conflict answer to an annex says nothing of whether it is there.

@@ -269,9 +269,9 @@ fn the_reader_of_literals_sees_what_is_printed() {
 }
 
 /// What the code must not get worse than; whoever makes it better lowers the number.
-const FILE_LINES_MAX: usize = 922;
-const FUNCTION_LINES_MAX: usize = 108;
-const FILES_IN_CIRCLES_MAX: usize = 8;
+const FILE_LINES_MAX: usize = 498;
+const FUNCTION_LINES_MAX: usize = 76;
+const FILES_IN_CIRCLES_MAX: usize = 7;
 
 fn sources() -> Vec<(PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -409,6 +409,5 @@ fn circles_of_imports_do_not_come_back() {
     };
     let in_circles: Vec<_> =
         edges.keys().filter(|file| reached_from(file).contains(*file)).map(|file| file.join("/")).collect();
-    println!("{in_circles:#?}");
     assert!(in_circles.len() <= FILES_IN_CIRCLES_MAX, "{in_circles:#?}");
 }

@@ -59,12 +59,15 @@ pub trait Monitor: Send + Sync {
 pub struct Unwatched;
 impl Monitor for Unwatched {}
 
+/// Tells of work on one thing, and says whether to go on.
+pub(crate) fn goes_on(monitor: &dyn Monitor, bytes: u64) -> bool {
+    monitor.progress(1, bytes);
+    !monitor.is_interrupted()
+}
+
 /// The error of an operation that was asked to stop.
 pub(crate) fn interrupted() -> crate::error::Error {
-    crate::error::Error::new(
-        crate::error::Kind::Interrupted,
-        "interrupted; the repository is unharmed, and what was stored so far will not be stored again",
-    )
+    crate::error::Error::new(crate::error::Kind::Interrupted, "interrupted; the repository is unharmed")
 }
 
 /// The error of a place on this machine.

@@ -87,7 +87,7 @@ pub fn reseal(tenant: &mut Tenant, monitor: &dyn Monitor) -> Result<Report> {
             Move::SealedAnew,
             &mut |bytes| {
                 report.packs += 1;
-                monitor.progress(1, bytes);
+                super::goes_on(monitor, bytes)
             },
             &mut |what, why| monitor.problem(what, why),
         )?;

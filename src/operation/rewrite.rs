@@ -133,7 +133,7 @@ fn replace_all(
     let mut done = Vec::new();
     for (state, content, mut rewritten) in found {
         if monitor.is_interrupted() {
-            session.abort("interrupted")?;
+            drop(session.abort("interrupted"));
             return Err(interrupted());
         }
         if rewritten.is_due {
@@ -141,7 +141,8 @@ fn replace_all(
             rewritten.new = match replace(&mut session, pool, &state, content, excluded, reason) {
                 Ok(snapshot) => Some(snapshot.id),
                 Err(error) => {
-                    session.abort("rewrite failed")?;
+                    // Why it failed is what counts.
+                    drop(session.abort("rewrite failed"));
                     return Err(error);
                 }
             };

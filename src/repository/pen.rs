@@ -36,14 +36,16 @@ pub(super) struct Place {
     pub after_is_junk: bool,
 }
 
-/// What an append keeps however often it is tried, and in whatever slot: the nonce that it is known by, and its
-/// annex, which is sealed and stored once.
+/// What an append keeps however often it is tried: the nonce that it is known by, and its annex, which is sealed and
+/// stored once for each slot. One that was meant for a slot that another entry took may be deleted by anybody.
 pub(super) struct Letter {
     pub nonce: [u8; 16],
     annex: Option<StoredAnnex>,
 }
 
 struct StoredAnnex {
+    /// Of the entry that is to name it.
+    number: u64,
     plain: Vec<u8>,
     epoch: u32,
     hash: Hash,
@@ -84,16 +86,17 @@ impl Pen<'_> {
     pub fn seal(&self, letter: &mut Letter, place: &Place, claims: Claims, draft: &Draft) -> Result<Sealed> {
         let plain = if draft.annex.is_empty() { Vec::new() } else { encode(&draft.annex) };
         let is_inline = plain.len() <= INLINE_ANNEX_BYTES_MAX;
+        let number = place.after.as_ref().map_or(0, |head| head.number + 1);
         let (annex, annex_hash) = match is_inline {
             true => (plain, None),
-            false => (Vec::new(), Some(self.store_annex(letter, plain)?)),
+            false => (Vec::new(), Some(self.store_annex(letter, number, plain)?)),
         };
         if is_inline {
             letter.discard_annex(self.objects, self.keys.owner);
         }
         let head = place.after.as_ref();
         let entry = Entry {
-            number: head.map_or(0, |head| head.number + 1),
+            number,
             previous: head.map_or(Hash::default(), |head| head.hash),
             nonce: letter.nonce,
             actor: self.signer.actor(),
@@ -120,8 +123,9 @@ impl Pen<'_> {
     }
 
     /// Stores the annex, unless it is there already, sealed with the keys in use.
-    fn store_annex(&self, letter: &mut Letter, plain: Vec<u8>) -> Result<Hash> {
+    fn store_annex(&self, letter: &mut Letter, number: u64, plain: Vec<u8>) -> Result<Hash> {
         if let Some(kept) = &letter.annex
+            && kept.number == number
             && kept.plain == plain
             && kept.epoch == self.epoch
         {
@@ -131,7 +135,7 @@ impl Pen<'_> {
         let sealed = self.keys.seal(Kind::Annex, self.suite, self.epoch, &plain, self.environment)?;
         let bytes = Bytes::from([&magic(b'a')[..], &sealed].concat());
         let stored_hash = hash(&bytes);
-        letter.annex = Some(StoredAnnex { plain, epoch: self.epoch, hash: stored_hash });
+        letter.annex = Some(StoredAnnex { number, plain, epoch: self.epoch, hash: stored_hash });
         let name = names::annex(self.keys.owner, stored_hash);
         match put_for_certain(self.objects, self.environment, &name, &[bytes]) {
             Stands::Ours => Ok(stored_hash),

@@ -35,14 +35,14 @@ pub enum Move {
 }
 
 /// Moves what is neither dead nor damaged out of `packs`; `moved` is told of each pack that something was copied
-/// from. Each is read once, and compared with its hash before anything is copied. One that is not what was written
+/// from, and says whether to go on. Each is read once, and compared with its hash before anything is copied. One that is not what was written
 /// is told to `problem`, and left alone where single segments cannot be looked at; one that somebody else emptied
 /// meanwhile needs nothing. Memory: one pack read, one being filled. Returns how many bytes were written.
 pub fn repack(
     tenant: &mut Tenant,
     packs: &[PackId],
     how: Move,
-    moved: &mut dyn FnMut(u64),
+    moved: &mut dyn FnMut(u64) -> bool,
     problem: &mut dyn FnMut(&str, &str),
 ) -> Result<u64> {
     if packs.is_empty() {
@@ -91,7 +91,7 @@ impl<'a> Copier<'a> {
     fn copy_all(
         &mut self,
         inside: BTreeMap<PackId, Vec<(SegmentId, SegmentState)>>,
-        moved: &mut dyn FnMut(u64),
+        moved: &mut dyn FnMut(u64) -> bool,
         problem: &mut dyn FnMut(&str, &str),
     ) -> Result<u64> {
         let mut open = [PackBuilder::new(PackKind::Data), PackBuilder::new(PackKind::Meta)];
@@ -123,10 +123,13 @@ impl<'a> Copier<'a> {
                     }
                 }
             }
-            moved(state.length);
+            let goes_on = moved(state.length);
             if builder.length() >= PACK_BYTES {
                 let full = std::mem::replace(builder, PackBuilder::new(kind));
                 self.write(full)?;
+            }
+            if !goes_on {
+                break;
             }
         }
         for builder in open {

@@ -1,6 +1,6 @@
 //! Backup: a walk, merged with the previous catalogue, or one named stream, becomes a snapshot. Only what was read to its
-//! end does: a backup that is asked to stop, or whose source breaks off, keeps what it stored for the next one, and makes
-//! no snapshot.
+//! end does: a backup that is asked to stop, or whose source breaks off, makes no snapshot. One that was asked to stop
+//! keeps all that it stored for the next one; else what was published stays.
 
 mod files;
 mod stream;

@@ -17,7 +17,7 @@ use crate::{
         segment_set::SegmentSet,
     },
     id::{Hash, PackId, SegmentId, SnapshotId},
-    ledger::{PackState, SegmentStatus, Tables},
+    ledger::{PackState, SegmentStatus},
     repository::{HistoryProblem, SegmentPool, Tenant},
 };
 use look::{Looker, look_at_all};
@@ -175,11 +175,8 @@ fn stored(tenant: &Tenant, report: &mut Report, found: &mut Found) -> Result<Vec
         report.segments += 1;
         if state.status != SegmentStatus::Dead && !destroyed.contains(id) {
             by_pack.entry(state.pack).or_default().push(id);
-            for base in &state.bases {
-                let below = tenant.index.segment(*base)?;
-                if below.is_none_or(|below| below.status == SegmentStatus::Dead || below.depth >= state.depth) {
-                    found.unclosed.push(id);
-                }
+            if !proof::is_closed(tenant, &state)? {
+                found.unclosed.push(id);
             }
             if state.damaged {
                 found.known.insert(id);

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Kind, Result},
     format::segment_set::SegmentSet,
     id::SegmentId,
-    ledger::{SegmentStatus, Tables},
+    ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::digest::hash,
     repository::{Evidence, SegmentPool, Tenant},
 };
@@ -82,7 +82,11 @@ pub(super) fn of_one_object(error: Error) -> Result<String> {
 
 /// Looks again at what is suspect.
 pub(super) fn prove(tenant: &mut Tenant, mut found: Found, report: &mut Report) -> Result<Proven> {
-    if !found.suspects.is_empty() || !found.odd_packs.is_empty() || !found.unchecked.is_empty() {
+    if !found.suspects.is_empty()
+        || !found.odd_packs.is_empty()
+        || !found.unchecked.is_empty()
+        || !found.unclosed.is_empty()
+    {
         tenant.sync()?;
     }
     let evidence = match pool(tenant) {
@@ -96,6 +100,11 @@ pub(super) fn prove(tenant: &mut Tenant, mut found: Found, report: &mut Report) 
         bad.insert(evidence.segment());
     }
     for id in std::mem::take(&mut found.unclosed) {
+        // It may have died meanwhile, with its bases.
+        let now = tenant.index.segment(id)?.filter(|now| now.status != SegmentStatus::Dead);
+        if now.map_or(Ok(true), |now| is_closed(tenant, &now))? {
+            continue;
+        }
         let at = (format!("segment {id}"), "one of its bases is missing or dead".to_owned());
         by_object.entry(at).or_default().insert(id);
         bad.insert(id);
@@ -111,6 +120,17 @@ pub(super) fn prove(tenant: &mut Tenant, mut found: Found, report: &mut Report) 
         }
     }
     Ok(Proven { evidence, by_object, bad, known: found.known })
+}
+
+/// Says whether the bases of a segment are there, and below it.
+pub(super) fn is_closed(tenant: &Tenant, state: &SegmentState) -> Result<bool> {
+    for base in &state.bases {
+        let below = tenant.index.segment(*base)?;
+        if below.is_none_or(|below| below.status == SegmentStatus::Dead || below.depth >= state.depth) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// By opening each segment. What fails because of a base makes that one suspect.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::{Kind, Result},
-    id::SnapshotId,
+    id::{SegmentId, SnapshotId},
     ledger::{SegmentStatus, SnapshotState, Tables},
     operation::browse::{Entries, content},
     repository::{SegmentPool, Tenant},
@@ -18,7 +18,7 @@ type Hit = BTreeMap<(String, String), Vec<SnapshotId>>;
 /// Says what each problem hits, and reads the catalogues of snapshots that none does.
 pub(super) fn check(tenant: &mut Tenant, proven: &Proven, report: &mut Report) -> Result<()> {
     let mut hit: Hit = proven.by_object.keys().map(|at| (at.clone(), Vec::new())).collect();
-    let mut spared = Vec::new();
+    let (mut spared, mut unusable) = (Vec::new(), Vec::new());
     for state in tenant.state.live() {
         report.snapshots += 1;
         let id = state.snapshot.id;
@@ -29,15 +29,24 @@ pub(super) fn check(tenant: &mut Tenant, proven: &Proven, report: &mut Report) -
             }
         }
         for segment in reach.iter() {
-            let known = tenant.index.segment(segment)?;
-            if known.is_none_or(|known| known.status == SegmentStatus::Dead) {
-                let at = (format!("segment {segment}"), "is reached, but dead or unknown".to_owned());
-                hit.entry(at).or_default().push(id);
+            if is_unusable(tenant, segment)? {
+                unusable.push((id, segment));
             }
         }
         // The catalogue, unless something that it needs is known to be damaged.
         if reach.is_disjoint(&proven.bad) {
             spared.push(state.clone());
+        }
+    }
+    if !unusable.is_empty() {
+        // The snapshot may have been forgotten, and its data pruned, since the ledger was followed.
+        tenant.sync()?;
+    }
+    for (id, segment) in unusable {
+        let is_live = tenant.state.snapshots.get(&id).is_some_and(SnapshotState::is_live);
+        if is_live && is_unusable(tenant, segment)? {
+            let at = (format!("segment {segment}"), "is reached, but dead or unknown".to_owned());
+            hit.entry(at).or_default().push(id);
         }
     }
     let mut failed = Vec::new();
@@ -65,6 +74,10 @@ pub(super) fn check(tenant: &mut Tenant, proven: &Proven, report: &mut Report) -
         report.problems.push(Problem { object, what, snapshots, advice: RESTORE_COPY.into() });
     }
     Ok(())
+}
+
+fn is_unusable(tenant: &Tenant, segment: SegmentId) -> Result<bool> {
+    Ok(tenant.index.segment(segment)?.is_none_or(|known| known.status == SegmentStatus::Dead))
 }
 
 fn walk(tenant: &Tenant, pool: &SegmentPool, state: &SnapshotState) -> Result<()> {

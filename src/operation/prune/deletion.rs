@@ -7,7 +7,7 @@ use crate::{
     id::Hash,
     index::Index,
     ledger::{State, Tables},
-    operation::Monitor,
+    operation::{Monitor, interrupted},
     repository::{Refolded, Tenant},
 };
 use serde::Serialize;
@@ -72,6 +72,9 @@ impl DeletionPlan {
     /// Deletes what is on the list.
     pub fn carry_out(&self, tenant: &Tenant, monitor: &dyn Monitor) -> Result<()> {
         for deletion in &self.0 {
+            if monitor.is_interrupted() {
+                return Err(interrupted());
+            }
             tenant.delete_pack(&deletion.name)?;
             monitor.progress(1, 0);
         }

@@ -121,9 +121,12 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     let chosen: Vec<PackId> = report.repacked.iter().map(|pack| pack.id).collect();
     monitor.phase("repack", Some(report.repacked.iter().map(|pack| pack.length_bytes).sum()));
     report.written_bytes =
-        repack(tenant, &chosen, Move::AsSealed, &mut |bytes| monitor.progress(1, bytes), &mut |what, why| {
+        repack(tenant, &chosen, Move::AsSealed, &mut |bytes| super::goes_on(monitor, bytes), &mut |what, why| {
             monitor.problem(what, why)
         })?;
+    if monitor.is_interrupted() {
+        return Err(interrupted());
+    }
     monitor.phase("delete", None);
     let dropped = drop_empty(tenant)?;
     objects.extend(dropped.iter().cloned());
@@ -131,12 +134,13 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     plan.carry_out(tenant, monitor)?;
     // Of writers that were killed; where that cannot be done now, it can be later.
     drop(tenant.objects.sweep(&names::scope(tenant.keys.owner), ABANDONED_AFTER));
-    let dropped: BTreeSet<String> = dropped.into_iter().map(|(name, _)| name).collect();
     let gone: BTreeSet<&str> = plan.objects().iter().map(|deletion| deletion.name.as_str()).collect();
     // What could not be copied stays, whatever was planned; and what could not be proven.
     report.deleted.retain(|pack| gone.contains(pack.name.as_str()));
     report.repacked.retain(|pack| gone.contains(pack.name.as_str()));
-    report.leftovers = plan.objects().iter().filter(|deletion| !dropped.contains(&deletion.name)).cloned().collect();
+    let told: BTreeSet<&str> = report.deleted.iter().chain(&report.repacked).map(|pack| pack.name.as_str()).collect();
+    let is_told = |deletion: &&Deletion| told.contains(deletion.name.as_str());
+    report.leftovers = plan.objects().iter().filter(|deletion| !is_told(deletion)).cloned().collect();
     report.freed_bytes = freed(&report).saturating_sub(report.written_bytes);
     tenant.checkpoint_since(began);
     Ok(report)

@@ -64,6 +64,13 @@ impl Session<'_> {
         self.uploads.take_all()
     }
 
+    /// The snapshot is made, whatever this machine can remember of it.
+    fn remember_if_possible(&mut self, published: Unpublished) {
+        if let Err(error) = self.remember_published(published) {
+            self.warnings.push(error.to_string());
+        }
+    }
+
     fn remember_published(&mut self, published: Unpublished) -> Result<()> {
         for (pack, rows) in &published.chunks {
             self.tenant.index.put_chunks(*pack, rows)?;
@@ -112,10 +119,7 @@ impl Session<'_> {
             Ok((EntryKind::Commit, encode(&commit), annex))
         })?;
         self.scope.was_closed();
-        if let Err(error) = self.remember_published(published) {
-            // The snapshot is made, whatever this machine can remember of it.
-            self.warnings.push(error.to_string());
-        }
+        self.remember_if_possible(published);
         self.tenant.checkpoint_since(session);
         Ok((snapshot, self.warnings))
     }
@@ -147,7 +151,7 @@ impl Session<'_> {
             let rewrite = Rewrite { session, packs, snapshot, replaces, reason: reason.into(), unknown };
             Ok((EntryKind::Rewrite, encode(&rewrite), annex))
         })?;
-        self.remember_published(published)?;
+        self.remember_if_possible(published);
         Ok(snapshot)
     }
 

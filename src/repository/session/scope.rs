@@ -78,7 +78,9 @@ impl Scope {
             true => draft(state, index),
             false => Err(ended_by_others(number)),
         })?;
-        self.heartbeat.wrote(tenant);
+        if entry.is_some() {
+            self.heartbeat.wrote(tenant);
+        }
         Ok(entry)
     }
 

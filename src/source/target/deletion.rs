@@ -4,7 +4,7 @@ use super::{
     links::{open_folder, open_parent},
     temporary::is_temporary,
 };
-use crate::source::{file::exists_at, names::Names, scope::Scope};
+use crate::source::{file::exists_at, names::Names, scope::Scope, shortage::of_spill};
 use rustix::{
     fd::OwnedFd,
     fs::{AtFlags, FileType as NodeType, StatxAttributes, StatxFlags, Timestamps},
@@ -88,9 +88,9 @@ impl Deletions {
         if self.memory.len() >= MEMORY_BYTES_MAX {
             let file = match &mut self.file {
                 Some(file) => file,
-                None => self.file.insert(tempfile::tempfile_in(&self.spill)?),
+                None => self.file.insert(tempfile::tempfile_in(&self.spill).map_err(of_spill(&self.spill))?),
             };
-            file.write_all(&self.memory)?;
+            file.write_all(&self.memory).map_err(of_spill(&self.spill))?;
             self.memory.clear();
         }
         Ok(())

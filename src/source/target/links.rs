@@ -5,6 +5,7 @@ use crate::source::file::exists_at;
 use rustix::{
     fd::OwnedFd,
     fs::{AtFlags, Mode, OFlags},
+    io::Errno,
 };
 use std::{collections::HashMap, io, sync::Arc};
 
@@ -80,7 +81,11 @@ impl Links {
                 self.folder.insert((Arc::new(folder), temporary))
             }
         };
-        Ok(rustix::fs::linkat(parent, name, folder, link_name(key), AtFlags::empty())?)
+        match rustix::fs::linkat(parent, name, folder, link_name(key), AtFlags::empty()) {
+            // It has as many names as it may, is elsewhere, or is remembered: later names become files of their own.
+            Ok(()) | Err(Errno::MLINK | Errno::XDEV | Errno::PERM | Errno::NOTSUP | Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

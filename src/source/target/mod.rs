@@ -325,12 +325,17 @@ impl Target {
             (Ok(name), Some(until)) => name.as_slice() <= until,
             _ => true,
         }) {
-            let name = name?;
-            if Some(name.as_slice()) != until
-                && let Some(handle) = &handle
-            {
-                self.deletions.add(&self.scope, handle, &self.path_of(&name), &name)?;
-            }
+            // What cannot be listed is a problem of its own, and no reason to leave anything else out.
+            let (path, listed) = match (name, &handle) {
+                (Err(error), _) => (self.path_of(b""), Err(error)),
+                (Ok(name), Some(handle)) if Some(name.as_slice()) != until => {
+                    let path = self.path_of(&name);
+                    let listed = self.deletions.add(&self.scope, handle, &path, &name).map(drop);
+                    (path, listed)
+                }
+                _ => continue,
+            };
+            self.faults.extend(listed.err().map(|error| (path, error)));
         }
         self.folders[last].before = Some(before);
         Ok(())
