@@ -240,6 +240,7 @@ fn a_command_that_fails_leaves_no_snapshot() {
         &OPTIONS,
         &Unwatched,
     );
+    tenant.sync().unwrap();
     assert!(done.is_err() && tenant.state.live().is_empty() && tenant.state.sessions.is_empty());
 }
 

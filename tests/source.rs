@@ -288,11 +288,12 @@ fn what_somebody_named_is_backed_up_whatever_symlinks_lead_there() {
         assert_eq!(fs::read(target.path().join(at(file).strip_prefix("/").unwrap())).unwrap(), content);
         assert_eq!(files(&mut tenant, &selection(&at(named)), &Unwatched).unwrap().stats.unchanged, 1, "{named}");
     }
-    // One that leads nowhere is all that there is.
+    // What one that leads nowhere leads to may not be mounted: it is missing, and nothing else is no snapshot.
     let fixture = Fixture::in_memory(1);
     let mut tenant = fixture.tenant();
-    assert!(files(&mut tenant, &selection(&at("dangling")), &Unwatched).unwrap().complete);
-    assert_eq!(entry(&tenant, &at("dangling")).unwrap().file_type, FileType::Symlink);
+    assert!(files(&mut tenant, &selection(&at("dangling")), &Unwatched).is_err());
+    let both = Selection { roots: vec![at("dangling"), root.path().join("real")], ..selection(&at("dangling")) };
+    assert!(!files(&mut tenant, &both, &Unwatched).unwrap().complete);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{
     system,
 };
 use crate::{
-    error::{Error, Kind, Next, Result},
+    error::{Error, Kind, Result},
     repository::{Credential, Identity, Passphrase, Wrapper},
 };
 use age::secrecy::SecretString;
@@ -113,7 +113,16 @@ pub fn aws_kms(_: &str) -> Result<Box<dyn Wrapper>> {
 }
 
 fn read(file: &Path) -> Result<Zeroizing<String>> {
-    let cannot = |error| Error::new(Kind::NoKey, file.display().to_string()).because(error).next(Next::MakeKey);
+    let cannot = |error| {
+        Error::new(
+            Kind::NoKey,
+            format!(
+                "the key file {} cannot be read; what is stored is unharmed, and a new key would not open it",
+                file.display()
+            ),
+        )
+        .because(error)
+    };
     std::fs::read_to_string(file).map(Zeroizing::new).map_err(cannot)
 }
 

@@ -37,10 +37,12 @@ fn signals() -> &'static Signals {
 /// was asked for. A hang-up that whoever started this ignores (`nohup`) stays ignored.
 pub fn handle_signals() {
     use signal_hook::{
-        consts::{SIGHUP, SIGINT, SIGTERM},
+        consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
         flag,
     };
     let Signals { asked, at_once } = signals();
+    // A write beyond a limit of the size of files fails then, instead of ending the process.
+    drop(flag::register(SIGXFSZ, Arc::default()));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         if signal == SIGHUP && is_ignored(signal) {
             continue;

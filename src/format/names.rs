@@ -5,8 +5,8 @@ use crate::id::{ActorId, Hash, PackId, ScopeId};
 
 /// The repository's description, the only object in plain.
 pub const CONFIG: &str = "config";
-/// The prefix of everything that wraps keys.
-pub const KEYS: &str = "keys";
+/// Below it lies all that is an owner's, but for wrapped keys.
+pub const SCOPES: &str = "t";
 
 /// What a pack holds: content of streams, or catalogues and long recipes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +30,7 @@ impl PackKind {
 
 /// The prefix of everything that a tenant stores, but for its keys.
 pub fn scope(scope: ScopeId) -> String {
-    format!("t/{scope}")
+    format!("{SCOPES}/{scope}")
 }
 /// The prefix of a ledger.
 pub fn ledger(scope: ScopeId) -> String {

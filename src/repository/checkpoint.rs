@@ -19,7 +19,7 @@ use crate::{
     store::{Objects, get_if_present},
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A writer that finds so many entries after the last run writes another.
 pub const TAIL_ENTRIES: u64 = 64;
@@ -187,13 +187,16 @@ pub fn problems(
             run.parts.iter().try_for_each(|expected| read_part(objects, keys, range, *expected).map(drop))
         });
         match wrong {
-            Err(error) if error.kind == crate::error::Kind::Damaged => {
-                problems.push((names::run(keys.owner, range.0, range.1), error.message));
-            }
+            Err(error) if error.kind == crate::error::Kind::Damaged => problems.push((range, error.message)),
             other => other?,
         }
     }
-    Ok(problems)
+    if !problems.is_empty() {
+        // Somebody may have written a longer one meanwhile, and deleted those that it covers.
+        let now = list(objects, keys.owner)?;
+        problems.retain(|(range, _)| now.contains(range) && !now.iter().any(|other| covers(*other, *range)));
+    }
+    Ok(problems.into_iter().map(|(range, what)| (names::run(keys.owner, range.0, range.1), what)).collect())
 }
 
 /// Writes a run from `first` to the state's head, then deletes the runs that it covers. `state` and
@@ -227,15 +230,24 @@ pub fn write(
     if first == 0 {
         index.forget_changes(range.1)?;
     }
+    let names: BTreeSet<String> =
+        objects.list(&names::checkpoints(owner))?.into_iter().map(|listed| listed.name).collect();
+    let run_of = |name: &String| names::range_of_run(name.rsplit_once('.').map_or(name.as_str(), |(head, _)| head));
+    // Whoever wrote a longer one at the same time may have deleted parts of this one: then it is of no use.
+    let is_whole = run.parts.iter().all(|part| names.contains(&names::run_part(owner, range.0, range.1, *part)));
+    if !is_whole || names.iter().filter_map(run_of).any(|other| covers(other, range)) {
+        objects.delete(&names::run(owner, range.0, range.1))?;
+    }
     // Whoever is reading one of these folds the ledger instead.
-    for listed in objects.list(&names::checkpoints(owner))? {
-        let head = listed.name.rsplit_once('.').map_or(listed.name.as_str(), |(head, _)| head);
-        let covered = names::range_of_run(head).is_some_and(|run| run.0 >= range.0 && run.1 <= range.1 && run != range);
-        if covered {
-            objects.delete(&listed.name)?;
-        }
+    for name in names.iter().filter(|name| run_of(name).is_some_and(|run| covers(range, run))) {
+        objects.delete(name)?;
     }
     Ok(())
+}
+
+/// Says whether a run takes in another one.
+fn covers(longer: Range, other: Range) -> bool {
+    longer.0 <= other.0 && other.1 <= longer.1 && longer != other
 }
 
 impl Tenant {

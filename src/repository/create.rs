@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     environment::{SharedEnvironment, random},
-    error::{Error, Kind, Result, failed},
+    error::{Error, Kind, Result, damaged, failed},
     format::{
         VERSION, encode,
         entry::{Annex, Body, Claims, Create, EntryKind, Grant, Policy, Retention, Tenant as TenantBody},
@@ -23,7 +23,7 @@ use crate::{
     ledger::{Head, State},
     pipeline::chunk::ChunkSize,
     policy::session::RENEW_NS,
-    store::{Put, SharedObjects, get_if_present},
+    store::{Objects, Put, SharedObjects, get_if_present},
 };
 use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc};
@@ -51,6 +51,7 @@ impl Repository {
         if get_if_present(objects.as_ref(), names::CONFIG)?.is_some() {
             return Err(failed("there is a repository already; nothing was changed"));
         }
+        refuse_over_data(objects.as_ref())?;
         let atomic_create = probe_atomic_create(&objects, &environment)?;
         let config = Config {
             format: VERSION,
@@ -215,6 +216,19 @@ pub fn checked_name(name: &str) -> Result<()> {
 const OPERATOR_KINDS: [EntryKind; 2] = [EntryKind::Quota, EntryKind::Approve];
 /// And what besides these, where the tenant is managed.
 const MANAGER_KINDS: [EntryKind; 4] = [EntryKind::Policy, EntryKind::Destroy, EntryKind::Withdraw, EntryKind::Shred];
+
+/// Makes sure that there are no tenants: a repository whose `config` is lost is none that can be made anew. What an
+/// attempt that was interrupted left has no second entry.
+fn refuse_over_data(objects: &dyn Objects) -> Result<()> {
+    let listed = objects.list(names::SCOPES)?;
+    let is_used = listed.iter().any(|object| names::number_of_entry(&object.name).is_some_and(|number| number > 0));
+    match is_used {
+        true => Err(damaged(
+            "there was a repository here, and its data still is, but its object `config` is gone: bring that back from a copy of this place; nothing was changed",
+        )),
+        false => Ok(()),
+    }
+}
 
 /// Races eight puts for one name, a few times: more than one winner means that the store cannot
 /// tell several writers apart.

@@ -148,15 +148,9 @@ impl<'a> Walk<'a> {
         let is_link = entry.file_type == FileType::Symlink;
         if is_link {
             let target = Blob(rustix::fs::readlink(path, Vec::new())?.into_bytes());
-            match rustix::fs::stat(path) {
-                Ok(found) => {
-                    stat = found;
-                    entry = entry_of(&full[1..], &stat, &self.users);
-                }
-                // It leads nowhere: then it is all that there is.
-                Err(rustix::io::Errno::NOENT) if is_root => {}
-                Err(error) => return Err(error.into()),
-            }
+            // One that leads nowhere is missing: what it leads to may not be mounted.
+            stat = rustix::fs::stat(path)?;
+            entry = entry_of(&full[1..], &stat, &self.users);
             entry.target = target;
         }
         match entry.file_type {

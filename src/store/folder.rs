@@ -6,7 +6,10 @@
 use super::{Listed, Objects, Put, StoreError, StoreErrorKind, kind_of_io};
 use crate::error::{Error, Kind, Next, Result as Outcome};
 use bytes::Bytes;
-use rustix::{fs::FlockOperation, io::Errno};
+use rustix::{
+    fs::{FlockOperation, Gid, Uid},
+    io::Errno,
+};
 use std::{
     fs::{DirBuilder, File, Metadata, OpenOptions},
     io::{self, ErrorKind, Write},
@@ -25,6 +28,8 @@ pub(super) struct Folder {
     root: File,
     folder_mode: u32,
     file_mode: u32,
+    /// Whose the folder is, where it is somebody else's than root's, who writes to it: what is made is theirs, too.
+    owner: Option<(Uid, Gid)>,
 }
 
 impl Folder {
@@ -42,9 +47,12 @@ impl Folder {
         let path = path.canonicalize().map_err(cannot)?;
         let root = File::open(&path).map_err(cannot)?;
         // A folder that its group may write to is shared on purpose.
-        let shared = root.metadata().map_err(cannot)?.mode() & 0o020 != 0;
+        let metadata = root.metadata().map_err(cannot)?;
+        let shared = metadata.mode() & 0o020 != 0;
+        let is_given = rustix::process::geteuid().is_root() && metadata.uid() != 0;
+        let owner = is_given.then(|| (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())));
         let (folder_mode, file_mode) = if shared { (0o770, 0o660) } else { (0o700, 0o600) };
-        Ok(Self { path, root, folder_mode, file_mode })
+        Ok(Self { path, root, folder_mode, file_mode, owner })
     }
 
     /// Tells a folder that lacks something from one that is not there: unmounted, moved or replaced.
@@ -83,12 +91,23 @@ impl Folder {
                     Err(Errno::WOULDBLOCK) => number += 1,
                     _ if file.metadata()?.nlink() == 0 => number += 1,
                     // Where there are no locks, drafts stay.
-                    _ => return Ok((file, path)),
+                    _ => {
+                        self.give(&file)?;
+                        return Ok((file, path));
+                    }
                 },
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
                 Err(error) if error.kind() == ErrorKind::NotFound => self.make_folders(target)?,
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Gives what root made in somebody's folder to them: they could not read it else.
+    fn give(&self, file: &File) -> io::Result<()> {
+        match self.owner {
+            Some((user, group)) => Ok(rustix::fs::fchown(file, Some(user), Some(group))?),
+            None => Ok(()),
         }
     }
 
@@ -106,7 +125,10 @@ impl Folder {
             let above = folder.clone();
             folder.push(part);
             match DirBuilder::new().mode(self.folder_mode).create(&folder) {
-                Ok(()) => sync(&above)?,
+                Ok(()) => {
+                    self.give(&File::open(&folder)?)?;
+                    sync(&above)?;
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }

@@ -119,7 +119,9 @@ fn kind_of_io(error: &io::Error, writing: bool) -> StoreErrorKind {
     match error.kind() {
         Io::NotFound => StoreErrorKind::NotFound,
         Io::OutOfMemory => StoreErrorKind::Shortage,
-        Io::StorageFull | Io::QuotaExceeded | Io::ReadOnlyFilesystem | Io::PermissionDenied if writing => {
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::ReadOnlyFilesystem | Io::PermissionDenied
+            if writing =>
+        {
             StoreErrorKind::NotWritable
         }
         Io::PermissionDenied => StoreErrorKind::Refused,

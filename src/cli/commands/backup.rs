@@ -7,11 +7,15 @@ use crate::{
     error::{Error, Kind, Result, failed},
     operation::{Monitor, backup},
     source::{Anchor, Patterns, Pipe, Selection},
+    store::Place,
 };
 use std::{
     collections::BTreeMap,
     io::Read,
-    os::{fd::AsFd, unix::ffi::OsStrExt},
+    os::{
+        fd::AsFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Stdio},
     time::Duration,
@@ -66,6 +70,11 @@ fn run(global: &Global, args: &BackupArgs, watch: &Screen) -> Result<backup::Rep
         let stdin = std::io::stdin().as_fd().try_clone_to_owned();
         let stdin = stdin.map_err(|error| failed("standard input cannot be read").because(error))?;
         let from = std::fs::File::from(stdin);
+        let device = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|metadata| metadata.rdev()).ok();
+        // What a closed standard input becomes.
+        if device(from.metadata()).is_some_and(|own| own > 0 && Some(own) == device(std::fs::metadata("/dev/null"))) {
+            return Err(usage("standard input is closed, or is /dev/null: no snapshot was made of it"));
+        }
         return stream(global, args, from, &mut || Ok(()), labels, &options, watch);
     }
     if args.command {
@@ -77,7 +86,22 @@ fn run(global: &Global, args: &BackupArgs, watch: &Screen) -> Result<backup::Rep
         let first = selection.roots.first().map(|root| root.display().to_string());
         labels.source = format!("{}:{}", labels.host, first.unwrap_or_default());
     }
+    warn_of_itself(global, &selection);
     backup::files(&mut ready::tenant(global)?, &selection, labels, &options, watch)
+}
+
+/// A repository that is backed up to itself grows with every backup.
+fn warn_of_itself(global: &Global, selection: &Selection) {
+    let Some(Ok(Place::Folder(folder))) = global.repo.as_ref().map(|repo| repo.parse()) else { return };
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = real(&folder);
+    if selection.roots.iter().any(|root| folder.starts_with(real(root))) && !selection.exclude.matches(&folder, true) {
+        let what = format!(
+            "the repository {} lies in what is backed up, and grows with every backup: exclude it",
+            folder.display()
+        );
+        warn(global, what);
+    }
 }
 
 fn labels(args: &BackupArgs) -> Result<backup::Labels> {
@@ -117,6 +141,8 @@ impl Running {
         let (program, rest) = words.split_first().ok_or_else(|| usage("which command? It comes after `--`"))?;
         let mut command = std::process::Command::new(program);
         command.args(rest).env_remove("STRONGROOM_PASSPHRASE").stdin(Stdio::null()).stdout(Stdio::piped());
+        // A group of its own: what it starts is asked to end with it.
+        command.process_group(0);
         let mut child = command.spawn().map_err(|error| {
             failed(format!("the command {} could not be started, so no snapshot was made", program.display()))
                 .because(error)
@@ -147,7 +173,7 @@ impl Drop for Running {
         if let Ok(None) = self.0.try_wait()
             && let Some(process) = rustix::process::Pid::from_raw(self.0.id().cast_signed())
         {
-            let _gone_by_itself = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+            let _gone_by_itself = rustix::process::kill_process_group(process, rustix::process::Signal::TERM);
         }
     }
 }
