@@ -108,7 +108,10 @@ impl Yard {
     fn prepare(&mut self, work: Work) {
         match work {
             Work::BackUp(source) => self.change(source),
-            Work::Restore => drop(std::fs::remove_dir_all(self.place.path("target"))),
+            Work::Restore => {
+                drop(std::fs::remove_dir_all(self.place.path("target")));
+                self.place.ok(&["backup", "--source", "many", self.data("many").to_str().unwrap()]);
+            }
             Work::Export => drop(std::fs::remove_file(self.place.path("export"))),
             Work::Prune => {
                 self.change("many");

@@ -1,7 +1,7 @@
 //! A file's bytes, or a folder as a tar archive, to whoever takes bytes.
 
 use crate::{
-    error::{Error, Result, failed},
+    error::{Error, Kind, Result},
     format::catalogue::{Entry, FileType},
     operation::{
         access::ReadPermit,
@@ -19,7 +19,7 @@ use std::{
 /// Writes what a permit is for, a file's bytes or a folder as a tar archive, to `out`.
 ///
 /// # Errors
-/// Of the kind `Failed`, if it is `out` that failed.
+/// Of the kind `Target`, if it is `out` that failed.
 pub fn cat(tenant: &Tenant, permit: &ReadPermit, out: &mut dyn Write) -> Result<()> {
     let (state, below) = permit.of(tenant)?;
     let pool = pool(tenant)?;
@@ -45,7 +45,7 @@ pub fn cat(tenant: &Tenant, permit: &ReadPermit, out: &mut dyn Write) -> Result<
 fn broken(error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,
-        Err(error) => failed("the output could not be written to its end").because(error),
+        Err(error) => Error::new(Kind::Target, "the output could not be written to its end").because(error),
     }
 }
 
