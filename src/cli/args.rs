@@ -54,7 +54,7 @@ pub struct Global {
     /// Whether to show progress on standard error: on a terminal (auto), never, or as lines of JSON
     #[arg(long, global = true, value_enum, hide_short_help = true)]
     pub progress: Option<Progress>,
-    /// Where this machine keeps its indexes; the folder can be deleted at any time
+    /// Where this machine keeps its indexes; the folder can be deleted whenever no command runs
     #[arg(
         long,
         global = true,

@@ -39,7 +39,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("policy simulate", "strongroom policy simulate --years 7 --keep-daily 30 --keep-yearly 7"),
     (
         "backup",
-        "strongroom backup --source files /home /etc --exclude '*.tmp'\n  pg_dump -Fp shop | strongroom backup --source db --stdin --name shop.sql",
+        "strongroom backup --source files /home /etc --exclude '*.tmp'\n  strongroom backup --source db --name shop.sql --command -- pg_dump -Fp shop",
     ),
     ("snapshots", "strongroom snapshots --source files"),
     ("ls", "strongroom ls files@latest:/etc"),

@@ -75,7 +75,7 @@ pub fn grants(tenant: &Tenant) -> Vec<GrantView> {
         name: grant.name.clone(),
         actor: grant.actor,
         recipient: grant.recipient.clone(),
-        roles: Role::names_of(&grant.kinds),
+        roles: Role::names_of(grant.circle, &grant.kinds),
         kinds: grant.kinds.iter().filter_map(|kind| EntryKind::from_number(*kind)).map(EntryKind::name).collect(),
     };
     tenant.state.grants.values().map(view).collect()

@@ -18,7 +18,7 @@ const PACK_CACHE_BYTES: u64 = 2 << 30;
 #[derive(Clone)]
 pub struct Connection {
     pub place: Place,
-    /// The folder that this machine keeps its indexes in; can be deleted at any time. Without, they are in memory.
+    /// The folder that this machine keeps its indexes in; can be deleted whenever nothing uses it. Without, they are in memory.
     pub cache: Option<PathBuf>,
     /// Whose name goes on record, such as `user@host`.
     pub who: String,

@@ -59,11 +59,12 @@ impl Role {
         }
     }
 
-    /// Returns the names of the roles that write just these kinds.
-    pub fn names_of(kinds: &[u8]) -> Vec<&'static str> {
+    /// Returns the names of the roles that have these keys and write just these kinds.
+    pub fn names_of(circle: u8, kinds: &[u8]) -> Vec<&'static str> {
         let same =
             |role: &[EntryKind]| role.len() == kinds.len() && role.iter().all(|kind| kinds.contains(&(*kind as u8)));
-        ROLES.iter().filter(|(_, _, role)| same(role)).map(|(name, ..)| *name).collect()
+        let is_it = |(_, of, role): &&(&str, Circle, &[EntryKind])| *of as u8 == circle && same(role);
+        ROLES.iter().filter(is_it).map(|(name, ..)| *name).collect()
     }
 }
 

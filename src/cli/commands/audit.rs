@@ -20,7 +20,8 @@ pub(super) fn audit(global: &Global, command: AuditCommand) -> Result<()> {
         AuditCommand::Verify { head, signed_head } => verify(global, head.as_deref(), signed_head.as_deref()),
         AuditCommand::Head => {
             let note = ready::tenant(global)?.signed_head()?;
-            print(global, json!({ "signed_head": note }), || note.clone());
+            // What was asked for is printed, however quiet.
+            print(&Global { quiet: false, ..global.clone() }, json!({ "signed_head": note }), || note.clone());
             Ok(())
         }
         AuditCommand::Prove { entry, since } => {

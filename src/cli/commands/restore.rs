@@ -60,7 +60,7 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
         }
     };
     watch.end();
-    print(global, &outcome, || text(&outcome.report, outcome.error.as_ref()));
+    print(global, &outcome, || text(&outcome.report, outcome.error.as_ref(), args.overwrite));
     outcome.whole().map(drop)
 }
 
@@ -88,14 +88,18 @@ fn options(global: &Global, args: &RestoreArgs, roots: &[PathBuf]) -> Result<res
     })
 }
 
-fn text(report: &restore::Report, error: Option<&Error>) -> String {
+fn text(report: &restore::Report, error: Option<&Error>, overwrite: OverwriteArg) -> String {
     let did = match (report.dry_run, error) {
         (true, _) => "would restore",
         (false, None) => "restored",
         (false, Some(_)) => "NOT all was restored:",
     };
+    let there = match overwrite {
+        OverwriteArg::Never => "were there already, and were neither touched nor compared",
+        _ => "were right already",
+    };
     let mut text = format!(
-        "{did} {} files ({}), {} folders, {} others to {}; {} were right already",
+        "{did} {} files ({}), {} folders, {} others to {}; {} of them {there}",
         report.files,
         size(report.bytes),
         report.directories,
