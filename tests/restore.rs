@@ -540,3 +540,15 @@ fn verify_sees_every_difference() {
         assert!(said.iter().any(|said| said.contains(what)), "{what}: {said:?}");
     }
 }
+
+#[test]
+fn an_include_that_matches_nothing_is_no_restore() {
+    let place = Place::new();
+    let (data, out) = (place.path("data"), place.path("out"));
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("main.rs"), "fn main() {}").unwrap();
+    place.ok(&["backup", "--source", "s", data.to_str().unwrap()]);
+    let target = out.to_str().unwrap();
+    place.fails(&["restore", "latest", "--target", target, "--include", "main.sr"], 1, "matches");
+    place.ok(&["restore", "latest", "--target", target, "--include", "main.rs"]);
+}

@@ -7,7 +7,7 @@ use crate::{
         output::{Raw, size},
         ready, system,
     },
-    error::{Error, Result},
+    error::{Error, Result, failed},
     operation::{access, browse, naming, restore},
     repository::Tenant,
     source::{Anchor, Overwrite, Owner, Patterns},
@@ -61,7 +61,11 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
     };
     watch.end();
     print(global, &outcome, || text(&outcome.report, outcome.error.as_ref(), args.overwrite));
-    outcome.whole().map(drop)
+    let report = outcome.whole()?;
+    match !args.include.is_empty() && report.files + report.directories + report.others == 0 {
+        true => Err(failed("nothing in the snapshot matches what was to be included, so nothing was restored")),
+        false => Ok(()),
+    }
 }
 
 /// Says what is to be restored, and how. Patterns mean what they meant in the backup, which was asked for `roots`.
