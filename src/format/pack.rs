@@ -88,11 +88,6 @@ impl PackFact {
         let ranges: Vec<_> = ranges.collect();
         (start == whole.end).then_some(ranges)
     }
-    /// Returns where the segment table lies, from the start of the pack.
-    pub fn segment_table_range(&self) -> Option<std::ops::Range<u64>> {
-        let end = self.chunk_table_range()?.start;
-        Some(end.checked_sub(u64::from(self.segment_table))?..end)
-    }
 }
 
 /// Writes the trailer.
