@@ -52,17 +52,20 @@ const WORKS: [Work; 9] = [
     Work::Export,
 ];
 
+/// What has not stopped after so long never will, on however slow a machine.
+const HANGS: Duration = Duration::from_secs(900);
+
 /// A repository, what is backed up to it, and what it must still have.
 struct Yard {
     place: Place,
     random: Random,
-    /// How long each kind of work takes when nobody stops it.
-    usual_ms: [u64; WORKS.len()],
+    /// How long each kind of work took when it last came to its end, from when it heeded signals on.
+    lasts: [Duration; WORKS.len()],
 }
 
 impl Yard {
     fn new(seed: u64) -> Self {
-        let mut yard = Self { place: Place::new(), random: Random(seed), usual_ms: [400; WORKS.len()] };
+        let mut yard = Self { place: Place::new(), random: Random(seed), lasts: [Duration::ZERO; WORKS.len()] };
         for source in ["huge", "sparse", "many"] {
             std::fs::create_dir(yard.data(source)).unwrap();
             yard.change(source);
@@ -70,11 +73,15 @@ impl Yard {
         }
         for (number, work) in WORKS.into_iter().enumerate().filter(|(_, work)| *work != Work::BackUpStalled) {
             yard.prepare(work);
-            let began = Instant::now();
             let mut child = yard.start(work);
+            drop(child.stdin.take());
+            heeds_signals(&mut child);
+            let began = Instant::now();
             assert!(child.wait().unwrap().success(), "{work:?}");
-            yard.usual_ms[number] = began.elapsed().as_millis() as u64;
+            yard.lasts[number] = began.elapsed();
         }
+        // A stream that stands still is stopped at any time.
+        yard.lasts[WORKS.iter().position(|work| *work == Work::BackUpStalled).unwrap()] = yard.lasts[0];
         yard
     }
 
@@ -160,7 +167,16 @@ impl Yard {
         } else {
             drop(stdin.take());
         }
-        std::thread::sleep(Duration::from_millis(self.random.below(self.usual_ms[number] * 6 / 5 + 5)));
+        heeds_signals(&mut child);
+        let began = Instant::now();
+        let until = self.lasts[number] * self.random.below(120) as u32 / 100;
+        while began.elapsed() < until && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // How fast the machine is may change.
+        if child.try_wait().unwrap().is_some() {
+            self.lasts[number] = began.elapsed();
+        }
         let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
         let is_closed = stop == Stop::ClosedPipe;
         match stop {
@@ -184,11 +200,11 @@ impl Yard {
         let status = loop {
             match child.try_wait().unwrap() {
                 Some(status) => break status,
-                None if began.elapsed() > Duration::from_secs(60) => {
+                None if began.elapsed() > HANGS => {
                     child.kill().unwrap();
                     panic!("{work:?} does not stop at {stop:?}");
                 }
-                None => std::thread::sleep(Duration::from_millis(2)),
+                None => std::thread::sleep(Duration::from_millis(1)),
             }
         };
         drop(stdin);
@@ -276,6 +292,22 @@ impl Yard {
             }
             _ => {}
         }
+    }
+}
+
+/// Waits until a process heeds signals, or ended: before that a signal ends it as it ends any process. The one looked
+/// for is the one that it asks for last.
+fn heeds_signals(child: &mut Child) {
+    let is_caught = |status: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() >> (Signal::XFSZ.as_raw() - 1) & 1 == 1)
+    };
+    while child.try_wait().unwrap().is_none() {
+        // A process that is about to end has no such file.
+        if std::fs::read_to_string(format!("/proc/{}/status", child.id())).is_ok_and(|status| is_caught(&status)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -22,8 +22,9 @@ use clap::{CommandFactory, FromArgMatches};
 
 /// Runs the program and returns its exit code.
 pub fn main() -> u8 {
-    system::hide_memory();
+    // First of all: what a signal ends before it ends with no code of ours.
     system::handle_signals();
+    system::hide_memory();
     let parsed = command().try_get_matches().and_then(|matches| args::Args::from_arg_matches(&matches));
     let args = match parsed {
         Ok(args) => args,

@@ -41,8 +41,6 @@ pub fn handle_signals() {
         flag,
     };
     let Signals { asked, at_once } = signals();
-    // A write beyond a limit of the size of files fails then, instead of ending the process.
-    drop(flag::register(SIGXFSZ, Arc::default()));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         if signal == SIGHUP && is_ignored(signal) {
             continue;
@@ -55,6 +53,9 @@ pub fn handle_signals() {
             drop(flag::register(signal, at_once.clone()));
         }
     }
+    // A write beyond a limit of the size of files fails then, instead of ending the process. Last: whoever sees that
+    // this one is caught (in `/proc`) knows that the others are heeded.
+    drop(flag::register(SIGXFSZ, Arc::default()));
 }
 
 fn is_ignored(signal: i32) -> bool {
