@@ -271,7 +271,6 @@ fn the_reader_of_literals_sees_what_is_printed() {
 /// What the code must not get worse than; whoever makes it better lowers the number.
 const FILE_LINES_MAX: usize = 498;
 const FUNCTION_LINES_MAX: usize = 76;
-const FILES_IN_CIRCLES_MAX: usize = 7;
 
 fn sources() -> Vec<(PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -320,17 +319,22 @@ fn functions_do_not_grow() {
     assert!(long.is_empty(), "a function fits on a screen: {long:#?}");
 }
 
+/// What a statement hands on: the tree behind `pub use`, whoever may see it.
+fn handed_on_in(statement: &str) -> Option<&str> {
+    let (_, after) = statement.rsplit_once("\npub")?;
+    let (who, tree) = after.split_once("use ")?;
+    (who.trim().is_empty() || who.starts_with('(')).then_some(tree)
+}
+
 /// The file that a module path leads to, as deep as there are files; what a `mod.rs` hands on is looked up there.
 fn file_of(path: &[String], files: &BTreeMap<Vec<String>, String>) -> Option<Vec<String>> {
     let depth = (1..=path.len()).rev().find(|depth| files.contains_key(&path[..*depth]))?;
     let (module, item) = (&path[..depth], path.get(depth));
     let handed_on = item.and_then(|item| {
-        files[module].split(';').filter_map(|line| line.trim().strip_prefix("pub use ")?.split_once("::")).find_map(
-            |(child, names)| {
-                let names = names.trim_matches(|c: char| c == '{' || c == '}' || c.is_whitespace());
-                names.split(',').any(|name| name.trim() == item).then(|| [module, &[child.to_owned()]].concat())
-            },
-        )
+        files[module].split(';').filter_map(|line| handed_on_in(line)?.split_once("::")).find_map(|(child, names)| {
+            let names = names.trim_matches(|c: char| c == '{' || c == '}' || c.is_whitespace());
+            names.split(',').any(|name| name.trim() == item).then(|| [module, &[child.to_owned()]].concat())
+        })
     });
     Some(handed_on.filter(|child| files.contains_key(child)).unwrap_or_else(|| module.to_vec()))
 }
@@ -376,6 +380,17 @@ fn edges() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         for import in text.split("use ").skip(1).filter_map(|rest| rest.split_once(';').map(|(tree, _)| tree)) {
             paths_in(import, &[], &mut paths);
         }
+        let named = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for path in named.flat_map(|line| line.split("crate::").skip(1)) {
+            let path: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+            paths.push(
+                ["crate"]
+                    .into_iter()
+                    .chain(path.split("::").filter(|name| !name.is_empty()))
+                    .map(str::to_owned)
+                    .collect(),
+            );
+        }
         for path in paths {
             let base = match path.first().map(String::as_str) {
                 Some("crate") => Vec::new(),
@@ -409,5 +424,5 @@ fn circles_of_imports_do_not_come_back() {
     };
     let in_circles: Vec<_> =
         edges.keys().filter(|file| reached_from(file).contains(*file)).map(|file| file.join("/")).collect();
-    assert!(in_circles.len() <= FILES_IN_CIRCLES_MAX, "{in_circles:#?}");
+    assert!(in_circles.is_empty(), "{in_circles:#?}");
 }

@@ -1,14 +1,14 @@
 //! Damage is said only when it is proven: DAMAGED is written from evidence alone.
 
-use super::{places::Place, tenant::Tenant};
+use super::{places::Evidence, tenant::Tenant};
 use crate::{
-    error::{Error, Kind, Next, Result, damaged},
+    error::{Kind, Result},
     format::{
         encode,
         entry::{Annex, EntryKind, Segments},
         segment_set::SegmentSet,
     },
-    id::{PackId, SegmentId},
+    id::PackId,
     index::Index,
     ledger::{SegmentStatus, Tables},
 };
@@ -17,58 +17,12 @@ use std::collections::BTreeSet;
 /// How many packs one DAMAGED names: about 30 bytes each, of an entry's 1 MiB.
 const PACKS_MAX: usize = 8_000;
 
-/// Proof that a segment is damaged: at its place nothing, or something else than what was written, was seen
-/// twice, the second time after the ledger was followed to its tail. An error of the store, of rights or of this
-/// machine never becomes one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evidence {
-    segment: SegmentId,
-    place: Place,
-    what: String,
-}
-
-impl Evidence {
-    /// Only what looks twice may say so: see `Places::twice`.
-    pub(super) fn seen_twice(segment: SegmentId, place: Place, what: String) -> Self {
-        Self { segment, place, what }
-    }
-
-    pub fn segment(&self) -> SegmentId {
-        self.segment
-    }
-
-    /// Returns the name of the pack's object in which it was seen.
-    pub fn object(&self) -> &str {
-        &self.place.name
-    }
-
-    /// Returns what is wrong there.
-    pub fn what(&self) -> &str {
-        &self.what
-    }
-
-    /// Returns the error of whoever needs the segment.
-    pub(super) fn error(&self) -> Error {
-        damaged(format!(
-            "segment {} at byte {} of {} is damaged ({}): what needs it cannot be restored whole",
-            self.segment, self.place.range.start, self.place.name, self.what
-        ))
-        .next(Next::ReadEverything)
-    }
-
-    /// Says whether the segment is still where it was seen, needed, and not known to be damaged.
-    fn is_news(&self, index: &Index) -> Result<bool> {
-        let now = index.segment(self.segment)?;
-        Ok(now.is_some_and(|now| now.pack == self.place.pack && !now.damaged && now.status != SegmentStatus::Dead))
-    }
-}
-
 impl Tenant {
     /// Notes in the ledger (DAMAGED) what is proven to be damaged, so that later backups do not rely on it.
     /// Returns how many segments are noted anew: none, if this key may not, or nothing can be written.
     pub fn note_damage(&mut self, evidence: &[Evidence]) -> Result<u64> {
         let mut noted = 0;
-        let mut packs: Vec<PackId> = evidence.iter().map(|evidence| evidence.place.pack).collect();
+        let mut packs: Vec<PackId> = evidence.iter().map(|evidence| evidence.place().pack).collect();
         packs.sort_unstable();
         packs.dedup();
         for packs in packs.chunks(PACKS_MAX) {
@@ -76,10 +30,10 @@ impl Tenant {
             let mut news = 0;
             let written = self.append_if("check", |_, index| {
                 let (mut segments, mut named) = (SegmentSet::default(), BTreeSet::new());
-                for evidence in evidence.iter().filter(|evidence| packs.contains(&evidence.place.pack)) {
-                    if evidence.is_news(index)? {
-                        segments.insert(evidence.segment);
-                        named.insert(evidence.place.pack);
+                for evidence in evidence.iter().filter(|evidence| packs.contains(&evidence.place().pack)) {
+                    if is_news(evidence, index)? {
+                        segments.insert(evidence.segment());
+                        named.insert(evidence.place().pack);
                     }
                 }
                 news = segments.len();
@@ -101,4 +55,10 @@ impl Tenant {
         }
         Ok(noted)
     }
+}
+
+/// Says whether a segment is still where it was seen to be damaged, needed, and not known to be damaged.
+fn is_news(evidence: &Evidence, index: &Index) -> Result<bool> {
+    let now = index.segment(evidence.segment())?;
+    Ok(now.is_some_and(|now| now.pack == evidence.place().pack && !now.damaged && now.status != SegmentStatus::Dead))
 }

@@ -37,7 +37,6 @@ mod unlock;
 
 pub use create::NewTenant;
 pub(crate) use create::checked_name;
-pub(crate) use evidence::Evidence;
 pub use head::SignedHead;
 pub use history::HistoryProblem;
 pub(crate) use history::Refolded;
@@ -45,7 +44,7 @@ pub use holders::Holder;
 pub use identity::{Credential, Identity, Passphrase, PublicIdentity, Wrapper};
 pub use keyring::Keys;
 pub use open::Repository;
-pub(crate) use places::read_range;
+pub(crate) use places::{Evidence, read_range};
 pub use pool::SegmentPool;
 pub(crate) use put::{Stands, put_for_certain};
 /// Hidden: it asks for no permit to read, so that content reaches nobody through it but tests.

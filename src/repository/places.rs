@@ -1,9 +1,9 @@
 //! Where segments are, and what was seen there. A segment may move or die while somebody reads, so whoever does
 //! not find what was written there follows the ledger and looks again: only what is seen twice is damage.
 
-use super::{ahead::Ahead, evidence::Evidence, keyring::Keys, unlock::Unlock};
+use super::{ahead::Ahead, keyring::Keys, unlock::Unlock};
 use crate::{
-    error::{Error, Result, damaged, failed},
+    error::{Error, Next, Result, damaged, failed},
     format::names::{self, PackKind},
     id::{Hash, PackId, SegmentId},
     index::Index,
@@ -29,6 +29,46 @@ pub struct Place {
     /// The pack's object.
     pub name: String,
     pub range: Range<u64>,
+}
+
+/// Proof that a segment is damaged: at its place nothing, or something else than what was written, was seen
+/// twice, the second time after the ledger was followed to its tail. An error of the store, of rights or of this
+/// machine never becomes one: nothing but `Places::twice` makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    segment: SegmentId,
+    place: Place,
+    what: String,
+}
+
+impl Evidence {
+    pub fn segment(&self) -> SegmentId {
+        self.segment
+    }
+
+    /// Returns where it was seen.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Returns the name of the pack's object in which it was seen.
+    pub fn object(&self) -> &str {
+        &self.place.name
+    }
+
+    /// Returns what is wrong there.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Returns the error of whoever needs the segment.
+    pub(super) fn error(&self) -> Error {
+        damaged(format!(
+            "segment {} at byte {} of {} is damaged ({}): what needs it cannot be restored whole",
+            self.segment, self.place.range.start, self.place.name, self.what
+        ))
+        .next(Next::ReadEverything)
+    }
 }
 
 /// What came of looking for a segment.
@@ -123,7 +163,7 @@ impl Places {
             match look(&place)? {
                 Ok(right) => return Ok(Sight::Right(right)),
                 Err(what) if seen.as_ref() == Some(&place) => {
-                    return Ok(Sight::Damaged(Evidence::seen_twice(id, place, what)));
+                    return Ok(Sight::Damaged(Evidence { segment: id, place, what }));
                 }
                 Err(_) => seen = Some(place),
             }

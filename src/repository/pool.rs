@@ -2,8 +2,7 @@
 //! memory.
 
 use super::{
-    evidence::Evidence,
-    places::Look,
+    places::{Evidence, Look},
     segments::{Opened, Segments, joined},
 };
 use crate::{

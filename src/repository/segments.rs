@@ -1,9 +1,6 @@
 //! Segments out of the store, one at a time: fetched, decrypted, checked.
 
-use super::{
-    evidence::Evidence,
-    places::{Look, Place, Places, Sight, pruned},
-};
+use super::places::{Evidence, Look, Place, Places, Sight, pruned};
 use crate::{
     error::{Kind, Result, damaged},
     format::{

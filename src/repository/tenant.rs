@@ -1,6 +1,13 @@
 //! One owner, opened: its keys, its folded ledger, its index, and who is asking.
 
-use super::{keyring::Keys, ledger, places::Places, segments::Segments, shared::Shared, unlock::Unlock};
+use super::{
+    keyring::Keys,
+    ledger,
+    places::Places,
+    segments::Segments,
+    shared::{Fold, Notices, Shared},
+    unlock::Unlock,
+};
 use crate::{
     environment::SharedEnvironment,
     error::{Result, failed},
@@ -136,5 +143,56 @@ impl Tenant {
     pub fn places(&self) -> Result<Places> {
         let (objects, keys, unlock) = (self.objects.clone(), self.keys.clone(), self.unlock.clone());
         Ok(Places::new(objects, self.index.view()?, self.genesis, keys, unlock))
+    }
+
+    /// Begins to share: what was folded so far is what others go on from.
+    pub(super) fn share(&mut self) {
+        self.shared = Arc::new(Shared::new(self.hand_over()));
+    }
+
+    /// Follows the ledger or adds to it, from the newest fold on; nobody else does meanwhile. An error says that
+    /// nothing was begun.
+    pub(super) fn exclusively<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Result<T> {
+        let shared = self.shared.clone();
+        let (running, fold) = shared.step()?;
+        self.take_over(fold);
+        let done = step(self);
+        running.end(self.hand_over());
+        Ok(done)
+    }
+
+    fn take_over(&mut self, fold: Fold) {
+        // Where nobody else made a step, what is here is what was handed over.
+        if fold.steps != self.steps {
+            let Fold { steps, state, index, keys, damage, void, hole, tail_is_junk, checkpoint_due } = fold;
+            (self.steps, self.state, self.index, self.keys) = (steps, state, index, keys);
+            (self.damage, self.void, self.hole) = (damage, void, hole);
+            (self.tail_is_junk, self.checkpoint_due) = (tail_is_junk, checkpoint_due);
+        }
+    }
+
+    fn hand_over(&mut self) -> Fold {
+        self.steps += 1;
+        Fold {
+            steps: self.steps,
+            state: self.state.clone(),
+            index: self.index.clone(),
+            keys: self.keys.clone(),
+            damage: self.damage.clone(),
+            void: self.void.clone(),
+            hole: self.hole.clone(),
+            tail_is_junk: self.tail_is_junk,
+            checkpoint_due: self.checkpoint_due,
+        }
+    }
+
+    /// Keeps what a person should know until somebody asks.
+    pub(super) fn notice(&self, what: String) {
+        self.shared.notices.add(what);
+    }
+
+    /// Returns what a person should know, and nobody was there to be told.
+    pub fn notices(&self) -> Notices {
+        self.shared.notices.clone()
     }
 }

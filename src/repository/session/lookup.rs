@@ -1,7 +1,6 @@
 //! Where chunks are: the one that follows the last hit, then what this session stored, then the index. And what
 //! the snapshot will need of all that (its reach).
 
-use super::deltas::Differences;
 use crate::{
     error::Result,
     format::{segment::ChunkList, segment_set::SegmentSet},
@@ -66,22 +65,20 @@ impl Lookup {
         self.avoided = segments;
     }
 
-    /// Finds a chunk, and takes the segment that holds it into the reach.
-    pub(super) fn find(&mut self, index: &Index, differences: &Differences, id: ChunkId) -> Result<FoundChunk> {
+    /// Finds a chunk that needs no index: the one that follows the last hit, or one that this session stored.
+    pub(super) fn at_hand(&mut self, id: ChunkId) -> Option<ChunkPlace> {
         if let Some(following) = &mut self.following
             && following.chunks.id(following.next as usize) == Some(id)
         {
             let place = ChunkPlace { segment: following.segment, number: following.next };
             following.next += 1;
-            return Ok(FoundChunk::At(place));
+            return Some(place);
         }
-        if let Some(place) = self.fresh.get(&id) {
-            return Ok(FoundChunk::At(*place));
-        }
-        let Some(place) = index.chunk(id)? else { return Ok(FoundChunk::Nowhere) };
-        if differences.is_stale(index, self, place.segment)? {
-            return Ok(FoundChunk::Stale(place));
-        }
+        self.fresh.get(&id).copied()
+    }
+
+    /// Takes the segment of a chunk that the index found into the reach, and goes on behind it.
+    pub(super) fn take(&mut self, index: &Index, place: ChunkPlace) -> Result<FoundChunk> {
         if !self.rely_on(index, place.segment)? {
             return Ok(FoundChunk::Nowhere);
         }

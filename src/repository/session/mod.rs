@@ -160,7 +160,15 @@ impl<'a> Session<'a> {
 
     /// Looks a chunk up: first the one that follows the last hit, then this session's, then the index.
     pub fn find(&mut self, id: ChunkId) -> Result<FoundChunk> {
-        self.lookup.find(&self.tenant.index, &self.differences, id)
+        if let Some(place) = self.lookup.at_hand(id) {
+            return Ok(FoundChunk::At(place));
+        }
+        let index = &self.tenant.index;
+        let Some(place) = index.chunk(id)? else { return Ok(FoundChunk::Nowhere) };
+        if self.differences.is_stale(index, &mut self.lookup, place.segment)? {
+            return Ok(FoundChunk::Stale(place));
+        }
+        self.lookup.take(index, place)
     }
 
     /// Takes a stream of an earlier snapshot as it is. Says `false` if it cannot be relied on.
