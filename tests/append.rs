@@ -503,7 +503,7 @@ fn no_older_key_goes_while_the_newest_ones_do_not_open() {
     }
     let in_use = names::ring(tenant.keys.owner, 1, &tenant.state.commitments[&1]);
     clay.0.lock().unwrap().insert(in_use.clone(), bytes::Bytes::from_static(b"bad"));
-    let error = fixture.repository().drop_source(&mut tenant, "a source that is gone").unwrap_err();
+    let error = fixture.repository().drop_source(&mut tenant, "a source that is gone", "x").unwrap_err();
     assert!(error.kind == Kind::Damaged && error.message.contains(&in_use), "{error}");
     let left = |clay: &Clay| clay.0.lock().unwrap().keys().filter(|name| name.starts_with("keys/")).count();
     assert!(left(&clay) > left(&before), "nothing was deleted");

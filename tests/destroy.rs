@@ -334,7 +334,7 @@ fn a_tenant_moves_with_its_history_and_without_any_content_key() {
 fn separated(clay: &Arc<Clay>) -> (Fixture, Vec<u8>) {
     let fixture = Fixture::on(clay.clone() as SharedObjects, 4);
     let mut tenant = fixture.tenant();
-    fixture.repository().separate(&mut tenant, "apart").unwrap();
+    fixture.repository().separate(&mut tenant, "apart", "x").unwrap();
     let bytes = Random(1).text(3_000_000);
     back_up_bytes(&mut tenant, "shared", &bytes).unwrap();
     back_up_bytes(&mut tenant, "apart", &bytes).unwrap();
@@ -397,9 +397,9 @@ fn a_source_with_keys_of_its_own_shares_nothing_and_works_like_others() {
         found.keys().copied().collect::<Vec<_>>()
     );
     // One that has snapshots cannot get other keys.
-    let refused = fixture.repository().separate(&mut tenant, "shared").unwrap_err();
+    let refused = fixture.repository().separate(&mut tenant, "shared", "x").unwrap_err();
     assert!(refused.kind == Kind::Refused && refused.message.contains("used before"), "{refused}");
-    fixture.repository().separate(&mut tenant, "apart").unwrap();
+    fixture.repository().separate(&mut tenant, "apart", "x").unwrap();
     assert_eq!((tenant.state.epoch, tenant.state.source_count), (2, 1), "nothing to do");
 }
 
@@ -409,7 +409,7 @@ fn a_backup_that_began_before_its_source_had_keys_of_its_own_is_void() {
     let fixture = Fixture::in_memory(5);
     let (mut early, mut other) = (fixture.tenant(), fixture.tenant());
     let session = Session::begin(&mut early, "backup", ChunkSize::Average(8 << 10), true).unwrap();
-    fixture.repository().separate(&mut other, "apart").unwrap();
+    fixture.repository().separate(&mut other, "apart", "x").unwrap();
     // Its process was killed.
     std::mem::forget(session);
     let snapshot = crate::fold::snapshot(7, None);
@@ -531,8 +531,8 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
     let body = strongroom::format::encode(&undelete);
     assert!(tenant.append("", |_, _| Ok((EntryKind::Undelete, body.clone(), empty()))).is_err());
     assert!(back_up_bytes(&mut tenant, "apart", b"again").unwrap_err().message.contains("destroyed"));
-    assert!(fixture.repository().separate(&mut tenant, "apart").is_err());
-    fixture.repository().separate(&mut tenant, "later").unwrap();
+    assert!(fixture.repository().separate(&mut tenant, "apart", "x").is_err());
+    fixture.repository().separate(&mut tenant, "later", "x").unwrap();
     assert_eq!(tenant.state.sources["later"].number, 2, "numbers are not used again");
     back_up_bytes(&mut tenant, "later", b"later").unwrap();
     assert_eq!(read_bytes(&fixture.tenant(), "later@latest").unwrap(), b"later");

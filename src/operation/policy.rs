@@ -176,7 +176,7 @@ pub fn set(repository: &Repository, tenant: &mut Tenant, change: &Change) -> Res
         return Err(Error::new(Kind::Usage, what));
     }
     if let (Some(source), true) = (&change.source, change.own_keys) {
-        repository.separate(tenant, source)?;
+        repository.separate(tenant, source, "policy set")?;
     }
     tenant.append("policy set", |state, _| Ok(change.applied_to(state.policy.clone()).drafted()))?;
     Ok(())

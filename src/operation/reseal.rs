@@ -84,7 +84,7 @@ pub fn reseal(tenant: &mut Tenant, monitor: &dyn Monitor) -> Result<Report> {
         report.bytes += repack(
             tenant,
             &batch,
-            Move::SealedAnew,
+            (Move::SealedAnew, "key rotate"),
             &mut |bytes| {
                 report.packs += 1;
                 super::goes_on(monitor, bytes)

@@ -22,7 +22,6 @@ use crate::{
     id::{Hash, ScopeId},
     ledger::{Head, State},
     pipeline::chunk::ChunkSize,
-    policy::session::RENEW_NS,
     store::{Objects, Put, SharedObjects, get_if_present},
 };
 use bytes::Bytes;
@@ -64,18 +63,7 @@ impl Repository {
             Credential::Identity(identity) => identity,
             Credential::Wrapper(wrapper) => keep_wrapped(objects.as_ref(), wrapper.as_ref(), environment.as_ref())?,
         });
-        let from = String::new();
-        let repository = Self {
-            objects,
-            environment,
-            identity,
-            config,
-            cache,
-            pack_cache_bytes: None,
-            renew_ns: RENEW_NS,
-            who,
-            from,
-        };
+        let repository = Self::with((objects, environment, identity), config, cache, who);
         let new = NewTenant {
             name: "repository".into(),
             owner: None,

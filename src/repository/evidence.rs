@@ -20,7 +20,7 @@ const PACKS_MAX: usize = 8_000;
 impl Tenant {
     /// Notes in the ledger (DAMAGED) what is proven to be damaged, so that later backups do not rely on it.
     /// Returns how many segments are noted anew: none, if this key may not, or nothing can be written.
-    pub fn note_damage(&mut self, evidence: &[Evidence]) -> Result<u64> {
+    pub fn note_damage(&mut self, evidence: &[Evidence], why: &str) -> Result<u64> {
         let mut noted = 0;
         let mut packs: Vec<PackId> = evidence.iter().map(|evidence| evidence.place().pack).collect();
         packs.sort_unstable();
@@ -28,7 +28,7 @@ impl Tenant {
         for packs in packs.chunks(PACKS_MAX) {
             let packs: BTreeSet<PackId> = packs.iter().copied().collect();
             let mut news = 0;
-            let written = self.append_if("check", |_, index| {
+            let written = self.append_if(why, |_, index| {
                 let (mut segments, mut named) = (SegmentSet::default(), BTreeSet::new());
                 for evidence in evidence.iter().filter(|evidence| packs.contains(&evidence.place().pack)) {
                     if is_news(evidence, index)? {
@@ -37,7 +37,7 @@ impl Tenant {
                     }
                 }
                 news = segments.len();
-                let (reason, packs) = ("found by check".into(), named.into_iter().collect());
+                let (reason, packs) = (format!("found by {why}"), named.into_iter().collect());
                 let body = Segments { condemn: None, reason, packs, unknown: Default::default() };
                 let annex = Annex { segments, ..Annex::empty() };
                 Ok((!annex.is_empty()).then(|| (EntryKind::Damaged, encode(&body), annex)))

@@ -2,7 +2,7 @@
 
 use super::{
     pool::SegmentPool,
-    session::{PACK_BYTES, Scope, SealingKeys, put_pack},
+    session::{PACK_BYTES, Scope, SealingKeys, Upload},
     tenant::Tenant,
 };
 use crate::{
@@ -37,7 +37,6 @@ struct Supplied {
 /// The session that new packs are written in.
 struct Healer {
     scope: Scope,
-    next_pack: u32,
     healed: u64,
 }
 
@@ -127,7 +126,7 @@ fn one_object<T>(read: Result<T>) -> Result<Option<T>> {
 
 impl Healer {
     fn begin(tenant: &mut Tenant) -> Result<Self> {
-        Ok(Self { scope: Scope::open(tenant, "check")?, next_pack: 0, healed: 0 })
+        Ok(Self { scope: Scope::open(tenant, "check")?, healed: 0 })
     }
 
     /// Seals a segment anew, without bases, and opens it again before anybody relies on it.
@@ -153,13 +152,8 @@ impl Healer {
         if builder.is_empty() {
             return Ok(());
         }
-        let id = self.scope.pack_id(self.next_pack);
-        self.next_pack += 1;
         let tables = SealingKeys::of(tenant, 0)?.tables;
-        let environment = tenant.environment.clone();
-        let nonces = [random(environment.as_ref()), random(environment.as_ref())];
-        let pack = builder.finish(id, &tables, nonces);
-        let pack = put_pack((&tenant.objects, environment.as_ref()), tenant.packs.as_deref(), tenant.keys.owner, pack)?;
+        let pack = Upload::new(tenant, &mut self.scope, &tables).run(builder)?;
         let body = encode(&Publish { session: self.scope.number, packs: vec![pack.fact], unknown: Default::default() });
         let mut count = 0;
         let written = self.scope.append_if(tenant, |_, index| {

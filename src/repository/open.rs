@@ -76,17 +76,18 @@ impl Repository {
             Credential::Identity(identity) => identity,
             Credential::Wrapper(wrapper) => unwrapped(objects.as_ref(), wrapper.as_ref(), config.repository)?,
         });
-        Ok(Self {
-            objects,
-            environment,
-            identity,
-            config,
-            cache,
-            pack_cache_bytes: None,
-            renew_ns: RENEW_NS,
-            who,
-            from: String::new(),
-        })
+        Ok(Self::with((objects, environment, identity), config, cache, who))
+    }
+
+    /// A repository that was made or found.
+    pub(super) fn with(
+        (objects, environment, identity): (SharedObjects, SharedEnvironment, Arc<Identity>),
+        config: Config,
+        cache: Option<PathBuf>,
+        who: String,
+    ) -> Self {
+        let (pack_cache_bytes, renew_ns, from) = (None, RENEW_NS, String::new());
+        Self { objects, environment, identity, config, cache, pack_cache_bytes, renew_ns, who, from }
     }
 
     /// Opens the repository's own ledger: for operators.

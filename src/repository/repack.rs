@@ -3,7 +3,7 @@
 
 use super::{
     chunk_tables::fact_of,
-    session::{PACK_BYTES, Scope, put_pack},
+    session::{PACK_BYTES, Scope, Upload},
     tenant::Tenant,
 };
 use crate::{
@@ -41,7 +41,7 @@ pub enum Move {
 pub fn repack(
     tenant: &mut Tenant,
     packs: &[PackId],
-    how: Move,
+    (how, why): (Move, &'static str),
     moved: &mut dyn FnMut(u64) -> bool,
     problem: &mut dyn FnMut(&str, &str),
 ) -> Result<u64> {
@@ -57,7 +57,7 @@ pub fn repack(
         }
         Ok(true)
     })?;
-    let mut copier = Copier::begin(tenant, how)?;
+    let mut copier = Copier::begin(tenant, how, why)?;
     let written_bytes = copier.copy_all(inside, moved, problem)?;
     copier.scope.end("repack ended")?;
     Ok(written_bytes)
@@ -66,14 +66,13 @@ pub fn repack(
 struct Copier<'a> {
     tenant: &'a mut Tenant,
     scope: Scope,
-    next_pack: u32,
     tables: TableSealer,
     how: Move,
     written_bytes: u64,
 }
 
 impl<'a> Copier<'a> {
-    fn begin(tenant: &'a mut Tenant, how: Move) -> Result<Self> {
+    fn begin(tenant: &'a mut Tenant, how: Move, why: &'static str) -> Result<Self> {
         let epoch = tenant.state.epoch;
         let segment_table =
             tenant.keys.key(KeyScope::SegmentTable, epoch).ok_or_else(|| tenant.keys.missing("repacking"))?;
@@ -84,8 +83,8 @@ impl<'a> Copier<'a> {
         };
         let (suite, owner) = (tenant.suite()?, tenant.keys.owner);
         let tables = TableSealer { suite, owner, epoch, segment_table, chunk_table };
-        let scope = Scope::open(tenant, "repack")?;
-        Ok(Self { tenant, scope, next_pack: 0, tables, how, written_bytes: 0 })
+        let scope = Scope::open(tenant, why)?;
+        Ok(Self { tenant, scope, tables, how, written_bytes: 0 })
     }
 
     fn copy_all(
@@ -192,17 +191,7 @@ impl<'a> Copier<'a> {
         if builder.is_empty() {
             return Ok(());
         }
-        let id = self.scope.pack_id(self.next_pack);
-        self.next_pack += 1;
-        let environment = self.tenant.environment.clone();
-        let nonces = [random(environment.as_ref()), random(environment.as_ref())];
-        let pack = builder.finish(id, &self.tables, nonces);
-        let pack = put_pack(
-            (&self.tenant.objects, environment.as_ref()),
-            self.tenant.packs.as_deref(),
-            self.tenant.keys.owner,
-            pack,
-        )?;
+        let pack = Upload::new(self.tenant, &mut self.scope, &self.tables).run(builder)?;
         self.written_bytes += pack.fact.length;
         let body = encode(&Publish { session: self.scope.number, packs: vec![pack.fact], unknown: Default::default() });
         self.scope.append_if(self.tenant, |_, index| {

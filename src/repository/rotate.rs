@@ -54,7 +54,7 @@ impl Repository {
 
     /// Gives a source that has no snapshots yet keys of its own: it shares no data with others, and can be
     /// destroyed alone.
-    pub fn separate(&self, tenant: &mut Tenant, source: &str) -> Result<()> {
+    pub fn separate(&self, tenant: &mut Tenant, source: &str, why: &str) -> Result<()> {
         let change = |state: &State| {
             if state.sources.contains_key(source) {
                 return Ok(None);
@@ -71,16 +71,16 @@ impl Repository {
             let add_source = Some((source.to_owned(), state.source_count + 1));
             Ok(Some(Change { add_source, ..Change::default() }))
         };
-        self.change_keys(tenant, change, "policy set").map(drop)
+        self.change_keys(tenant, change, why).map(drop)
     }
 
     /// Destroys the keys of a source after SHRED. Repeating it completes it.
-    pub fn drop_source(&self, tenant: &mut Tenant, source: &str) -> Result<()> {
+    pub fn drop_source(&self, tenant: &mut Tenant, source: &str, why: &str) -> Result<()> {
         let change = |state: &State| {
             let drop_source = state.sources.contains_key(source).then(|| source.to_owned());
             Ok(drop_source.map(|source| Change { drop_source: Some(source), ..Change::default() }))
         };
-        if self.change_keys(tenant, change, "source destroy")?.is_none() {
+        if self.change_keys(tenant, change, why)?.is_none() {
             self.delete_old_keys(tenant)?;
         }
         Ok(())

@@ -136,7 +136,7 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
     }
     monitor.phase("snapshots", None);
     snapshots::check(tenant, &proven, &mut report)?;
-    report.marked = tenant.note_damage(&proven.evidence)?;
+    report.marked = tenant.note_damage(&proven.evidence, "check")?;
     if let Some(pool) = pool(tenant) {
         let mut damaged = proven.known;
         damaged.0 |= proven.bad.0;

@@ -73,7 +73,7 @@ pub fn execute_source(
         }
     };
     monitor.phase("destroy", statement["objects"]["bytes"].as_u64());
-    repository.drop_source(tenant, source)?;
+    repository.drop_source(tenant, source, "source destroy")?;
     // The ciphertext goes like other garbage, with all packs in which any of it is.
     prune::prune(tenant, &prune::Options::thorough(grace_ns), monitor)?;
     let inventory = text(&repository.objects.get(&format!("{folder}/inventory"), None)?)?;

@@ -120,10 +120,13 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     choose(tenant, options, &SegmentSet::default(), &mut report)?;
     let chosen: Vec<PackId> = report.repacked.iter().map(|pack| pack.id).collect();
     monitor.phase("repack", Some(report.repacked.iter().map(|pack| pack.length_bytes).sum()));
-    report.written_bytes =
-        repack(tenant, &chosen, Move::AsSealed, &mut |bytes| super::goes_on(monitor, bytes), &mut |what, why| {
-            monitor.problem(what, why)
-        })?;
+    report.written_bytes = repack(
+        tenant,
+        &chosen,
+        (Move::AsSealed, "prune"),
+        &mut |bytes| super::goes_on(monitor, bytes),
+        &mut |what, why| monitor.problem(what, why),
+    )?;
     if monitor.is_interrupted() {
         return Err(interrupted());
     }

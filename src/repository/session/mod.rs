@@ -49,8 +49,8 @@ pub(in crate::repository) use scope::Scope;
 pub(in crate::repository) use sealing::SealingKeys;
 use sealing::SealingLane;
 use std::sync::Arc;
+pub(in crate::repository) use uploads::Upload;
 use uploads::Uploads;
-pub(in crate::repository) use uploads::put_pack;
 
 /// A pack is uploaded when it reaches this many bytes.
 pub(in crate::repository) const PACK_BYTES: u64 = 16 << 20;
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
     fn upload(&mut self, kind: PackKind) -> Result<()> {
         let Some(pack) = self.lanes[kind as usize].take_pack() else { return Ok(()) };
         self.refuse_beyond_quota(pack.length())?;
-        self.uploads.start(self.tenant, &self.scope, &self.keys.tables, pack)
+        self.uploads.start(Upload::new(self.tenant, &mut self.scope, &self.keys.tables), pack)
     }
 
     /// Refuses a pack that the quota has no room for.

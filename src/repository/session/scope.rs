@@ -29,6 +29,7 @@ use std::{
 pub(in crate::repository) struct Scope {
     pub number: u64,
     nonce: Nonce,
+    next_pack: u32,
     /// What it is for, on record.
     why: &'static str,
     is_open: bool,
@@ -49,11 +50,14 @@ impl Scope {
         let body = SessionBody { nonce, renew_ns: tenant.renew_ns, unknown: Default::default() };
         let number = tenant.append(why, |_, _| Ok(body.drafted()))?;
         let heartbeat = Heartbeat::start(tenant, why, number);
-        Ok(Self { number, nonce, why, is_open: true, reason: "it broke off", tenant: tenant.clone(), heartbeat })
+        let (reason, tenant) = ("it broke off", tenant.clone());
+        Ok(Self { number, nonce, next_pack: 0, why, is_open: true, reason, tenant, heartbeat })
     }
 
-    /// Returns the name of the session's pack with this ordinal.
-    pub fn pack_id(&self, ordinal: u32) -> PackId {
+    /// Takes the next name of a pack of the session.
+    pub fn next_pack(&mut self) -> PackId {
+        let ordinal = self.next_pack;
+        self.next_pack += 1;
         PackId { session: self.number, nonce: self.nonce, ordinal }
     }
 

@@ -2,7 +2,7 @@
 
 use super::scope::Scope;
 use crate::{
-    environment::{Environment, random},
+    environment::{SharedEnvironment, random},
     error::{Error, Result, damaged, failed},
     format::{
         entry::Annex,
@@ -23,7 +23,10 @@ use crate::{
 use bytes::Bytes;
 use std::{
     collections::VecDeque,
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
 };
 
 /// How many packs are uploaded at one time.
@@ -69,7 +72,6 @@ fn relied_on(id: SegmentId) -> Error {
 /// The packs of a session that are on their way, or there and not yet published.
 #[derive(Default)]
 pub(super) struct Uploads {
-    next_pack: u32,
     running: VecDeque<Receiver<Result<FinishedPack>>>,
     there: Unpublished,
     /// Bytes of packs that no entry names yet.
@@ -84,29 +86,13 @@ impl Uploads {
     }
 
     /// Begins to upload a pack, once there is room.
-    pub(super) fn start(
-        &mut self,
-        tenant: &Tenant,
-        scope: &Scope,
-        tables: &TableSealer,
-        builder: PackBuilder,
-    ) -> Result<()> {
-        let id = scope.pack_id(self.next_pack);
-        self.next_pack += 1;
-        let environment = tenant.environment.clone();
-        let nonces = [random(environment.as_ref()), random(environment.as_ref())];
-        let (objects, tables, owner) = (tenant.objects.clone(), tables.clone(), tenant.keys.owner);
-        let packs = tenant.packs.clone();
+    pub(super) fn start(&mut self, upload: Upload, builder: PackBuilder) -> Result<()> {
         while self.running.len() >= UPLOADS_MAX {
             self.wait_for_one()?;
         }
         let (sender, receiver) = channel();
-        let world = environment.clone();
-        let work = move || {
-            let pack = builder.finish(id, &tables, nonces);
-            drop(sender.send(put_pack((&objects, world.as_ref()), packs.as_deref(), owner, pack)));
-        };
-        environment.spawn("upload", Box::new(work));
+        let environment = upload.environment.clone();
+        environment.spawn("upload", Box::new(move || drop(sender.send(upload.run(builder)))));
         self.running.push_back(receiver);
         Ok(())
     }
@@ -132,23 +118,47 @@ impl Uploads {
     }
 }
 
-/// Puts a pack into the store, and keeps it on this machine where the store is far.
-pub(in crate::repository) fn put_pack(
-    (objects, environment): (&SharedObjects, &dyn Environment),
-    packs: Option<&PackCache>,
+/// One pack's way to the store, on whatever thread: its name, and all that it needs there.
+pub(in crate::repository) struct Upload {
+    id: PackId,
+    nonces: [[u8; 24]; 2],
+    tables: TableSealer,
     owner: ScopeId,
-    mut pack: FinishedPack,
-) -> Result<FinishedPack> {
-    let name = names::pack(owner, pack.kind, pack.fact.pack);
-    let parts: Vec<Bytes> = std::mem::take(&mut pack.parts).into_iter().map(Bytes::from).collect();
-    if let Some(packs) = packs {
-        packs.put(&name, &parts);
-    }
-    match put_for_certain(objects.as_ref(), environment, &name, &parts) {
-        Stands::Ours => Ok(pack),
-        Stands::Anothers => {
-            Err(damaged(format!("{name} is taken by other bytes; nothing of what was being stored counts, repeat it")))
+    objects: SharedObjects,
+    environment: SharedEnvironment,
+    /// Keeps the pack on this machine where the store is far.
+    packs: Option<Arc<PackCache>>,
+}
+
+impl Upload {
+    /// Takes the next name of a pack of the session.
+    pub fn new(tenant: &Tenant, scope: &mut Scope, tables: &TableSealer) -> Self {
+        let environment = tenant.environment.clone();
+        Self {
+            id: scope.next_pack(),
+            nonces: [random(environment.as_ref()), random(environment.as_ref())],
+            tables: tables.clone(),
+            owner: tenant.keys.owner,
+            objects: tenant.objects.clone(),
+            environment,
+            packs: tenant.packs.clone(),
         }
-        Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
+    }
+
+    /// Finishes a pack and puts it into the store.
+    pub fn run(self, builder: PackBuilder) -> Result<FinishedPack> {
+        let mut pack = builder.finish(self.id, &self.tables, self.nonces);
+        let name = names::pack(self.owner, pack.kind, pack.fact.pack);
+        let parts: Vec<Bytes> = std::mem::take(&mut pack.parts).into_iter().map(Bytes::from).collect();
+        if let Some(packs) = &self.packs {
+            packs.put(&name, &parts);
+        }
+        match put_for_certain(self.objects.as_ref(), self.environment.as_ref(), &name, &parts) {
+            Stands::Ours => Ok(pack),
+            Stands::Anothers => Err(damaged(format!(
+                "{name} is taken by other bytes; nothing of what was being stored counts, repeat it"
+            ))),
+            Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
+        }
     }
 }
