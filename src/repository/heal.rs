@@ -42,8 +42,8 @@ struct Healer {
 
 impl Tenant {
     /// Supplies those of the damaged segments anew that read well again, or whose chunks are all stored elsewhere by
-    /// now. `pool` reads from the store. Returns how many are whole again: none, if this key may not write that.
-    pub fn heal(&mut self, damaged: &SegmentSet, pool: &SegmentPool) -> Result<u64> {
+    /// now. `pool` reads them. Returns how many are whole again: none, if this key may not write that.
+    pub fn heal(&mut self, damaged: &SegmentSet, pool: &SegmentPool, why: &'static str) -> Result<u64> {
         let actor = self.signer.as_ref().map(|signer| signer.actor());
         let granted = actor.and_then(|actor| self.state.grants.get(&actor));
         let may = |kind: EntryKind| granted.is_some_and(|granted| granted.kinds.contains(&(kind as u8)));
@@ -57,7 +57,7 @@ impl Tenant {
         self.damage.truncate(told);
         let mut open = [PackBuilder::new(PackKind::Data), PackBuilder::new(PackKind::Meta)];
         let mut healer: Option<Healer> = None;
-        let done = self.heal_each(damaged, pool, &mut healer, &mut open);
+        let done = self.heal_each((damaged, pool, why), &mut healer, &mut open);
         let ended = match healer {
             Some(healer) => healer.end(self, open),
             None => Ok(0),
@@ -67,8 +67,7 @@ impl Tenant {
 
     fn heal_each(
         &mut self,
-        damaged: &SegmentSet,
-        pool: &SegmentPool,
+        (damaged, pool, why): (&SegmentSet, &SegmentPool, &'static str),
         healer: &mut Option<Healer>,
         open: &mut [PackBuilder; 2],
     ) -> Result<()> {
@@ -76,7 +75,7 @@ impl Tenant {
             let Some(supplied) = supply(self, pool, id)? else { continue };
             let healer = match healer {
                 Some(healer) => healer,
-                None => healer.insert(Healer::begin(self)?),
+                None => healer.insert(Healer::begin(self, why)?),
             };
             healer.add(self, open, supplied)?;
         }
@@ -125,8 +124,8 @@ fn one_object<T>(read: Result<T>) -> Result<Option<T>> {
 }
 
 impl Healer {
-    fn begin(tenant: &mut Tenant) -> Result<Self> {
-        Ok(Self { scope: Scope::open(tenant, "check")?, healed: 0 })
+    fn begin(tenant: &mut Tenant, why: &'static str) -> Result<Self> {
+        Ok(Self { scope: Scope::open(tenant, why)?, healed: 0 })
     }
 
     /// Seals a segment anew, without bases, and opens it again before anybody relies on it.

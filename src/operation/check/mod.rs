@@ -62,7 +62,7 @@ pub struct Unchecked {
     pub why: String,
 }
 
-const RESTORE_COPY: &str = "restore the object from a copy of the bucket; or back the same data up again, which stores anew what a later snapshot needs, and then check again, which makes old snapshots whole with it";
+const RESTORE_COPY: &str = "restore the object from a copy of the bucket; or back the same data up again with a key that may change the history: that stores anew what a later snapshot needs, and makes old snapshots whole of which all that they lost is in it";
 
 const NOTHING_TO_DO: &str = "nothing: it is made anew from the ledger, by the next backup with a key that may";
 
@@ -140,7 +140,7 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
     if let Some(pool) = pool(tenant) {
         let mut damaged = proven.known;
         damaged.0 |= proven.bad.0;
-        report.healed = tenant.heal(&damaged, &pool)?;
+        report.healed = tenant.heal(&damaged, &pool, "check")?;
     }
     Ok(report)
 }

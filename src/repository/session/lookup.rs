@@ -57,6 +57,10 @@ pub(super) struct Lookup {
     /// What is needed of these segments, or of deltas upon them, is stored anew.
     avoided: SegmentSet,
     reach: SegmentSet,
+    /// Damaged segments that were met: what is stored anew because of them may make them whole again.
+    damaged: SegmentSet,
+    /// The segment whose chunk was stale last.
+    last_stale: Option<SegmentId>,
 }
 
 impl Lookup {
@@ -88,6 +92,15 @@ impl Lookup {
         Ok(FoundChunk::At(place))
     }
 
+    /// Notes a segment of which a chunk is stored again, if it is damaged.
+    pub(super) fn met_stale(&mut self, index: &Index, segment: SegmentId) -> Result<()> {
+        let is_next = self.last_stale.replace(segment) != Some(segment);
+        if is_next && index.segment(segment)?.is_some_and(|state| state.damaged) {
+            self.damaged.insert(segment);
+        }
+        Ok(())
+    }
+
     /// Adds a segment and its bases to the reach, unless one of them is condemned, dead or damaged.
     pub(super) fn rely_on(&mut self, index: &Index, segment: SegmentId) -> Result<bool> {
         if self.avoided.contains(segment) {
@@ -99,6 +112,9 @@ impl Lookup {
         let Some(state) = index.segment(segment)? else {
             return Ok(false);
         };
+        if state.damaged {
+            self.damaged.insert(segment);
+        }
         if state.status != SegmentStatus::Live || state.damaged {
             return Ok(false);
         }
@@ -127,6 +143,11 @@ impl Lookup {
     pub(super) fn take_reach(&mut self) -> SegmentSet {
         self.following = None;
         std::mem::take(&mut self.reach)
+    }
+
+    /// Returns the damaged segments that were met.
+    pub(super) fn take_damaged(&mut self) -> SegmentSet {
+        std::mem::take(&mut self.damaged)
     }
 
     /// Remembers a chunk that this session stored.

@@ -166,6 +166,7 @@ impl<'a> Session<'a> {
         let index = &self.tenant.index;
         let Some(place) = index.chunk(id)? else { return Ok(FoundChunk::Nowhere) };
         if self.differences.is_stale(index, &mut self.lookup, place.segment)? {
+            self.lookup.met_stale(index, place.segment)?;
             return Ok(FoundChunk::Stale(place));
         }
         self.lookup.take(index, place)

@@ -12,12 +12,16 @@ use crate::{
         snapshot::{Snapshot, SnapshotContent},
     },
     id::SnapshotId,
+    repository::SegmentPool,
 };
 
 /// PUBLISH comes at least after this many new bytes, and ...
 const PUBLISH_BYTES: u64 = 256 << 20;
 /// ... this many nanoseconds, if anything is new.
 const PUBLISH_NS: i64 = 60_000_000_000;
+
+/// How many bytes of opened segments are held while others are made whole again from them.
+const HEAL_POOL_BYTES: usize = 64 << 20;
 
 /// When the next PUBLISH is due.
 pub(super) struct Due {
@@ -71,6 +75,20 @@ impl Session<'_> {
         }
     }
 
+    /// Old snapshots become whole again if all that they lost is stored now. The new one is made, whatever comes of
+    /// that.
+    fn heal_if_possible(&mut self) {
+        let damaged = self.lookup.take_damaged();
+        if damaged.is_empty() {
+            return;
+        }
+        let pool = self.tenant.segments().map(|segments| SegmentPool::new(segments, HEAL_POOL_BYTES));
+        if let Err(error) = pool.and_then(|pool| self.tenant.heal(&damaged, &pool, "backup")) {
+            let what = "earlier snapshots that are damaged could not be made whole again from this one's data";
+            self.warnings.push(format!("{what}; a check can: {error}"));
+        }
+    }
+
     fn remember_published(&mut self, published: Unpublished) -> Result<()> {
         for (pack, rows) in &published.chunks {
             self.tenant.index.put_chunks(*pack, rows)?;
@@ -120,6 +138,7 @@ impl Session<'_> {
         })?;
         self.scope.was_closed();
         self.remember_if_possible(published);
+        self.heal_if_possible();
         self.tenant.checkpoint_since(session);
         Ok((snapshot, self.warnings))
     }
