@@ -269,8 +269,8 @@ fn the_reader_of_literals_sees_what_is_printed() {
 }
 
 /// What the code must not get worse than; whoever makes it better lowers the number.
-const FILE_LINES_MAX: usize = 498;
-const FUNCTION_LINES_MAX: usize = 76;
+const FILE_LINES_MAX: usize = 456;
+const FUNCTION_LINES_MAX: usize = 69;
 
 fn sources() -> Vec<(PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -1,6 +1,7 @@
 //! Ledger entries: the envelope that every entry has, and the body of each kind.
 //! Chapter: `format-spec/ledger.md`.
 
+pub use super::entry_kind::EntryKind;
 use super::{
     key::Commitments,
     pack::{PackFact, SegmentRow},
@@ -20,125 +21,6 @@ pub const INLINE_ANNEX_BYTES_MAX: usize = 2 << 10;
 
 /// What an entry's signature is over: this, the ledger's id, then the entry's encoding.
 pub const SIGNATURE_CONTEXT: &[u8] = b"strongroom ledger entry v1";
-
-macro_rules! kinds {
-    ($($name:ident = $number:literal $text:literal,)*) => {
-        /// The kinds of entries.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum EntryKind { $($name = $number,)* }
-        impl EntryKind {
-            /// Every kind of this version.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-            /// Returns the kind's name.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-        }
-    };
-}
-
-kinds! {
-    Create = 1 "CREATE",
-    Grant = 2 "GRANT",
-    Revoke = 3 "REVOKE",
-    Session = 4 "SESSION",
-    Publish = 5 "PUBLISH",
-    Commit = 6 "COMMIT",
-    Renew = 7 "RENEW",
-    Abort = 8 "ABORT",
-    Retire = 9 "RETIRE",
-    Undelete = 10 "UNDELETE",
-    Hold = 11 "HOLD",
-    Release = 12 "RELEASE",
-    Lock = 13 "LOCK",
-    Condemn = 14 "CONDEMN",
-    Rescue = 15 "RESCUE",
-    Dead = 16 "DEAD",
-    Repack = 17 "REPACK",
-    Drop = 18 "DROP",
-    Rewrite = 19 "REWRITE",
-    Damaged = 20 "DAMAGED",
-    Heal = 21 "HEAL",
-    Move = 22 "MOVE",
-    Epoch = 23 "EPOCH",
-    Policy = 24 "POLICY",
-    Fence = 25 "FENCE",
-    Observed = 26 "OBSERVED",
-    Shred = 27 "SHRED",
-    Generation = 28 "GENERATION",
-    Access = 29 "ACCESS",
-    Tenant = 30 "TENANT",
-    Quota = 31 "QUOTA",
-    Destroy = 32 "DESTROY",
-    Approve = 33 "APPROVE",
-    Withdraw = 34 "WITHDRAW",
-    Destroyed = 35 "DESTROYED",
-}
-
-impl EntryKind {
-    /// Reads the number of a kind.
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| *kind as u8 == number)
-    }
-    /// What a backup agent's key may write: it can add, and nothing else.
-    pub const BACKUP_ROLE: &[Self] =
-        &[Self::Session, Self::Publish, Self::Commit, Self::Renew, Self::Abort, Self::Access];
-    /// What the key of a tenant's owner may write: all but how much may be stored.
-    pub const OWNER_ROLE: &[Self] = &[
-        Self::Create,
-        Self::Grant,
-        Self::Revoke,
-        Self::Session,
-        Self::Publish,
-        Self::Commit,
-        Self::Renew,
-        Self::Abort,
-        Self::Retire,
-        Self::Undelete,
-        Self::Hold,
-        Self::Release,
-        Self::Lock,
-        Self::Condemn,
-        Self::Rescue,
-        Self::Dead,
-        Self::Repack,
-        Self::Drop,
-        Self::Rewrite,
-        Self::Damaged,
-        Self::Heal,
-        Self::Move,
-        Self::Epoch,
-        Self::Policy,
-        Self::Fence,
-        Self::Observed,
-        Self::Shred,
-        Self::Generation,
-        Self::Access,
-        Self::Tenant,
-        Self::Destroy,
-        Self::Approve,
-        Self::Withdraw,
-        Self::Destroyed,
-    ];
-    /// What a steward's key may write.
-    pub const STEWARD_ROLE: &[Self] = &[
-        Self::Session,
-        Self::Renew,
-        Self::Abort,
-        Self::Retire,
-        Self::Undelete,
-        Self::Condemn,
-        Self::Rescue,
-        Self::Dead,
-        Self::Repack,
-        Self::Drop,
-        Self::Damaged,
-        Self::Move,
-        Self::Fence,
-        Self::Observed,
-        Self::Access,
-    ];
-}
 
 /// What new data is compared with, to be stored as differences. POLICY holds the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

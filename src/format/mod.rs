@@ -6,6 +6,7 @@
 pub mod catalogue;
 pub mod checkpoint;
 pub mod entry;
+mod entry_kind;
 pub mod key;
 pub mod names;
 pub mod pack;

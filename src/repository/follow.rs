@@ -18,7 +18,7 @@ use crate::{
     index::Index,
     ledger::{Proven, State, Verdict},
     pipeline::{digest::hash, sign::Signer},
-    store::{PackCache, SharedObjects, get_if_present},
+    store::{Objects, PackCache, SharedObjects, get_if_present},
 };
 use std::sync::Arc;
 
@@ -47,6 +47,36 @@ enum Step {
     End,
 }
 
+/// What the ledger is followed on from.
+struct Begun {
+    genesis: Hash,
+    state: State,
+    index: Index,
+    /// What is wrong with checkpoints.
+    damage: Vec<String>,
+    /// The index had nothing.
+    fresh: bool,
+}
+
+/// Takes the state that the index was saved with, or the newest checkpoint's, or what entry 0 makes.
+fn begun(objects: &dyn Objects, keys: &Keys, name: &str, new_pairs: &NewPairs) -> Result<Begun> {
+    let Slot::Entry(first) = read(objects, keys, 0)? else {
+        return Err(damaged(format!(
+            "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
+            names::entry(keys.owner, 0)
+        )));
+    };
+    let (genesis, mut index) = (first.hash, Index::new(new_pairs()?));
+    let proven = Proven { entry: &first.entry, annex: &first.annex, hash: first.hash };
+    let begun = State::begin(proven).map_err(|error| damaged(format!("{name}: {error}")))?;
+    if let Some(state) = index.load(genesis)? {
+        return Ok(Begun { genesis, state, index, damage: Vec::new(), fresh: false });
+    }
+    let read = checkpoint::read(objects, keys, &begun.create, &mut index)?;
+    let (state, damage) = (read.state.unwrap_or(begun), read.problems);
+    Ok(Begun { genesis, state, index, damage, fresh: true })
+}
+
 impl Tenant {
     /// Folds what is new since the index was saved, or everything.
     pub(super) fn open(opening: Opening) -> Result<Self> {
@@ -64,27 +94,7 @@ impl Tenant {
             renew_ns,
             several_writers,
         } = opening;
-        let Slot::Entry(first) = read(objects.as_ref(), &keys, 0)? else {
-            return Err(damaged(format!(
-                "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
-                names::entry(keys.owner, 0)
-            )));
-        };
-        let mut index = Index::new(new_pairs()?);
-        let genesis = first.hash;
-        let proven = Proven { entry: &first.entry, annex: &first.annex, hash: first.hash };
-        let begun = State::begin(proven).map_err(|error| damaged(format!("{name}: {error}")))?;
-        let mut damage = Vec::new();
-        let loaded = index.load(genesis)?;
-        let fresh = loaded.is_none();
-        let state = match loaded {
-            Some(state) => state,
-            None => {
-                let read = checkpoint::read(objects.as_ref(), &keys, &begun.create, &mut index)?;
-                damage = read.problems;
-                read.state.unwrap_or(begun)
-            }
-        };
+        let Begun { genesis, state, index, damage, fresh } = begun(objects.as_ref(), &keys, &name, &new_pairs)?;
         let at_checkpoint = state.head.number;
         let was_cut = damage.iter().any(|what| what.contains(checkpoint::CUT));
         let mut tenant = Self {
