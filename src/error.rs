@@ -43,6 +43,8 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     MakeRepository,
+    /// Make a repository although other things are there.
+    MakeBesideOthers,
     MakeKey,
     MakeTenant,
     ListTenants,

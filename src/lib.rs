@@ -141,7 +141,8 @@
 //! | head | the number and the hash of the newest entry |
 //! | held | kept by a legal hold |
 //! | junk | an object in an entry's place that nobody who may signed |
-//! | lane | one of the two streams of segments and packs that a session fills: data, and metadata |
+//! | lane | what a session fills with the segments and packs of one kind |
+//! | kind | of segments and packs: content of streams (data), or catalogues and long recipes (meta), so that metadata can stay hot |
 //! | layered | of a difference: made after those that serve as bases, so what is compared with it is compared with its bases |
 //! | live | of a snapshot: not forgotten |
 //! | neighbour | a stored chunk beside which new data without an earlier version lies |
@@ -156,9 +157,10 @@
 //! | seal | to encrypt and authenticate, bound to what the thing is called |
 //! | session | what one backup writes, from its first entry to its last |
 //! | slot | the object that gives one identity the root, or the keys of its circle |
-//! | stale | of a stored chunk: in a difference that a snapshot had better not need, since a restore would open one more |
+//! | stale | of a stored chunk: in a difference that a snapshot had better not need, since a restore would open one more; it is stored again |
 //! | steward | whoever keeps, checks and prunes without reading content |
 //! | void | of an entry: it breaks a rule, so it counts for nobody |
+//! | whole | of a chunk or segment: stored without a base; else it is a difference (delta) |
 
 #[doc(hidden)]
 pub mod cli;

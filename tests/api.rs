@@ -107,7 +107,7 @@ fn a_policy_shows_all_that_applies_and_a_change_keeps_the_rest() {
     let (repository, mut tenant) = (fixture.repository(), fixture.tenant());
     let rules = Retention { last: Some(9), ..Retention::default() };
     let change = |change: policy::Change, tenant: &mut _| policy::set(&repository, tenant, &change);
-    change(policy::Change { rules: Some(rules.clone()), ..Default::default() }, &mut tenant).unwrap();
+    change(policy::Change { rules: policy::NewRules::Only(rules.clone()), ..Default::default() }, &mut tenant).unwrap();
     let of_db = policy::Change {
         source: Some("db".into()),
         chunk_size: Some(ChunkSize::Fixed(8192)),

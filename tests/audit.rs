@@ -209,6 +209,31 @@ fn commands_that_read_are_on_record() {
 }
 
 #[test]
+fn the_audit_trail_says_what_a_policy_a_quota_and_a_grant_were_in_words() {
+    let place = Place::new();
+    place.ok(&["policy", "set", "--keep-daily", "9", "--access-log", "required", "--destroy-after", "2h"]);
+    place.ok(&["policy", "set", "--source", "db", "--keep-last", "4", "--delta", "never"]);
+    place.ok(&["quota", "set", "--stored", "3GiB", "--snapshots", "8"]);
+    place.ok(&["key", "generate", place.path("host").to_str().unwrap()]);
+    place.ok(&["role", "grant", "agent", "--to", place.path("host.pub").to_str().unwrap(), "--name", "host"]);
+    let told = place.json_lines(&["audit", "show"]);
+    let last = |kind: &str| told.iter().rfind(|entry| entry["kind"] == kind).unwrap()["what"].clone();
+    let policy = last("POLICY");
+    assert_eq!((&policy["keep"]["daily"], &policy["access_log"]), (&9.into(), &"required".into()), "{policy}");
+    assert_eq!((&policy["destroy_wait_seconds"], &policy["sources"]["db"]["delta"]), (&7200.into(), &"never".into()));
+    let quota = last("QUOTA");
+    assert_eq!((&quota["stored_hard_bytes"], &quota["snapshots_hard"]), (&(3u64 << 30).into(), &8.into()), "{quota}");
+    assert!(quota["day_hard_bytes"].is_null() && quota.as_object().unwrap().contains_key("day_hard_bytes"));
+    let grant = last("GRANT");
+    assert_eq!((&grant["roles"][0], &grant["circle"]), (&"agent".into(), &"tenant".into()), "{grant}");
+    assert!(grant["kinds"].as_array().unwrap().contains(&"COMMIT".into()), "{grant}");
+    let text = place.ok(&["audit", "show"]);
+    for words in ["keep (daily 9", "access log required", "stored hard 3.0 GiB", "day hard none", "roles agent"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
 fn usage_is_what_the_ledger_and_the_store_say() {
     let clay = std::sync::Arc::new(Clay::default());
     let fixture = Fixture::on(clay.clone() as SharedObjects, 3);

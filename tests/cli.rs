@@ -344,8 +344,8 @@ fn circles_are_exported_and_kept_apart() {
     let path = data.to_str().unwrap();
     assert!(place.ok(&both(&as_steward, &["snapshots"])).contains(" s"));
     place.ok(&both(&as_steward, &["check", "--read-data"]));
-    place.fails(&both(&as_steward, &["ls", "latest"]), 17, "circle `tenant`");
-    place.fails(&both(&as_steward, &["backup", "--source", "s", path]), 17, "circle `tenant`");
+    place.fails(&both(&as_steward, &["ls", "latest"]), 17, "a key that opens the content");
+    place.fails(&both(&as_steward, &["backup", "--source", "s", path]), 17, "a key that opens the content");
 }
 
 #[test]
@@ -587,7 +587,7 @@ fn forget_prune_hold_and_policy_say_what_they_do() {
     // Policy.
     place.fails(&["policy", "set"], 2, "nothing was changed");
     place.fails(&["policy", "set", "--keep-daily", "7", "--time-zone", "Mars/Olympus"], 2, "Mars/Olympus");
-    place.ok(&["policy", "set", "--keep-daily", "7", "--keep-tag", "a=b", "--time-zone", "Europe/Berlin"]);
+    place.ok(&["policy", "set", "--only", "--keep-daily", "7", "--keep-tag", "a=b", "--time-zone", "Europe/Berlin"]);
     place.ok(&["policy", "set", "--source", "s", "--keep-last", "5", "--delta", "never"]);
     let policy = place.json(&["policy", "show"]);
     assert_eq!((&policy["keep"]["daily"], &policy["sources"]["s"]["keep"]["last"]), (&7.into(), &5.into()));
@@ -604,6 +604,47 @@ fn forget_prune_hold_and_policy_say_what_they_do() {
     }
     assert_eq!(by_steward(&["cat", "latest:x"]).status.code(), Some(17));
     assert!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().is_empty());
+}
+
+/// What is not named stays, whatever else is changed; and what was changed is said, and stands in the audit trail.
+#[test]
+fn a_change_of_the_policy_takes_no_rule_away_that_it_does_not_name() {
+    let place = Place::new();
+    let keep = |arguments: &[&str]| place.json(&[&["policy"], arguments].concat())["keep"].clone();
+    // Rules that were built in are the ones that change first.
+    let set = place.json(&["policy", "set", "--keep-daily", "7", "--time-zone", "Europe/Berlin"]);
+    assert_eq!((&set["before"]["keep"]["daily"], &set["keep"]["daily"]), (&30.into(), &7.into()), "{set}");
+    assert_eq!((&set["keep"]["monthly"], &set["before"]["keep_from"]), (&12.into(), &"built in".into()), "{set}");
+    place.ok(&["policy", "set", "--keep-weekly", "none", "--keep-tag", "a=b"]);
+    let now = keep(&["show"]);
+    assert_eq!((&now["daily"], &now["weekly"], &now["time_zone"]), (&7.into(), &().into(), &"Europe/Berlin".into()));
+    assert_eq!((&now["yearly"], &now["tags"][0]), (&7.into(), &"a=b".into()));
+    // A source begins with what applied to it.
+    place.ok(&["policy", "set", "--source", "db", "--keep-last", "5"]);
+    let db = place.json(&["policy", "show", "--source", "db"]);
+    assert_eq!((&db["keep"]["last"], &db["keep"]["daily"], &db["keep_from"]), (&5.into(), &7.into(), &"source".into()));
+    assert_eq!((&db["has_snapshots"], &keep(&["show"])["last"]), (&false.into(), &().into()));
+    assert!(place.ok(&["policy", "show", "--source", "db"]).contains("the source's own rules"));
+    place.ok(&["policy", "set", "--source", "db", "--inherit"]);
+    assert_eq!(place.json(&["policy", "show", "--source", "db"])["keep_from"], "tenant");
+    // A limit alone, what is so already, and what cannot be meant.
+    place.ok(&["policy", "set", "--destroy-after", "2h"]);
+    assert_eq!(keep(&["show"]), now);
+    let entries = || place.json(&["tenant", "show", "t"])["entries"].clone();
+    let before = entries();
+    assert!(place.ok(&["policy", "set", "--keep-daily", "7"]).contains("nothing was changed"));
+    place.fails(&["policy", "set", "--inherit", "--keep-last", "1"], 2, "nothing was changed");
+    place.fails(&["policy", "set", "--only"], 2, "nothing was changed");
+    place.fails(&["policy", "set", "--keep-daily", "some"], 2, "some");
+    let none = ["--keep-daily", "--keep-monthly", "--keep-yearly", "--keep-tag"].map(|rule| [rule, "none"]).concat();
+    place.fails(&[&["policy", "set"], &none[..]].concat(), 2, "nothing was changed");
+    assert_eq!(entries(), before);
+    let said = place.ok(&["policy", "set", "--keep-daily", "8"]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("was ") && lines[0].contains("daily 7"), "{said}");
+    assert!(lines[1].starts_with("now ") && lines[1].contains("daily 8"), "{said}");
+    place.ok(&["policy", "set", "--only", "--keep-last", "3"]);
+    assert_eq!((&keep(&["show"])["last"], &keep(&["show"])["daily"]), (&3.into(), &().into()));
 }
 
 /// The repository's default reaches tenants that are there and those that come later, but not those with
@@ -684,7 +725,7 @@ fn the_operator_reads_what_is_managed_and_nothing_that_its_customer_holds() {
         let restore = ["restore", "--tenant", name, "latest", "--target", target.to_str().unwrap()];
         match custody {
             "managed" => drop(place.ok(&restore)),
-            _ => place.fails(&restore, 17, "circle `tenant`"),
+            _ => place.fails(&restore, 17, "a key that opens the content"),
         }
     }
     let listed = place.json(&["tenant", "list", "--custody"]);
@@ -831,6 +872,32 @@ fn likely_mistakes_are_refused_and_change_nothing() {
     let drawn = place.ok(&["policy", "simulate", "--years", "7"]);
     assert!(drawn.contains("2556 backups") && drawn.contains("the last month"), "{drawn}");
     place.ok(&["policy", "simulate", "--years", "100", "--every-hours", "24"]);
+}
+
+/// A typing error in the place must not scatter a repository among somebody's files.
+#[test]
+fn a_repository_is_not_made_among_other_things() {
+    let place = Place::empty();
+    place.ok(&["key", "generate", place.path("key").to_str().unwrap()]);
+    std::fs::create_dir(place.path("repo")).unwrap();
+    // What a new file system has is nobody's, nor is what an attempt that was cut short left.
+    std::fs::create_dir(place.path("repo/lost+found")).unwrap();
+    std::fs::create_dir(place.path("repo/probe")).unwrap();
+    std::fs::write(place.path("repo/thesis.odt"), "x").unwrap();
+    std::fs::write(place.path("repo/zebra"), "x").unwrap();
+    let names = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(place.path("repo")).unwrap().map(|found| found.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    place.fails(&["init"], 17, "`thesis.odt` and 1 more");
+    assert_eq!(names(), before);
+    place.ok(&["init", "--not-empty"]);
+    place.fails(&["init"], 1, "repository already");
+    std::fs::create_dir_all(place.path("other/lost+found")).unwrap();
+    place.ok(&["--repo", place.path("other").to_str().unwrap(), "init"]);
 }
 
 /// RocksDB ends a process that has too little memory without a word.

@@ -4,7 +4,7 @@ use crate::{cli::Place, support::*};
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, process::Command};
 use strongroom::operation::{
     naming, snapshots,
-    times::{TimeSource, text},
+    times::{self, TimeSource, text},
 };
 
 /// What names of sources and paths are made of: all that a name of a snapshot gives a meaning to.
@@ -95,6 +95,86 @@ fn a_snapshot_is_told_from_its_path() {
 }
 
 /// The clock of a client can be wrong by years; what is found by time, and shown, is the store's.
+#[test]
+fn a_time_is_the_moment_that_somebody_means_in_the_zone_that_is_written() {
+    let means = |text: &str| times::parse(text).map(times::text);
+    for (text, moment) in [
+        ("2026-11-20T12:00", "2026-11-20 12:00:00"),
+        ("2026-11-20T12:00Z", "2026-11-20 12:00:00"),
+        ("2026-11-20 12:00:30", "2026-11-20 12:00:30"),
+        ("2026-11-20T12:00+02:00", "2026-11-20 10:00:00"),
+        ("2026-11-20T12:00-0330", "2026-11-20 15:30:00"),
+        ("2026-11-20T12:00[Europe/Berlin]", "2026-11-20 11:00:00"),
+        ("2026-07-20T12:00[Europe/Berlin]", "2026-07-20 10:00:00"),
+        // A day is known by its end, wherever that is.
+        ("2026-11-20", "2026-11-20 23:59:59"),
+        ("2026-11-20Z", "2026-11-20 23:59:59"),
+        ("2026-11-20+01:00", "2026-11-20 22:59:59"),
+        ("2026-11-20-05", "2026-11-21 04:59:59"),
+        ("2026-11-20[Europe/Berlin]", "2026-11-20 22:59:59"),
+        ("2026-07-20[America/New_York]", "2026-07-21 03:59:59"),
+    ] {
+        assert_eq!(means(text).as_deref(), Some(moment), "{text}");
+    }
+    for text in ["tomorrow", "2026-11-20[Mars/Olympus]", "2026-13-01", "2026-11-20+01:75", "2026-11-20+x", "[UTC]", ""]
+    {
+        assert_eq!(means(text), None, "{text}");
+    }
+}
+
+#[test]
+fn the_moment_that_was_understood_is_said_and_ids_are_known_in_either_case() {
+    let place = Place::new();
+    std::fs::write(place.path("data"), "x").unwrap();
+    let data = place.path("data");
+    let made = place.json(&["backup", "--source", "s", data.to_str().unwrap()]);
+    let id = made["snapshot_id"].as_str().unwrap().to_owned();
+    for name in ["@2099-01-01[Europe/Berlin]", "s@2099-01-01[Europe/Berlin]"] {
+        let listed = place.run(&["ls", name]);
+        let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+        assert!(listed.status.success() && said.contains("2099-01-01 22:59:59 UTC"), "{said}");
+    }
+    assert!(place.ok(&["lock", "latest", "--until", "2099-01-01[Europe/Berlin]"]).contains("2099-01-01 22:59:59 UTC"));
+    // As lists print them, as somebody types them off a screen, and whole.
+    for text in [&id[..12], &id[..12].to_uppercase(), &id.to_uppercase()] {
+        place.ok(&["ls", text]);
+    }
+    let public = place.ok(&["key", "list"]);
+    place.ok(&["key", "generate", place.path("host").to_str().unwrap()]);
+    let host = place.path("host.pub").to_str().unwrap().to_owned();
+    let granted = ["role", "grant", "agent", "--to", &host, "--name", "host"];
+    let actor = place.json(&granted)["actor"].as_str().unwrap().to_owned();
+    assert!(!public.contains(&actor[..12]));
+    place.ok(&["key", "remove", &actor[..12].to_uppercase(), "--reason", "r"]);
+    place.ok(&granted);
+    place.ok(&["role", "revoke", &actor.to_uppercase(), "--reason", "r"]);
+    place.fails(&["role", "revoke", "HOST", "--reason", "r"], 2, "no name is just that");
+}
+
+#[test]
+fn a_hold_ends_by_its_number_or_its_case_and_never_another_one() {
+    let place = Place::new();
+    let hold = |case: &str| -> String {
+        let place_it = ["hold", "place", "--source", "s", "--future", "--case", case, "--reason", "r"];
+        place.json(&place_it)["hold"].to_string()
+    };
+    let release = |text: &str| place.run(&["hold", "release", text, "--reason", "over", "--json"]);
+    let (first, second, third) = (hold("2026-17"), hold("twice"), hold("twice"));
+    // Another hold's number as a case.
+    let fourth = hold(&first);
+    place.fails(&["hold", "release", "2026", "--reason", "over"], 2, "no hold 2026");
+    place.fails(&["hold", "release", "TWICE", "--reason", "over"], 2, "no hold TWICE");
+    place.fails(&["hold", "release", "twice", "--reason", "over"], 2, &format!("{second}, {third}"));
+    place.fails(&["hold", "release", &first, "--reason", "over"], 2, "several holds");
+    assert_eq!(place.json(&["hold", "list"])["holds"].as_array().unwrap().len(), 4);
+    let released: serde_json::Value = serde_json::from_slice(&release("2026-17").stdout).unwrap();
+    assert_eq!(released["released"].to_string(), first);
+    for number in [second, third, fourth] {
+        assert!(release(&number).status.success());
+    }
+    assert!(place.json(&["hold", "list"])["holds"].as_array().unwrap().is_empty());
+}
+
 #[test]
 fn a_wrong_clock_of_a_client_does_not_move_a_snapshot_in_time() {
     let fixture = Fixture::in_memory(2);

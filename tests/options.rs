@@ -73,6 +73,19 @@ fn a_repository_is_made_with_the_passphrase_that_was_asked_for() {
 }
 
 #[test]
+fn a_rate_without_its_unit_does_not_stop_a_backup_for_years() {
+    let keys = Keys::new();
+    for rate in ["5", "512", "5B", "1000b", "0KiB", "fast"] {
+        for option in ["--limit-upload", "--limit-download"] {
+            keys.place.fails(&["snapshots", option, rate], 2, "such as 500KiB or 5MiB");
+        }
+    }
+    for rate in ["5MiB", "500k", "1KiB"] {
+        keys.place.ok(&["snapshots", "--limit-upload", rate]);
+    }
+}
+
+#[test]
 fn two_ways_to_give_a_key_in_one_place_are_refused() {
     let keys = Keys::new();
     let (good, passphrase) = (keys.file("key"), keys.file("passphrase"));

@@ -123,7 +123,7 @@ fn hard_links_come_back_when_their_table_is_full() {
     let mut entry = entry_of(b"x", &stat, &uzers::UsersCache::new());
     let how = How { overwrite: Overwrite::IfChanged, owner: Owner::None, delete: false, dry_run: false };
     let none = ignore::gitignore::Gitignore::empty;
-    let scope = std::sync::Arc::new(Scope::new(&[], b"", none(), none()));
+    let scope = std::sync::Arc::new(Scope::new(&[], b"", none(), none(), Default::default()));
     let mut target = Target::open(to.path(), how, scope, &std::env::temp_dir(), 7).unwrap();
     target.limit_links(1);
     for key in [[1, 1], [1, 2], [1, 3]] {

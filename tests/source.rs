@@ -622,6 +622,48 @@ fn signalled(place: &Place, signal: rustix::process::Signal, what: &[&str]) {
     drop(stdin);
 }
 
+/// What strongroom needs itself lies in what is backed up, and in what is restored.
+#[test]
+fn a_repository_and_a_cache_are_neither_backed_up_nor_deleted_by_what_lies_around_them() {
+    let place = Place::new();
+    let root = place.folder.path().canonicalize().unwrap();
+    let path = root.to_str().unwrap();
+    std::fs::write(root.join("file"), "x").unwrap();
+    let planned = place.json(&["backup", "--source", "s", path, "--dry-run"]);
+    let made = place.json(&["backup", "--source", "s", path]);
+    for report in [&planned, &made] {
+        let mut left: Vec<_> =
+            report["left_out"].as_array().unwrap().iter().map(|left| left["path"].as_str().unwrap()).collect();
+        left.sort_unstable();
+        assert_eq!(left, [format!("{path}/cache"), format!("{path}/repo")], "{report}");
+    }
+    let listed = || place.ok(&["ls", "latest"]);
+    assert!(!listed().contains("/repo") && !listed().contains("/cache") && listed().contains("/file"), "{}", listed());
+    let said = place.ok(&["backup", "--source", "s", path]);
+    assert!(said.contains("left out") && said.contains("the repository itself"), "{said}");
+    // They are no part of the snapshot, and stay all the same: also what leads to them by another name.
+    std::fs::write(root.join("new"), "x").unwrap();
+    let deleted = place.json(&["restore", "latest", "--target", "/", "--delete"]);
+    assert!(deleted["deleted"] == 1 && !root.join("new").exists(), "{deleted}");
+    assert!(place.json(&["check", "--read-data"])["problems"].as_array().unwrap().is_empty());
+    let link = root.join("link");
+    std::os::unix::fs::symlink(root.join("repo"), &link).unwrap();
+    for target in [root.join("repo"), root.join("repo/deep/er"), link.join("x"), root.join("cache")] {
+        let before = describe(&root.join("repo")).len();
+        place.fails(&["restore", "latest", "--target", target.to_str().unwrap()], 2, "nothing was restored");
+        assert!(describe(&root.join("repo")).len() <= before + 1, "{}: only the read is on record", target.display());
+    }
+    // Whoever names it wants it.
+    let repo = root.join("repo");
+    place.ok(&["backup", "--source", "copy", repo.to_str().unwrap()]);
+    assert!(place.ok(&["ls", "copy@latest"]).contains("/repo/config"));
+    // What a snapshot has of it is not written over what is in use.
+    let config = std::fs::read(repo.join("config")).unwrap();
+    let over = place.run(&["restore", "copy@latest", "--target", "/", "--overwrite", "always"]);
+    assert_eq!(std::fs::read(repo.join("config")).unwrap(), config);
+    assert!(over.status.code() == Some(20) && place.run(&["check"]).status.success());
+}
+
 #[test]
 fn a_signal_ends_a_backup_whose_stream_stalls() {
     use rustix::process::Signal;

@@ -201,6 +201,7 @@ impl Asked {
             owner: self.owner,
             delete: self.delete,
             verify: false,
+            own: Default::default(),
             spill: std::env::temp_dir(),
         }
     }

@@ -45,7 +45,7 @@ pub struct Global {
     /// Print JSON on standard output: one object, or one object a line from commands that list many things
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print nothing but errors
+    /// Print what was asked for, and errors: no progress, no remarks, and nothing of what was done
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Also say which ledger was opened, and which new entries of it do not count
@@ -78,10 +78,10 @@ pub struct Global {
     /// snapshots may be missing
     #[arg(long, global = true, hide_short_help = true)]
     pub despite_damage: bool,
-    /// Upload at most this much a second, such as 2MiB
+    /// Upload at most this much a second, with a unit, such as 2MiB
     #[arg(long, global = true, value_name = "RATE", hide_short_help = true)]
     pub limit_upload: Option<String>,
-    /// Download at most this much a second
+    /// Download at most this much a second, with a unit, such as 2MiB
     #[arg(long, global = true, value_name = "RATE", hide_short_help = true)]
     pub limit_download: Option<String>,
     /// How long to wait for a store that does not answer, once it has (without, 15m; 0 waits for nothing)
@@ -91,6 +91,13 @@ pub struct Global {
     /// four times as long
     #[arg(long, global = true, value_name = "DURATION", env = "STRONGROOM_RENEW_EVERY", hide_short_help = true)]
     pub renew_every: Option<String>,
+}
+
+impl Global {
+    /// Whether a program reads standard error: then every line of it is JSON.
+    pub fn is_read_by_program(&self) -> bool {
+        self.progress == Some(Progress::Json)
+    }
 }
 
 /// Ways to give a key. One is enough; a passphrase beside an SSH key opens that.
@@ -132,7 +139,11 @@ pub enum Command {
     #[command(subcommand)]
     Role(RoleCommand),
     /// Make a repository; the key that makes it becomes its operator's
-    Init,
+    Init {
+        /// Also where other things are already, beside them
+        #[arg(long)]
+        not_empty: bool,
+    },
     /// Make, show, move and destroy tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
@@ -159,6 +170,9 @@ pub enum Command {
     ///
     /// A snapshot is named by `latest`, `latest~2` (two before that), `@2026-11-20T12:00Z` (the newest at or before), its id
     /// or the first characters of it. SOURCE@ in front of the first three means the snapshots of that source.
+    ///
+    /// A time is in UTC unless it ends with a zone, such as `+02:00` or `[Europe/Berlin]`; a date alone is the end of that
+    /// day. Which moment was understood is said.
     Ls {
         #[arg(value_name = "SNAP[:PATH]")]
         snapshot: OsString,
@@ -249,7 +263,8 @@ pub enum Command {
         /// Whose snapshots SNAP means; the same as SOURCE@ in front of it, for names with `@` or `:`
         #[arg(long)]
         source: Option<String>,
-        /// A time such as 2026-12-31 or 2026-12-31T12:00Z; an earlier one than before needs a reason, and one that has
+        /// A time such as 2026-12-31 (the end of that day), 2026-12-31T12:00 or 2026-12-31[Europe/Berlin], in UTC without a
+        /// zone; an earlier one than before needs a reason, and one that has
         /// passed ends the lock
         #[arg(long)]
         until: String,

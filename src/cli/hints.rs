@@ -10,6 +10,9 @@ pub fn after(error: &Error) -> String {
 fn hint(next: Next) -> &'static str {
     match next {
         Next::MakeRepository => "`strongroom init` makes a repository there",
+        Next::MakeBesideOthers => {
+            "name an empty folder or prefix, or say `strongroom init --not-empty` to put a repository beside what is there"
+        }
         Next::MakeKey => "`strongroom key generate FILE` makes a key file",
         Next::MakeTenant => "`strongroom tenant create NAME` makes a tenant",
         Next::ListTenants => "`strongroom tenant list` shows the tenants that this key opens",

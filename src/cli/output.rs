@@ -67,13 +67,29 @@ impl Write for Raw {
     }
 }
 
-/// Prints a command's result: one object, or what a person reads. A failure is told by `finish`.
+/// Prints what was asked for, however quiet: one object, or what a person reads. A failure is told by `finish`.
 pub fn print(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) {
+    let line = chosen(global, object, text);
     let mut out = out();
     out.printed = true;
-    if let Some(line) = chosen(global, object, text) {
+    if !line.is_empty() {
         // Remembered, and told at the end: what the command did is done.
         drop(out.line(&line, true));
+    }
+}
+
+/// Prints what a command did that was not asked to show anything: with `--quiet`, a person need not read it.
+pub fn print_done(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) {
+    if global.json || !global.quiet {
+        print(global, object, text);
+    }
+}
+
+/// Prints what a command did or, in a dry run, would do: then that is what was asked for.
+pub fn print_done_or_plan(global: &Global, is_plan: bool, object: impl Serialize, text: impl FnOnce() -> String) {
+    match is_plan {
+        true => print(global, object, text),
+        false => print_done(global, object, text),
     }
 }
 
@@ -81,8 +97,8 @@ pub fn print(global: &Global, object: impl Serialize, text: impl FnOnce() -> Str
 /// a long list ends.
 pub fn print_one(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
     match chosen(global, object, text) {
-        Some(line) => line_of_many(&line),
-        None => Ok(()),
+        line if line.is_empty() => Ok(()),
+        line => line_of_many(&line),
     }
 }
 
@@ -93,13 +109,11 @@ pub fn line_of_many(line: &str) -> Result<()> {
     out.line(line, false).map_err(lost)
 }
 
-fn chosen(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) -> Option<String> {
-    let line = match (global.json, global.quiet) {
-        (true, _) => serde_json::to_string(&object).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")),
-        (false, true) => return None,
-        (false, false) => harmless(text().trim_end()),
-    };
-    (!line.is_empty()).then_some(line)
+fn chosen(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) -> String {
+    match global.json {
+        true => serde_json::to_string(&object).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")),
+        false => harmless(text().trim_end()),
+    }
 }
 
 fn lost(error: std::io::Error) -> Error {
@@ -137,8 +151,19 @@ pub fn say(text: &str) {
 
 /// Tells of something that does not stop the command.
 pub fn warn(global: &Global, what: impl std::fmt::Display) {
-    if !global.quiet {
-        say(&format!("strongroom: warning: {}\n", shown(&what.to_string())));
+    match (global.is_read_by_program(), global.quiet) {
+        (true, _) => say(&format!("{}\n", serde_json::json!({ "warning": { "message": what.to_string() } }))),
+        (false, true) => {}
+        (false, false) => say(&format!("strongroom: warning: {}\n", shown(&what.to_string()))),
+    }
+}
+
+/// Says how something was understood.
+pub fn remark(global: &Global, what: &str) {
+    match (global.is_read_by_program(), global.quiet) {
+        (true, _) => say(&format!("{}\n", serde_json::json!({ "remark": { "message": what } }))),
+        (false, true) => {}
+        (false, false) => say(&format!("strongroom: {}\n", shown(what))),
     }
 }
 
@@ -204,6 +229,13 @@ pub fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Reads how much a second may be sent, such as `2MiB`. A number alone is refused: whoever writes 5 means megabytes.
+pub fn parse_rate(text: &str) -> Option<u64> {
+    const LEAST: u64 = 1 << 10;
+    let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
+    parse_size(text).filter(|rate| has_unit && *rate >= LEAST)
 }
 
 /// Reads a duration as people write it, `6h` or `2d`; days have 24 hours. In nanoseconds, at most 31 years.

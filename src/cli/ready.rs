@@ -3,7 +3,7 @@
 use super::{
     args::{Global, KeyArgs, Progress},
     credential::credential,
-    output::{duration_ns, parse_size, say, shown, warn},
+    output::{duration_ns, parse_rate, parse_size, remark, warn},
     system,
     waiting::Shown,
 };
@@ -12,6 +12,7 @@ use crate::{
     operation::open::{self, Connection},
     pipeline::chunk::ChunkSize,
     repository::{Notices, Repository, Tenant},
+    source::OwnFolders,
     store::Patience,
 };
 use serde::Deserialize;
@@ -90,13 +91,13 @@ pub fn with_profile(mut global: Global) -> Result<Global> {
 fn connection(global: &Global) -> Result<Connection> {
     let repo = global.repo.as_ref();
     let repo = repo.ok_or_else(|| usage("which repository? --repo PLACE, STRONGROOM_REPO or a profile says"))?;
-    let rate = |text: &Option<String>| match text {
-        Some(text) => parse_size(text)
-            .filter(|rate| *rate > 0)
-            .map(Some)
-            .ok_or_else(|| usage(format!("{text}: not a rate such as 2MiB"))),
-        None => Ok(None),
+    let no_rate = |text: &str| {
+        usage(format!(
+            "`{text}` is no rate: write how much a second, with its unit, such as 500KiB or 5MiB; at least 1KiB"
+        ))
     };
+    let rate =
+        |text: &Option<String>| text.as_deref().map(|text| parse_rate(text).ok_or_else(|| no_rate(text))).transpose();
     let connection = Connection::at(repo.parse()?);
     let renew_ns = match &global.renew_every {
         Some(text) => duration_ns(text).ok_or_else(|| usage(format!("{text}: not a duration such as 15m")))?,
@@ -138,9 +139,14 @@ pub fn spill(global: &Global) -> Result<PathBuf> {
     connection(global)?.spill()
 }
 
-/// Makes the repository.
-pub fn init(global: &Global) -> Result<Repository> {
-    connection(global)?.make(credential(global)?)
+/// Returns the folders that this program keeps for itself.
+pub fn own_folders(global: &Global) -> Result<OwnFolders> {
+    Ok(connection(global)?.own_folders())
+}
+
+/// Makes the repository; where other things are, only if told so.
+pub fn init(global: &Global, beside_others: bool) -> Result<Repository> {
+    Connection { beside_others, ..connection(global)? }.make(credential(global)?)
 }
 
 /// Opens the repository.
@@ -157,16 +163,11 @@ pub fn tenant(global: &Global) -> Result<Tenant> {
     tenant.despite_damage = global.despite_damage;
     global.opened.add(tenant.notices());
     if global.verbose {
-        let (head, circle) = (&tenant.state.head, tenant.keys.circle.name());
-        say(&format!(
-            "strongroom: tenant {} ({}), circle {circle}, ledger head {} {}\n",
-            shown(&tenant.name),
-            tenant.keys.owner,
-            head.number,
-            head.hash
-        ));
-        let void = tenant.void.iter();
-        void.for_each(|(number, why)| say(&format!("strongroom: ledger entry {number} is {}\n", shown(why))));
+        let (head, opens) = (&tenant.state.head, tenant.keys.circle.opens());
+        let (name, owner) = (&tenant.name, tenant.keys.owner);
+        let at = format!("ledger head {} {}", head.number, head.hash);
+        remark(global, &format!("tenant {name} ({owner}), this key opens {opens}; {at}"));
+        tenant.void.iter().for_each(|(number, why)| remark(global, &format!("ledger entry {number} is {why}")));
     }
     tenant.damage.iter().for_each(|damage| warn(global, damage));
     Ok(tenant)

@@ -116,7 +116,7 @@ impl Monitor for Screen {
     fn deletion(&self, path: &str) {
         if self.mode == Progress::Json {
             say(&format!("{}\n", serde_json::json!({ "deletion": { "path": path } })));
-        } else if !self.quiet {
+        } else if self.is_dry_run || !self.quiet {
             let line = if self.mode == Progress::Auto { "\r\x1b[K" } else { "" };
             let would = if self.is_dry_run { "would delete" } else { "will delete" };
             say(&format!("{line}{would} {}\n", shown(path)));

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, Result, failed},
     operation::{Unwatched, access, backup, check, open::Connection, restore, tenants},
     repository::{Identity, NewTenant, Tenant},
-    source::{Overwrite, Owner, Patterns, Selection},
+    source::{Overwrite, OwnFolders, Owner, Patterns, Selection},
     store::Place,
 };
 use ignore::gitignore::Gitignore;
@@ -199,6 +199,7 @@ fn back_up_tree(tenant: &mut Tenant, tree: &Path) -> Result<backup::Report> {
     let selection = Selection {
         roots: vec![tree.into()],
         exclude: Patterns::none(),
+        own: OwnFolders::default(),
         exclude_caches: false,
         one_file_system: false,
         spill: std::env::temp_dir(),
@@ -222,6 +223,7 @@ fn restore_options(target: &Path) -> restore::Options {
         owner: Owner::Number,
         delete: false,
         verify: true,
+        own: OwnFolders::default(),
         spill: std::env::temp_dir(),
     }
 }

@@ -84,6 +84,14 @@ impl Circle {
             Self::Tenant => "tenant",
         }
     }
+    /// Says for people what its keys open.
+    pub fn opens(self) -> &'static str {
+        match self {
+            Self::Steward => "the history and the lists of what is stored, no content and no names of files",
+            Self::Indexer => "the history and whether data is stored already, no content and no names of files",
+            Self::Tenant => "everything",
+        }
+    }
 }
 
 record! {

@@ -88,6 +88,11 @@ pub fn identities(wrapper: &str) -> String {
 pub fn identity(wrapper: &str, actor: ActorId) -> String {
     format!("keys/identity/{wrapper}/{actor}")
 }
+/// Says whether a name at the top of a place may be of a repository, or of the file system that it lies on.
+pub fn is_top(name: &str) -> bool {
+    let name = name.split('#').next().unwrap_or(name);
+    [CONFIG, SCOPES, "keys", "probe", "lost+found"].contains(&name)
+}
 /// The prefix of all slots.
 pub const SLOTS: &str = "keys/slot";
 /// The prefix of the slots that an identity with this tag opens.

@@ -1,22 +1,17 @@
 //! The ledger as an audit trail: told entry by entry, verified, and proved to others with a few hashes.
 
+mod what;
+
 use super::times;
 use crate::{
     error::{Error, Kind, Result},
-    format::{
-        decode,
-        entry::{
-            Access, Commit, Destroy, Entry, EntryKind, Epoch, Grant, Hold, Lock, Packs, Release, Request, Revoke,
-            Rewrite, Snapshots,
-        },
-        names,
-    },
+    format::{entry::EntryKind, names},
     id::{ActorId, Hash},
     ledger::tree,
     repository::{HistoryProblem, SignedHead, Tenant},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// An entry of the ledger, as it is told.
 #[derive(Debug, Serialize)]
@@ -49,61 +44,12 @@ pub fn show(tenant: &Tenant, visit: &mut dyn FnMut(&EntryView<'_>) -> Result<()>
             who: &claims.who,
             why: &claims.why,
             from: &claims.from,
-            what: what(entry),
+            what: what::what(entry),
             clock_ns: claims.clock_ns,
             time: times::text(claims.clock_ns),
             hash,
         })
     })
-}
-
-/// Says what an entry did, beyond its kind.
-fn what(entry: &Entry) -> Value {
-    fn of<T: crate::format::record::Field>(entry: &Entry, tell: impl FnOnce(T) -> Value) -> Option<Value> {
-        decode(&entry.body.0).ok().map(tell)
-    }
-    use EntryKind as K;
-    let told = match EntryKind::from_number(entry.kind) {
-        Some(K::Grant) => of(
-            entry,
-            |grant: Grant| json!({ "name": grant.name, "actor": grant.actor, "circle": grant.circle, "kinds": grant.kinds }),
-        ),
-        Some(K::Revoke) => of(entry, |revoke: Revoke| json!({ "actor": revoke.actor, "reason": revoke.reason })),
-        Some(K::Commit) => {
-            of(entry, |commit: Commit| json!({ "snapshot_id": commit.snapshot.id, "source": commit.snapshot.source }))
-        }
-        Some(K::Rewrite) => of(
-            entry,
-            |rewrite: Rewrite| json!({ "snapshot_id": rewrite.snapshot.id, "replaces": rewrite.replaces, "reason": rewrite.reason }),
-        ),
-        Some(K::Retire | K::Undelete) => {
-            of(entry, |retire: Snapshots| json!({ "snapshot_ids": retire.snapshots, "reason": retire.reason }))
-        }
-        Some(K::Hold) => of(
-            entry,
-            |hold: Hold| json!({ "case": hold.case, "reason": hold.reason, "snapshot_ids": hold.snapshots, "source": hold.source }),
-        ),
-        Some(K::Release) => of(entry, |release: Release| json!({ "hold": release.hold, "reason": release.reason })),
-        Some(K::Lock) => of(
-            entry,
-            |lock: Lock| json!({ "snapshot_ids": lock.snapshots, "until": times::text(lock.until_ns), "compliance": lock.compliance, "reason": lock.reason }),
-        ),
-        Some(K::Access) => of(
-            entry,
-            |access: Access| json!({ "action": access.action, "snapshot_id": access.snapshot, "detail": access.detail }),
-        ),
-        Some(K::Epoch) => of(entry, |epoch: Epoch| json!({ "epoch": epoch.epoch })),
-        Some(K::Destroy) => of(
-            entry,
-            |destroy: Destroy| json!({ "wait_seconds": destroy.wait_ns / 1_000_000_000, "approvals": destroy.approvals, "reason": destroy.reason }),
-        ),
-        Some(K::Approve | K::Withdraw | K::Shred) => {
-            of(entry, |request: Request| json!({ "destroy": request.destroy, "reason": request.reason }))
-        }
-        Some(K::Drop) => of(entry, |packs: Packs| json!({ "packs": packs.packs.len() })),
-        _ => None,
-    };
-    told.unwrap_or(Value::Null)
 }
 
 /// A head that somebody wrote down: an entry's number and its hash.

@@ -143,7 +143,7 @@ pub fn html(certificate: &str) -> Result<String> {
         |residual: &Value| format!("<li>{} (until: {})</li>\n", plain(&residual["what"]), plain(&residual["until"]));
     let residuals: String = statement["residuals"].as_array().into_iter().flatten().map(residual).collect();
     Ok(format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Certificate of destruction</title>\n<style>body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto}}th{{text-align:left;vertical-align:top;padding-right:1em;white-space:nowrap}}td{{word-break:break-word}}</style>\n<h1>Certificate of destruction</h1>\n<table>\n{rows}</table>\n<h2>What may remain</h2>\n<ul>\n{residuals}</ul>\n<p>This page is for reading. The proof is the signed JSON beside it: <code>strongroom certificate verify FILE</code>.</p>\n</html>\n"
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Certificate of destruction</title>\n<style>body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto}}th{{text-align:left;vertical-align:top;padding-right:1em;white-space:nowrap}}td{{word-break:break-word}}</style>\n<h1>Certificate of destruction</h1>\n<table>\n{rows}</table>\n<h2>What may remain</h2>\n<ul>\n{residuals}</ul>\n<p>This page is for reading. The proof is the signed JSON beside it: whoever checks that must know the id of the key that had to sign it.</p>\n</html>\n"
     ))
 }
 

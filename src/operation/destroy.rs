@@ -356,7 +356,7 @@ fn finish(repository: &Repository, owner: ScopeId, monitor: &dyn Monitor) -> Res
         return Err(failed("the keys still open: no certificate was made; repeat this"));
     }
     statement["verification"] = json!({ "listings_empty": true, "keys_open": false, "objects_deleted_in_last_attempt": deleted,
-        "how": "the store's listings of the tenant's objects, rings and slots are empty; no key of the tenant can be had with the identity that performed this" });
+        "how": "the store's listings of the tenant's objects and wrapped keys are empty; no key of the tenant can be had with the identity that performed this" });
     let certificate = certify(repository, &folder(owner), statement)?;
     forget_name(repository, owner, &certificate)?;
     Ok(certificate)

@@ -335,8 +335,7 @@ pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> 
 /// Finds a snapshot that was forgotten, by its id or a unique prefix of at least 4 characters.
 pub fn find_forgotten(tenant: &Tenant, name: &str) -> Result<SnapshotId> {
     let forgotten = tenant.state.snapshots.values().filter(|state| !state.is_live());
-    let mut found =
-        forgotten.map(|state| state.snapshot.id).filter(|id| name.len() >= 4 && id.to_string().starts_with(name));
+    let mut found = forgotten.map(|state| state.snapshot.id).filter(|id| name.len() >= 4 && naming::begins(id, name));
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
         (Some(_), Some(_)) => Err(failed(format!("`{name}` begins the ids of several forgotten snapshots"))),

@@ -1,6 +1,6 @@
 //! Whose keys open a tenant and what they may do: listed, checked, found by name, and made anew when due.
 
-use super::{Monitor, browse, reseal, tenants::custody};
+use super::{Monitor, browse, naming, reseal, tenants::custody};
 use crate::{
     error::{Error, Kind, Next, Result},
     format::{
@@ -82,25 +82,24 @@ pub fn grants(tenant: &Tenant) -> Vec<GrantView> {
 }
 
 /// The fewest digits of an actor that name it.
-const DIGITS_MIN: usize = 6;
+const DIGITS_MIN: usize = 4;
 
 /// Finds whom a name, an actor, or an actor's first digits mean.
 pub fn find(tenant: &Tenant, who: &str) -> Result<ActorId> {
     // A whole actor may have no grant: what an interrupted removal left behind is such a key's.
-    if let Ok(actor) = who.parse() {
+    if let Ok(actor) = who.to_ascii_lowercase().parse() {
         return Ok(actor);
     }
     let grants = tenant.state.grants.values();
     let mut found: Vec<ActorId> = grants.clone().filter(|grant| grant.name == who).map(|grant| grant.actor).collect();
     if found.is_empty() && who.len() >= DIGITS_MIN {
-        let begins = |grant: &&Grant| grant.actor.to_string().starts_with(who);
-        found.extend(grants.filter(begins).map(|grant| grant.actor));
+        found.extend(grants.filter(|grant| naming::begins(&grant.actor, who)).map(|grant| grant.actor));
     }
     let wrong =
         |why: &str| Err(Error::new(Kind::Usage, format!("`{who}` {why}; nothing was changed")).next(Next::ListRoles));
     match found[..] {
         [actor] => Ok(actor),
-        [] => wrong("names no key: neither a name nor an id begins like that"),
+        [] => wrong("names no key: no name is just that, and no id begins with it (4 digits at least)"),
         _ => wrong("names several keys: name one by its id"),
     }
 }
@@ -131,7 +130,7 @@ pub fn check(repository: &Repository, tenant: &Tenant) -> Result<CheckReport> {
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     for holder in holders.iter().filter(|holder| holder.recipient.is_some() && holder.slots == 0) {
         problems.push(format!(
-            "{} has a grant and no slot, so it opens nothing: remove it, or remove it and add it again",
+            "{} has a role, but what would open the tenant for it is gone from the repository, so it opens nothing: remove it, or remove it and add it again",
             holder.name
         ));
     }
@@ -144,7 +143,7 @@ pub fn check(repository: &Repository, tenant: &Tenant) -> Result<CheckReport> {
     let stray = repository.stray_slots(tenant)?;
     if stray > 0 {
         problems.push(format!(
-            "{stray} slots belong to keys without a grant, which still open what they opened. A removal was interrupted: repeat it with the actor that the audit trail names, or make new keys with a new root"
+            "{stray} objects still open the tenant for keys that have no role any more. A removal was interrupted: repeat it with the actor that the audit trail names, or make new keys with a new root"
         ));
     }
     let opens: Vec<_> = holders

@@ -11,6 +11,7 @@ mod catalogue;
 pub mod certificate;
 pub mod check;
 pub mod destroy;
+mod edit;
 pub mod forget;
 pub mod keys;
 pub mod naming;
@@ -30,6 +31,8 @@ pub mod tenants;
 pub mod times;
 pub mod transfer;
 pub mod usage;
+
+pub use edit::Edit;
 
 /// A report, and the tenant that it is about: how it is told to programs.
 #[derive(Debug, serde::Serialize)]

@@ -122,7 +122,7 @@ fn choose<'a>(
                 .ok_or_else(|| unknown(tenant, text, "none is that old"))
         }
         Which::Id(prefix) => {
-            let mut found = mine.iter().filter(|state| state.snapshot.id.to_string().starts_with(prefix));
+            let mut found = mine.iter().filter(|state| begins(&state.snapshot.id, prefix));
             match (found.next(), found.next()) {
                 (Some(state), None) => Ok(state),
                 (Some(_), Some(_)) => Err(unknown(tenant, text, "several ids begin like that")),
@@ -130,6 +130,11 @@ fn choose<'a>(
             }
         }
     }
+}
+
+/// Says whether an id begins with these digits, whichever case they are written in.
+pub(super) fn begins(id: &impl ToString, digits: &str) -> bool {
+    id.to_string().get(..digits.len()).is_some_and(|first| first.eq_ignore_ascii_case(digits))
 }
 
 fn unknown(tenant: &Tenant, text: &[u8], why: &str) -> Error {
@@ -141,7 +146,7 @@ fn unreadable(tenant: &Tenant, text: &[u8]) -> Error {
     unknown(
         tenant,
         text,
-        "a snapshot is named by `latest`, `latest~2`, `@2026-11-20T12:00Z` (the newest at or before), an id or its first characters (at least 4); with `SOURCE@` before the first three",
+        "a snapshot is named by `latest`, `latest~2`, `@2026-11-20T12:00Z` (the newest at or before), `@2026-11-20` (the end of that day in UTC) or `@2026-11-20[Europe/Berlin]`, an id or its first characters (at least 4); with `SOURCE@` before the first three",
     )
 }
 
@@ -209,6 +214,19 @@ fn of_source(text: &[u8]) -> Option<(Which<'_>, &[u8])> {
         let time_ns = times::parse(std::str::from_utf8(&text[..end]).ok()?)?;
         Some((Which::At(time_ns), text.get(end + 1..).unwrap_or_default()))
     })
+}
+
+/// Returns the moment that a text names snapshots by, if it does: people write it in ways that can be misread.
+pub fn moment(tenant: &Tenant, source: Option<&str>, text: &[u8]) -> Option<i64> {
+    let live = tenant.state.live();
+    let which = match source {
+        Some(_) => without_source(text)?.0,
+        None => read(live.iter().map(|state| state.snapshot.source.as_str()), text)?.1,
+    };
+    match which {
+        Which::At(time_ns) => Some(time_ns),
+        Which::Latest(_) | Which::Id(_) => None,
+    }
 }
 
 /// Longer than any time that people write, with its zone.

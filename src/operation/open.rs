@@ -7,7 +7,10 @@ use crate::{
     format::names,
     policy::session::RENEW_NS,
     repository::{Credential, Repository, Tenant},
-    store::{Limited, Patience, Place, Retried, SharedObjects, Silent, Waiting, get_if_present, is_local, open},
+    source::OwnFolders,
+    store::{
+        Limited, Patience, Place, Retried, SharedObjects, Silent, Waiting, found_at, get_if_present, is_local, open,
+    },
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -20,6 +23,8 @@ pub struct Connection {
     pub place: Place,
     /// The folder that this machine keeps its indexes in; can be deleted whenever nothing uses it. Without, they are in memory.
     pub cache: Option<PathBuf>,
+    /// A repository may be made where other things are already.
+    pub beside_others: bool,
     /// Whose name goes on record, such as `user@host`.
     pub who: String,
     /// The machine's name, for the record.
@@ -48,6 +53,7 @@ impl Connection {
         Self {
             place,
             cache: None,
+            beside_others: false,
             who: String::new(),
             from: String::new(),
             upload_bytes_per_second: None,
@@ -63,6 +69,9 @@ impl Connection {
     /// Makes a repository there; the credential becomes its operator's.
     pub fn make(&self, credential: impl Into<Credential>) -> Result<Repository> {
         let objects = self.objects(true)?;
+        if !self.beside_others && get_if_present(objects.as_ref(), names::CONFIG)?.is_none() {
+            self.refuse_if_used()?;
+        }
         let made =
             Repository::init(objects, self.environment.clone(), credential, self.cache.clone(), self.who.clone())?;
         Ok(self.finished(made))
@@ -85,6 +94,30 @@ impl Connection {
         repository.pack_cache_bytes = self.pack_cache_bytes;
         repository.renew_ns = self.renew_ns;
         repository
+    }
+
+    /// Returns the folders on this machine that an opened repository needs: a backup leaves them out of what it is asked
+    /// for, and a restore does not touch them.
+    pub fn own_folders(&self) -> OwnFolders {
+        let mut folders = Vec::new();
+        if let Place::Folder(folder) = &self.place {
+            folders.push((folder.clone(), "the repository itself"));
+        }
+        folders.extend(self.cache.clone().map(|cache| (cache, "this program's cache")));
+        OwnFolders::new(&folders)
+    }
+
+    /// Refuses a place where other things are. What an attempt that was interrupted left is none.
+    fn refuse_if_used(&self) -> Result<()> {
+        let others: Vec<String> = found_at(&self.place)?.into_iter().filter(|name| !names::is_top(name)).collect();
+        let Some(first) = others.first() else { return Ok(()) };
+        let more = match others.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let what =
+            format!("there is no repository at this place, but other things are (`{first}`{more}); nothing was made");
+        Err(Error::new(Kind::Refused, what).next(Next::MakeBesideOthers))
     }
 
     /// Opens the store alone.

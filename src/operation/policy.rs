@@ -1,12 +1,16 @@
 //! What backups are made like and how long they stay: shown as it applies, and changed.
 
-use super::{backup::Compare, forget::rules_of};
+use super::{
+    Edit,
+    backup::Compare,
+    forget::{rules_of, zone},
+};
 use crate::{
     error::{Error, Kind, Result},
-    format::entry::{Body, Policy, Retention},
+    format::entry::{Body, Policy, Retention, SourcePolicy},
     ledger::State,
     pipeline::chunk::ChunkSize,
-    policy::delta::compare_of,
+    policy::{delta::compare_of, retention},
     repository::{Repository, Tenant},
 };
 use serde::Serialize;
@@ -66,9 +70,9 @@ pub struct Applied {
 }
 
 /// A tenant's policy, as it applies.
-#[derive(Debug, Serialize)]
-pub struct View<'a> {
-    pub tenant: &'a str,
+#[derive(Debug, Clone, Serialize)]
+pub struct View {
+    pub tenant: String,
     #[serde(flatten)]
     pub all: Applied,
     /// `required`: what cannot be put on record may not be read. Else `best-effort`.
@@ -77,12 +81,25 @@ pub struct View<'a> {
     pub destroy_wait_seconds: Option<i64>,
     /// The least number of others who must approve a destruction.
     pub destroy_approvals: Option<u32>,
-    pub sources: BTreeMap<&'a str, Applied>,
+    pub sources: BTreeMap<String, Applied>,
     /// Sources that share no data with others, and can be destroyed alone.
-    pub sources_with_own_keys: Vec<&'a str>,
+    pub sources_with_own_keys: Vec<String>,
 }
 
-fn delta_name(compare: Compare) -> &'static str {
+/// What applies to one source.
+#[derive(Debug, Serialize)]
+pub struct SourceView {
+    pub tenant: String,
+    pub source: String,
+    #[serde(flatten)]
+    pub applied: Applied,
+    /// It shares no data with others, and can be destroyed alone.
+    pub own_keys: bool,
+    /// There are snapshots of it that are not forgotten.
+    pub has_snapshots: bool,
+}
+
+pub(super) fn delta_name(compare: Compare) -> &'static str {
     match compare {
         Compare::Near => "auto",
         Compare::Never => "never",
@@ -103,17 +120,102 @@ fn applied(state: &State, source: Option<&str>) -> Applied {
 }
 
 /// Returns the policy of a tenant, and of each source that has one of its own.
-pub fn show(tenant: &Tenant) -> View<'_> {
+pub fn show(tenant: &Tenant) -> View {
     let (state, policy) = (&tenant.state, &tenant.state.policy);
     let source = |name: &'_ String| applied(state, Some(name));
     View {
-        tenant: &tenant.name,
+        tenant: tenant.name.clone(),
         all: applied(state, None),
         access_log: if policy.log_required { "required" } else { "best-effort" },
         destroy_wait_seconds: policy.destroy_wait_ns.map(|wait_ns| wait_ns / 1_000_000_000),
         destroy_approvals: policy.destroy_approvals,
-        sources: policy.sources.keys().map(|name| (name.as_str(), source(name))).collect(),
-        sources_with_own_keys: state.sources.keys().map(String::as_str).collect(),
+        sources: policy.sources.keys().map(|name| (name.clone(), source(name))).collect(),
+        sources_with_own_keys: state.sources.keys().cloned().collect(),
+    }
+}
+
+/// Returns what applies to a source, whether or not it has a policy or snapshots.
+pub fn show_source(tenant: &Tenant, source: &str) -> SourceView {
+    let state = &tenant.state;
+    SourceView {
+        tenant: tenant.name.clone(),
+        source: source.to_owned(),
+        applied: applied(state, Some(source)),
+        own_keys: state.sources.contains_key(source),
+        has_snapshots: state.live().iter().any(|live| live.snapshot.source == source),
+    }
+}
+
+/// Which rules of retention are to be changed, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RulesEdit {
+    pub last: Edit<u32>,
+    pub hourly: Edit<u32>,
+    pub daily: Edit<u32>,
+    pub weekly: Edit<u32>,
+    pub monthly: Edit<u32>,
+    pub yearly: Edit<u32>,
+    pub within: Edit<String>,
+    pub within_hourly: Edit<String>,
+    pub within_daily: Edit<String>,
+    pub within_weekly: Edit<String>,
+    pub within_monthly: Edit<String>,
+    pub within_yearly: Edit<String>,
+    pub tags: Edit<Vec<String>>,
+    pub zone: Edit<String>,
+}
+
+impl RulesEdit {
+    /// Returns rules as they are afterwards.
+    pub fn applied_to(&self, now: Retention) -> Retention {
+        Retention {
+            last: self.last.applied_to(now.last),
+            hourly: self.hourly.applied_to(now.hourly),
+            daily: self.daily.applied_to(now.daily),
+            weekly: self.weekly.applied_to(now.weekly),
+            monthly: self.monthly.applied_to(now.monthly),
+            yearly: self.yearly.applied_to(now.yearly),
+            within: self.within.applied_to(now.within),
+            within_hourly: self.within_hourly.applied_to(now.within_hourly),
+            within_daily: self.within_daily.applied_to(now.within_daily),
+            within_weekly: self.within_weekly.applied_to(now.within_weekly),
+            within_monthly: self.within_monthly.applied_to(now.within_monthly),
+            within_yearly: self.within_yearly.applied_to(now.within_yearly),
+            tags: self.tags.applied_to(Some(now.tags)).unwrap_or_default(),
+            zone: self.zone.applied_to(now.zone),
+            unknown: now.unknown,
+        }
+    }
+}
+
+/// What becomes of rules of retention.
+#[derive(Debug, Clone, Default)]
+pub enum NewRules {
+    #[default]
+    Stay,
+    /// There are none of its own any more: what is inherited applies.
+    Inherit,
+    /// Those that are named change. Where there are none of its own yet, they are those that applied until now.
+    Adjust(RulesEdit),
+    /// These, and no others.
+    Only(Retention),
+}
+
+impl NewRules {
+    /// Returns the rules as they are afterwards; `applied` are those that applied until now.
+    fn applied_to(&self, own: Option<Retention>, applied: Retention) -> Result<Option<Retention>> {
+        let rules = match self {
+            Self::Stay => return Ok(own),
+            Self::Inherit => return Ok(None),
+            Self::Adjust(edit) => edit.applied_to(own.unwrap_or(applied)),
+            Self::Only(rules) => rules.clone(),
+        };
+        retention::check(&rules).map_err(|mut error| {
+            error.message += "; nothing was changed";
+            error
+        })?;
+        zone(&rules)?;
+        Ok(Some(rules))
     }
 }
 
@@ -124,7 +226,7 @@ pub struct Change {
     pub source: Option<String>,
     pub chunk_size: Option<ChunkSize>,
     pub compare: Option<Compare>,
-    pub rules: Option<Retention>,
+    pub rules: NewRules,
     /// Give the source keys of its own, before its first backup.
     pub own_keys: bool,
     pub log_required: Option<bool>,
@@ -139,11 +241,13 @@ impl Change {
 
     /// Says whether nothing is to be changed.
     pub fn is_empty(&self) -> bool {
-        let of_backups = self.chunk_size.is_some() || self.compare.is_some() || self.rules.is_some();
+        let of_backups = self.chunk_size.is_some() || self.compare.is_some() || !matches!(self.rules, NewRules::Stay);
         !of_backups && !self.own_keys && !self.is_of_tenant_alone()
     }
 
-    fn applied_to(&self, mut policy: Policy) -> Policy {
+    fn applied_to(&self, state: &State) -> Result<Policy> {
+        let mut policy = state.policy.clone();
+        let applied = rules_of(state, self.source.as_deref()).0;
         let size = self.chunk_size.map(|size| match size {
             ChunkSize::Average(bytes) => (bytes, false),
             ChunkSize::Fixed(bytes) => (bytes, true),
@@ -157,29 +261,44 @@ impl Change {
                 let own = policy.sources.entry(source.clone()).or_default();
                 (own.chunk_bytes, own.fixed) = size.unwrap_or((own.chunk_bytes, own.fixed));
                 own.compare = compare.or(own.compare);
-                own.retention = self.rules.clone().or(own.retention.take());
+                own.retention = self.rules.applied_to(own.retention.take(), applied)?;
             }
             None => {
                 (policy.chunk_bytes, policy.fixed) = size.unwrap_or((policy.chunk_bytes, policy.fixed));
                 policy.compare = compare.or(policy.compare);
-                policy.retention = self.rules.clone().or(policy.retention.take());
+                policy.retention = self.rules.applied_to(policy.retention.take(), applied)?;
             }
         }
-        policy
+        // A source that says nothing of its own any more is as all others.
+        policy.sources.retain(|_, own| *own != SourcePolicy::default());
+        Ok(policy)
     }
 }
 
+/// A policy as it is after a change, and as it was.
+#[derive(Debug, Serialize)]
+pub struct Changed {
+    #[serde(flatten)]
+    pub after: View,
+    pub before: View,
+}
+
 /// Changes a tenant's policy: later backups, and the next forget by policy, follow it.
-pub fn set(repository: &Repository, tenant: &mut Tenant, change: &Change) -> Result<()> {
+pub fn set(repository: &Repository, tenant: &mut Tenant, change: &Change) -> Result<Changed> {
     if change.source.is_some() && change.is_of_tenant_alone() {
         let what = "the access log and destructions are the tenant's, not a source's; nothing was changed";
         return Err(Error::new(Kind::Usage, what));
     }
+    tenant.sync()?;
+    let before = show(tenant);
     if let (Some(source), true) = (&change.source, change.own_keys) {
         repository.separate(tenant, source, "policy set")?;
     }
-    tenant.append("policy set", |state, _| Ok(change.applied_to(state.policy.clone()).drafted()))?;
-    Ok(())
+    tenant.append_if("policy set", |state, _| {
+        let policy = change.applied_to(state)?;
+        Ok((policy != state.policy).then(|| policy.drafted()))
+    })?;
+    Ok(Changed { after: show(tenant), before })
 }
 
 /// What came of a new default.
@@ -200,18 +319,21 @@ pub struct NotTold {
 
 /// Sets the repository's default rules of retention, and tells them to all tenants: what holds for a tenant is
 /// always in its own ledger. Those that could not be told are in the report.
-pub fn set_default(repository: &Repository, rules: &Retention) -> Result<DefaultReport> {
+pub fn set_default(repository: &Repository, rules: &NewRules) -> Result<DefaultReport> {
     let mut own = repository.own_ledger()?;
+    let mut inherited = None;
     own.append("policy set", |state, _| {
-        let policy = Policy { retention: Some(rules.clone()), ..state.policy.clone() };
-        Ok(policy.drafted())
+        let now = state.policy.retention.clone();
+        inherited = rules.applied_to(now.clone(), now.unwrap_or_else(retention::default_rules))?;
+        Ok(Policy { retention: inherited.clone(), ..state.policy.clone() }.drafted())
     })?;
-    let mut report = DefaultReport { keep: rules.into(), told: Vec::new(), not_told: Vec::new() };
+    let keep = inherited.clone().unwrap_or_else(retention::default_rules);
+    let mut report = DefaultReport { keep: (&keep).into(), told: Vec::new(), not_told: Vec::new() };
     let there = own.state.tenants.iter().filter(|(_, tenant)| tenant.destroyed.is_none());
     for (name, known) in there {
         let tell = |mut tenant: Tenant| {
             tenant.append_if("policy set", |state, _| {
-                let policy = Policy { inherited: Some(rules.clone()), ..state.policy.clone() };
+                let policy = Policy { inherited: inherited.clone(), ..state.policy.clone() };
                 Ok((policy != state.policy).then(|| policy.drafted()))
             })
         };

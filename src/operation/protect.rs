@@ -41,15 +41,38 @@ pub fn hold(tenant: &mut Tenant, held: &Held<'_>, case: &str, reason: &str) -> R
     tenant.append("hold", |_, _| Ok(body.drafted()))
 }
 
-/// Ends a hold.
-pub fn release(tenant: &mut Tenant, hold: u64, reason: &str) -> Result<()> {
-    if !tenant.state.holds.contains_key(&hold) {
-        return Err(
-            Error::new(Kind::Usage, format!("no hold {hold} stands; nothing was released")).next(Next::ListHolds)
-        );
+/// Finds the hold that a number, or a case that no other hold is for, means. Says so where it could mean several.
+pub fn find(tenant: &Tenant, text: &str) -> Result<u64> {
+    let holds = &tenant.state.holds;
+    let numbered = text.parse::<u64>().ok().filter(|number| holds.contains_key(number));
+    let mut found: Vec<u64> = holds.iter().filter(|(_, hold)| hold.case == text).map(|(number, _)| *number).collect();
+    found.extend(numbered.filter(|number| !found.contains(number)));
+    match found[..] {
+        [number] => Ok(number),
+        [] => Err(none(text)),
+        _ => {
+            let numbers: Vec<_> = found.iter().map(u64::to_string).collect();
+            let what = format!(
+                "`{text}` means several holds, {}: name one by a number; nothing was released",
+                numbers.join(", ")
+            );
+            Err(Error::new(Kind::Usage, what).next(Next::ListHolds))
+        }
     }
+}
+
+fn none(hold: &str) -> Error {
+    let what =
+        format!("no hold {hold} stands, neither of that number nor for a case of just that name; nothing was released");
+    Error::new(Kind::Usage, what).next(Next::ListHolds)
+}
+
+/// Ends a hold, and returns its case.
+pub fn release(tenant: &mut Tenant, hold: u64, reason: &str) -> Result<String> {
+    let case = tenant.state.holds.get(&hold).map(|hold| hold.case.clone()).ok_or_else(|| none(&hold.to_string()))?;
     let body = Release { hold, reason: reason.to_owned(), unknown: Default::default() };
-    tenant.append("hold", |_, _| Ok(body.drafted())).map(drop)
+    tenant.append("hold", |_, _| Ok(body.drafted()))?;
+    Ok(case)
 }
 
 /// A hold that stands.

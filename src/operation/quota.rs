@@ -1,5 +1,6 @@
 //! How much a tenant may store: shown with what is used of it, and set.
 
+use super::Edit;
 use crate::{
     error::{Error, Kind, Result},
     format::entry::{Body, Quota},
@@ -42,23 +43,7 @@ pub fn show(tenant: &Tenant) -> View<'_> {
 }
 
 /// What becomes of one limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Limit {
-    #[default]
-    Keep,
-    Clear,
-    Set(u64),
-}
-
-impl Limit {
-    fn applied_to(self, limit: Option<u64>) -> Option<u64> {
-        match self {
-            Self::Keep => limit,
-            Self::Clear => None,
-            Self::Set(value) => Some(value),
-        }
-    }
-}
+pub type Limit = Edit<u64>;
 
 /// What is to be changed. A soft limit warns, a hard one stops a backup before it is exceeded.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -60,19 +60,43 @@ fn time_of(state: &SnapshotState, store_ns: Option<i64>) -> Time {
     }
 }
 
-/// Reads a time as people write it, in nanoseconds since 1970; without a zone in UTC, without a time of day at
-/// the end of the day. What nanoseconds cannot tell, after the year 2262, is the last that they can.
+/// Reads a time as people write it, in nanoseconds since 1970: `2026-11-20T12:00`, or `2026-11-20` for the end of that
+/// day; then the zone as `Z`, `+02:00` or `[Europe/Berlin]`, without one UTC. What nanoseconds cannot tell, after the
+/// year 2262, is the last that they can.
 pub fn parse(text: &str) -> Option<i64> {
     let timestamp = text.parse::<jiff::Timestamp>().ok().or_else(|| {
-        let text = text.trim_end_matches('Z');
-        let civil = text
-            .parse::<jiff::civil::DateTime>()
-            .or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(23, 59, 59, 0)))
-            .ok()?;
-        civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+        let (civil, zone) = with_zone(text)?;
+        // The end of the day also of what has a zone: the parser would take a date for its beginning.
+        let at = match civil.parse::<jiff::civil::Date>() {
+            Ok(date) if !civil.contains(['T', 't', ' ']) => date.at(23, 59, 59, 0),
+            _ => civil.parse::<jiff::civil::DateTime>().ok()?,
+        };
+        at.to_zoned(zone).ok().map(|zoned| zoned.timestamp())
     })?;
     let (first, last) = (i128::from(i64::MIN), i128::from(i64::MAX));
     i64::try_from(timestamp.as_nanosecond().clamp(first, last)).ok()
+}
+
+/// Takes the zone off the end of a time.
+fn with_zone(text: &str) -> Option<(&str, jiff::tz::TimeZone)> {
+    use jiff::tz::{Offset, TimeZone};
+    if let Some((civil, name)) = text.strip_suffix(']').and_then(|text| text.split_once('[')) {
+        return Some((civil, TimeZone::get(name).ok()?));
+    }
+    if let Some(civil) = text.strip_suffix(['Z', 'z']) {
+        return Some((civil, TimeZone::UTC));
+    }
+    // A sign after the date's own: its hours, and perhaps minutes.
+    let Some(at) = text.rfind(['+', '-']).filter(|at| *at >= "2026-11-20".len()) else {
+        return Some((text, TimeZone::UTC));
+    };
+    let (sign, (hours, minutes)) = match text[at + 1..].split_once(':') {
+        Some(parts) => (text.as_bytes()[at], parts),
+        None => (text.as_bytes()[at], (&text[at + 1..], "0")),
+    };
+    let minutes = hours.parse::<i32>().ok()? * 60 + minutes.parse::<i32>().ok().filter(|minutes| *minutes < 60)?;
+    let seconds = minutes.checked_mul(if sign == b'-' { -60 } else { 60 })?;
+    Some((&text[..at], Offset::from_seconds(seconds).ok()?.to_time_zone()))
 }
 
 /// Writes a time in UTC, to the second.

@@ -229,7 +229,7 @@ impl Tenant {
         let name = names::ring(self.keys.owner, self.state.epoch, committed);
         let bytes = get_if_present(self.objects.as_ref(), &name)?.unwrap_or_default();
         let closed = self.keys.closed_parts(&bytes).into_iter();
-        let what = |circle: Circle| format!("the wrapped keys for the circle `{}` do not open", circle.name());
+        let what = |circle: Circle| format!("the wrapped keys for whoever opens {} do not open", circle.opens());
         Ok(closed.map(|circle| (name.clone(), what(circle))).collect())
     }
 

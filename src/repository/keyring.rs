@@ -155,8 +155,7 @@ impl Keys {
 
     /// The error of an operation that needs more than this circle has.
     pub fn missing(&self, what: &str) -> crate::error::Error {
-        let message =
-            format!("{what} needs a key of the circle `tenant`; this one is of the circle `{}`", self.circle.name());
+        let message = format!("{what} needs a key that opens the content; this one opens {}", self.circle.opens());
         crate::error::Error::new(crate::error::Kind::Refused, message)
     }
 

@@ -51,7 +51,7 @@ impl Role {
             _ => {
                 let names: Vec<_> = ROLES.iter().map(|(name, ..)| *name).collect();
                 let what = format!(
-                    "`{text}` is no role: one of {}, or kinds of entries such as SESSION,RETIRE with the keys of a circle; nothing was granted",
+                    "`{text}` is no role: one of {}, or kinds of entries such as SESSION,RETIRE together with which keys it gets; nothing was granted",
                     names.join(", ")
                 );
                 Err(Error::new(Kind::Usage, what))

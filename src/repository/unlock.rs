@@ -81,7 +81,7 @@ impl Unlock {
         }
         match closed {
             Some(name) if slots.is_empty() => Err(damaged(format!(
-                "the key slot {name} is this key's, and does not open: it is damaged. No data is lost; restore the object from a copy of the bucket, or let somebody whose key still opens remove this key and add it again"
+                "the object {name}, which opens the tenant for this key, does not open itself: it is damaged. No data is lost; restore the object from a copy of the bucket, or let somebody whose key still opens remove this key and add it again"
             ))),
             _ => Ok((slots, vanished)),
         }
@@ -95,7 +95,7 @@ impl Unlock {
     fn keys_once(&self, owner: ScopeId) -> Result<Keys> {
         let slots = self.slots(Some(owner))?;
         let Some(first) = slots.first() else {
-            let message = "this key has no slot there any more: it was removed, and needs a new one";
+            let message = "this key opens nothing there any more: it was removed, and has to be added again by somebody whose key still opens";
             return Err(Error::new(Kind::WrongKey, message));
         };
         let mut keys = Keys::none(owner);
@@ -113,7 +113,7 @@ impl Unlock {
             _ if !keys.is_empty() => Ok(keys),
             Some(error) => Err(error),
             None => Err(damaged(format!(
-                "the wrapped keys below `{}` that this key's slot opens are missing: without them nothing of {} can be read; restore them from a copy of the bucket",
+                "the wrapped keys below `{}` that this key opens are missing: without them {} opens nothing; restore them from a copy of the bucket",
                 names::rings(owner),
                 first.name
             ))),

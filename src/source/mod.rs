@@ -16,7 +16,7 @@ pub use input::{Bytes, Ended, Input, Part, Pipe};
 pub use names::Names;
 pub use patterns::{Anchor, Patterns};
 pub use place::{Opener, Place, full_path};
-pub use scope::Scope;
+pub use scope::{LeftOut, OwnFolders, Scope};
 pub use shortage::shortage;
 pub use target::{Filling, How, Overwrite, Owner, Placed, Refused, Restored, Target};
 pub use walk::{Selection, Step, WalkAhead, Walked};

@@ -6,6 +6,7 @@ use super::{
     names::Names,
     patterns::Patterns,
     place::{Place, open_below, open_named, walk_down},
+    scope::OwnFolders,
 };
 use crate::{
     environment::Environment,
@@ -36,6 +37,8 @@ pub struct Selection {
     pub roots: Vec<PathBuf>,
     /// What is left out; never what was named itself.
     pub exclude: Patterns,
+    /// Left out, too, but for what was named itself.
+    pub own: OwnFolders,
     /// Leave out what lies beside a CACHEDIR.TAG (<https://bford.info/cachedir/>).
     pub exclude_caches: bool,
     /// Do not enter other file systems than those of the roots.
@@ -53,6 +56,8 @@ pub enum Walked {
     Unreadable { full: PathBuf, error: io::Error },
     /// It is an entry without its extended attributes.
     WithoutAttributes { full: PathBuf, error: io::Error },
+    /// It is a folder of this program's own, and was left out.
+    Own { full: PathBuf, what: &'static str },
     /// It was removed after its folder was listed.
     Vanished,
 }
@@ -155,7 +160,8 @@ impl<'a> Walk<'a> {
         }
         match entry.file_type {
             FileType::Directory => {
-                let is_within = !is_link && self.folders.last().is_some_and(|parent| parent.is_selected);
+                let is_own = self.selection.own.what_is(&stat).is_some();
+                let is_within = !is_link && !is_own && self.folders.last().is_some_and(|parent| parent.is_selected);
                 let is_selected = is_root || (is_within && !self.selection.exclude.matches(path, true));
                 let handle = self.enter_named(full, &stat, (is_selected, is_root));
                 entry.xattrs = match handle {
@@ -180,6 +186,11 @@ impl<'a> Walk<'a> {
         let mut entry = entry_of(&full[1..], &stat, &self.users);
         if self.selection.exclude.matches(path_of(full), entry.file_type == FileType::Directory) {
             return Ok(None);
+        }
+        if entry.file_type == FileType::Directory
+            && let Some(what) = self.selection.own.what_is(&stat)
+        {
+            return Ok(Some(Walked::Own { full: path_of(full).into(), what }));
         }
         match entry.file_type {
             FileType::File => {}

@@ -15,7 +15,7 @@ mod remote;
 pub use cache::PackCache;
 pub use decorate::{Fault, Faulty, Limited, Metered, Recorded, Traffic, Verb};
 pub use patience::{Patience, Retried, Silent, Waiting};
-pub use place::{Place, is_local, open};
+pub use place::{Place, found_at, is_local, open};
 
 use crate::error::{Error, Kind};
 use bytes::Bytes;

@@ -2,7 +2,7 @@
 
 use super::{SharedObjects, folder::Folder, remote::Remote};
 use crate::error::{Error, Kind, Result};
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 /// Where a repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,21 @@ impl std::str::FromStr for Place {
 /// Says whether reading from a place costs no requests.
 pub fn is_local(place: &Place) -> bool {
     !matches!(place, Place::Bucket(..))
+}
+
+/// Returns the names of some things that are at the top of a place, objects or not.
+pub fn found_at(place: &Place) -> Result<Vec<String>> {
+    let names = match place {
+        Place::Memory => Vec::new(),
+        Place::Folder(folder) => {
+            let cannot = |error| Error::new(Kind::Failed, folder.display().to_string()).because(error);
+            let found = std::fs::read_dir(folder).map_err(cannot)?;
+            let names = found.map(|found| found.map(|found| found.file_name().to_string_lossy().into_owned()));
+            names.collect::<std::io::Result<_>>().map_err(cannot)?
+        }
+        Place::Bucket(scheme, bucket, prefix) => Remote::open(scheme, bucket, prefix)?.some_names()?,
+    };
+    Ok(names.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 /// Opens a place. A folder is made only with `create`. May be called from anywhere, also inside an async program: the

@@ -6,7 +6,7 @@
 use super::{Listed, Objects, Put, StoreError, StoreErrorKind, kind_of_io};
 use crate::error::{Error, Kind, Result as Outcome};
 use bytes::Bytes;
-use futures_util::{FutureExt, TryStreamExt};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use object_store::{
     ClientOptions, Error as E, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
     aws::AmazonS3Builder,
@@ -65,6 +65,20 @@ impl Remote {
             true => Path::from(name),
             false => Path::from(format!("{}/{name}", self.prefix)),
         }
+    }
+
+    /// Returns what the names of the first objects begin with, up to a slash.
+    pub(super) fn some_names(&self) -> Result<Vec<String>, StoreError> {
+        const ENOUGH: usize = 100;
+        let prefix = Path::from(self.prefix.as_str());
+        let skip = if self.prefix.is_empty() { 0 } else { prefix.as_ref().len() + 1 };
+        let objects = self.inner.list(Some(&prefix)).take(ENOUGH);
+        let listed = self.wait("", false, async move { objects.try_collect::<Vec<_>>().await })?;
+        let first = |meta: object_store::ObjectMeta| {
+            let name = meta.location.as_ref().get(skip..).unwrap_or_default();
+            name.split('/').next().unwrap_or_default().to_owned()
+        };
+        Ok(listed.map_err(|error| translate("", error, false))?.into_iter().map(first).collect())
     }
 
     /// Waits for what a future yields, without polling it on this thread.

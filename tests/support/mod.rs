@@ -26,7 +26,7 @@ use strongroom::{
     },
     pipeline::chunk::ChunkSize,
     repository::{Identity, NewTenant, Repository, Role, StreamReader, Tenant},
-    source::{Overwrite, Owner, Patterns, Selection},
+    source::{Overwrite, OwnFolders, Owner, Patterns, Selection},
     store::{Fault, Faulty, Listed, Objects, Place, Put, Recorded, SharedObjects, StoreError, StoreErrorKind, open},
 };
 
@@ -297,6 +297,7 @@ pub fn selection(root: &Path) -> Selection {
     Selection {
         roots: vec![root.into()],
         exclude: Patterns::none(),
+        own: OwnFolders::default(),
         exclude_caches: false,
         one_file_system: false,
         spill: std::env::temp_dir(),
@@ -312,6 +313,7 @@ pub fn restore_options(target: &Path) -> restore::Options {
         owner: Owner::Number,
         delete: false,
         verify: false,
+        own: OwnFolders::default(),
         spill: std::env::temp_dir(),
     }
 }

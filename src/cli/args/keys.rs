@@ -136,7 +136,7 @@ pub enum RoleCommand {
         /// What it is called from now on, for instance whose it is
         #[arg(long)]
         name: String,
-        /// With a list of kinds: which keys it gets
+        /// With a list of kinds: which keys it gets, the circle of who has them
         #[arg(long, value_enum)]
         circle: Option<CircleArg>,
     },

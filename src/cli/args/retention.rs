@@ -21,8 +21,15 @@ pub enum AccessLogArg {
 #[derive(Subcommand)]
 pub enum PolicyCommand {
     /// Show what applies
-    Show,
+    Show {
+        /// To this source
+        #[arg(long)]
+        source: Option<String>,
+    },
     /// Change it, for the tenant, for one source, or for all tenants; later backups follow it
+    ///
+    /// What is not named stays as it is, also rules of retention (--keep-...): a rule that is named changes, and `none` takes
+    /// it away. A tenant or source without rules of its own begins with those that applied to it until then.
     Set(Box<PolicySetArgs>),
     /// Show which snapshots would be there after years of backups
     Simulate(Box<SimulateArgs>),
@@ -71,55 +78,76 @@ pub struct PolicySetArgs {
     /// How many others must approve `tenant destroy`; can be raised, never lowered
     #[arg(long, value_name = "N", conflicts_with_all = ["source", "default"])]
     pub destroy_approvals: Option<u32>,
+    /// Keep by the rules that are named here, and no others
+    #[arg(long)]
+    pub only: bool,
+    /// Take the own rules of retention away: those of the tenant apply to a source again, those of the repository to a
+    /// tenant, and to the repository those that are built in
+    #[arg(long, conflicts_with = "only")]
+    pub inherit: bool,
     #[command(flatten)]
     pub keep: KeepArgs,
 }
 
-/// Rules of retention; a snapshot stays if any of them keeps it.
+/// The value of a setting, or `none`.
+#[derive(Clone)]
+pub struct Setting<T>(pub Option<T>);
+
+impl<T: std::str::FromStr> std::str::FromStr for Setting<T> {
+    type Err = T::Err;
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        match text {
+            "none" => Ok(Self(None)),
+            text => text.parse().map(|value| Self(Some(value))),
+        }
+    }
+}
+
+/// Rules of retention; a snapshot stays if any of them keeps it. `none` takes a rule away.
 #[derive(ClapArgs, Clone)]
 pub struct KeepArgs {
     /// The newest N
-    #[arg(long, value_name = "N")]
-    pub keep_last: Option<u32>,
+    #[arg(long, value_name = "N|none")]
+    pub keep_last: Option<Setting<u32>>,
     /// Of each of the last N hours with a backup, the newest
-    #[arg(long, value_name = "N")]
-    pub keep_hourly: Option<u32>,
+    #[arg(long, value_name = "N|none")]
+    pub keep_hourly: Option<Setting<u32>>,
     /// Of each of the last N days with a backup, the newest
-    #[arg(long, value_name = "N")]
-    pub keep_daily: Option<u32>,
+    #[arg(long, value_name = "N|none")]
+    pub keep_daily: Option<Setting<u32>>,
     /// Of each of the last N weeks with a backup, the newest
-    #[arg(long, value_name = "N")]
-    pub keep_weekly: Option<u32>,
+    #[arg(long, value_name = "N|none")]
+    pub keep_weekly: Option<Setting<u32>>,
     /// Of each of the last N months with a backup, the newest
-    #[arg(long, value_name = "N")]
-    pub keep_monthly: Option<u32>,
+    #[arg(long, value_name = "N|none")]
+    pub keep_monthly: Option<Setting<u32>>,
     /// Of each of the last N years with a backup, the newest
-    #[arg(long, value_name = "N")]
-    pub keep_yearly: Option<u32>,
+    #[arg(long, value_name = "N|none")]
+    pub keep_yearly: Option<Setting<u32>>,
     /// All that are at most so much older than the newest, such as 1y2m3d4h
-    #[arg(long, value_name = "SPAN")]
-    pub keep_within: Option<String>,
+    #[arg(long, value_name = "SPAN|none")]
+    pub keep_within: Option<Setting<String>>,
     /// Within so long before the newest, the newest of each hour
-    #[arg(long, value_name = "SPAN")]
-    pub keep_within_hourly: Option<String>,
+    #[arg(long, value_name = "SPAN|none")]
+    pub keep_within_hourly: Option<Setting<String>>,
     /// Within so long before the newest, the newest of each day
-    #[arg(long, value_name = "SPAN")]
-    pub keep_within_daily: Option<String>,
+    #[arg(long, value_name = "SPAN|none")]
+    pub keep_within_daily: Option<Setting<String>>,
     /// Within so long before the newest, the newest of each week
-    #[arg(long, value_name = "SPAN")]
-    pub keep_within_weekly: Option<String>,
+    #[arg(long, value_name = "SPAN|none")]
+    pub keep_within_weekly: Option<Setting<String>>,
     /// Within so long before the newest, the newest of each month
-    #[arg(long, value_name = "SPAN")]
-    pub keep_within_monthly: Option<String>,
+    #[arg(long, value_name = "SPAN|none")]
+    pub keep_within_monthly: Option<Setting<String>>,
     /// Within so long before the newest, the newest of each year
-    #[arg(long, value_name = "SPAN")]
-    pub keep_within_yearly: Option<String>,
+    #[arg(long, value_name = "SPAN|none")]
+    pub keep_within_yearly: Option<Setting<String>>,
     /// All with this tag
-    #[arg(long, value_name = "K=V")]
+    #[arg(long, value_name = "K=V|none")]
     pub keep_tag: Vec<String>,
     /// The time zone that hours to years are counted in, such as Europe/Berlin
-    #[arg(long, value_name = "ZONE")]
-    pub time_zone: Option<String>,
+    #[arg(long, value_name = "ZONE|none")]
+    pub time_zone: Option<Setting<String>>,
 }
 
 #[derive(ClapArgs)]
@@ -184,9 +212,10 @@ pub enum HoldCommand {
         #[arg(long)]
         reason: String,
     },
-    /// End a hold, by its entry's number as `hold list` shows it
+    /// End a hold
     Release {
-        hold: u64,
+        /// Its number, or its case if no other hold is for that, as `hold list` shows them
+        hold: String,
         /// Why, for the audit trail
         #[arg(long)]
         reason: String,

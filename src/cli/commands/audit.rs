@@ -1,17 +1,17 @@
 //! The ledger, readable; heads and proofs.
 
-use super::print;
+use super::{print, told, whole_actor};
 use crate::{
     cli::{
         args::*,
-        output::{csv, line_of_many, print_one, shown},
+        output::{csv, line_of_many, print_one, shown, size},
         ready,
     },
     error::{Error, Kind, Result},
     operation::audit::{self, Claim, EntryView, KnownHead},
     repository::SignedHead,
 };
-use serde_json::json;
+use serde_json::Value;
 use std::path::Path;
 
 pub(super) fn audit(global: &Global, command: AuditCommand) -> Result<()> {
@@ -20,8 +20,7 @@ pub(super) fn audit(global: &Global, command: AuditCommand) -> Result<()> {
         AuditCommand::Verify { head, signed_head } => verify(global, head.as_deref(), signed_head.as_deref()),
         AuditCommand::Head => {
             let note = ready::tenant(global)?.signed_head()?;
-            // What was asked for is printed, however quiet.
-            print(&Global { quiet: false, ..global.clone() }, json!({ "signed_head": note }), || note.clone());
+            print(global, told::Head { signed_head: &note }, || note.clone());
             Ok(())
         }
         AuditCommand::Prove { entry, since } => {
@@ -52,7 +51,7 @@ fn show(global: &Global, as_csv: bool) -> Result<()> {
                 entry.actor.to_string(),
                 shown(entry.who),
                 shown(entry.why),
-                shown(&told(entry))
+                shown(&words(&entry.what))
             )
         }),
     })
@@ -60,6 +59,28 @@ fn show(global: &Global, as_csv: bool) -> Result<()> {
 
 fn told(entry: &EntryView<'_>) -> String {
     if entry.what.is_null() { String::new() } else { entry.what.to_string() }
+}
+
+/// Writes what an entry says for people: `name host, kinds SESSION and PUBLISH`.
+fn words(what: &Value) -> String {
+    match what {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(all) => all.iter().map(words).collect::<Vec<_>>().join(" and "),
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| {
+                let name = name.replace('_', " ");
+                match (value, name.strip_suffix(" bytes")) {
+                    (Value::Null, bytes) => format!("{} none", bytes.unwrap_or(&name)),
+                    (Value::Number(number), Some(name)) => format!("{name} {}", size(number.as_u64().unwrap_or(0))),
+                    (Value::Object(_), _) => format!("{name} ({})", words(value)),
+                    _ => format!("{name} {}", words(value)),
+                }
+            };
+            fields.iter().map(field).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
 }
 
 fn csv_line(entry: &EntryView<'_>) -> String {
@@ -88,12 +109,12 @@ fn check_proof(global: &Global, file: &Path, head: &Path, old: Option<&Path>, ac
     let bad = |why: &str| Error::new(Kind::Usage, format!("{}: {why}", file.display()));
     let bytes = std::fs::read(file).map_err(|error| bad("cannot be read").because(error))?;
     let proof = serde_json::from_slice(&bytes).map_err(|_| bad("is no proof as `audit prove` prints it"))?;
-    let actor = actor.parse().map_err(|_| bad("--actor is not a key's whole id, as `key list --json` prints it"))?;
+    let actor = whole_actor(actor)?;
     let head = read_head(head)?;
     let old = old.map(read_head).transpose()?;
     let holds =
         audit::is_proved(&proof, &head, old.as_ref(), actor).map_err(|error| error.while_doing(file.display()))?;
-    print(global, json!({ "proved": holds, "kind": proof.of.name(), "size": head.size }), || {
+    print(global, told::ProofChecked { proved: holds, kind: proof.of.name(), size: head.size }, || {
         if holds { "proved".into() } else { "NOT PROVED".into() }
     });
     if holds { Ok(()) } else { Err(Error::new(Kind::Damaged, "the proof does not lead to that head")) }

@@ -1,13 +1,18 @@
 //! Data in.
 
-use super::{print, screen, warn};
+use super::{print_done_or_plan, screen, warn};
 use crate::{
-    cli::{args::*, output::size, ready, screen::Screen, system},
+    cli::{
+        args::*,
+        output::{shown, size},
+        ready,
+        screen::Screen,
+        system,
+    },
     environment::System,
     error::{Error, Kind, Result, failed},
     operation::{Monitor, backup},
     source::{Anchor, Patterns, Pipe, Selection},
-    store::Place,
 };
 use std::{
     collections::BTreeMap,
@@ -45,7 +50,7 @@ pub(super) fn back_up(global: &Global, args: BackupArgs) -> Result<()> {
     let report = run(global, &args, &watch);
     watch.end();
     let report = report?;
-    print(global, &report, || text(&report));
+    print_done_or_plan(global, args.dry_run, &report, || text(&report));
     report.warnings.iter().for_each(|warning| warn(global, warning));
     match report.stats.unreadable {
         0 => Ok(()),
@@ -86,22 +91,7 @@ fn run(global: &Global, args: &BackupArgs, watch: &Screen) -> Result<backup::Rep
         let first = selection.roots.first().map(|root| root.display().to_string());
         labels.source = format!("{}:{}", labels.host, first.unwrap_or_default());
     }
-    warn_of_itself(global, &selection);
     backup::files(&mut ready::tenant(global)?, &selection, labels, &options, watch)
-}
-
-/// A repository that is backed up to itself grows with every backup.
-fn warn_of_itself(global: &Global, selection: &Selection) {
-    let Some(Ok(Place::Folder(folder))) = global.repo.as_ref().map(|repo| repo.parse()) else { return };
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let folder = real(&folder);
-    if selection.roots.iter().any(|root| folder.starts_with(real(root))) && !selection.exclude.matches(&folder, true) {
-        let what = format!(
-            "the repository {} lies in what is backed up, and grows with every backup: exclude it",
-            folder.display()
-        );
-        warn(global, what);
-    }
 }
 
 fn labels(args: &BackupArgs) -> Result<backup::Labels> {
@@ -197,6 +187,7 @@ fn selection(global: &Global, args: &BackupArgs) -> Result<Selection> {
     let anchor = Anchor::At { roots: &roots, current: &current };
     Ok(Selection {
         exclude: Patterns::read(&args.exclude, &args.exclude_file, &anchor)?,
+        own: ready::own_folders(global)?,
         exclude_caches: args.exclude_caches,
         one_file_system: args.one_file_system,
         spill: ready::spill(global)?,
@@ -213,14 +204,17 @@ fn text(report: &backup::Report) -> String {
         stats.directories,
         size(stats.logical_bytes)
     );
-    let changed = match stats.changed.0 {
+    let mut notes = match stats.changed.0 {
         0 => String::new(),
         count => format!("\n{count} files changed while they were read"),
     };
+    for left in &report.left_out {
+        notes += &format!("\nleft out {}: {}; to back it up, name it", shown(&left.path), left.what);
+    }
     match &report.snapshot {
-        None => format!("would back up {what}"),
+        None => format!("would back up {what}{notes}"),
         Some(snapshot) => format!(
-            "snapshot {} of {}\n{what}\nnew {} ({} as differences), stored {} (metadata {}); read of what is stored {}{changed}",
+            "snapshot {} of {}\n{what}\nnew {} ({} as differences), stored {} (metadata {}); read of what is stored {}{notes}",
             snapshot.id,
             snapshot.source,
             size(stats.new_bytes),

@@ -1,6 +1,6 @@
 //! What is there: snapshots, and what is in them.
 
-use super::{print, print_one};
+use super::{named, print, print_one, told, whole};
 use crate::{
     cli::{
         args::*,
@@ -11,20 +11,18 @@ use crate::{
     format::catalogue::{Entry, FileType},
     operation::{
         browse::{self, Difference, EntryView},
-        naming, snapshots,
+        snapshots,
         snapshots::SnapshotView,
         times::TimeSource,
     },
     source::{Anchor, Patterns},
 };
-use serde::Serialize;
-use serde_json::json;
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 pub(super) fn snapshots(global: &Global, source: Option<&str>, forgotten: bool) -> Result<()> {
     let tenant = ready::tenant(global)?;
     let list = snapshots::list(&tenant, source, forgotten)?;
-    print(global, json!({ "tenant": tenant.name, "snapshots": list }), || {
+    print(global, told::Snapshots { tenant: &tenant.name, snapshots: &list }, || {
         let heading = ("snapshot", "time (UTC)", "size", "stored", "files");
         let (id, at, all, stored, files) = heading;
         let mut text = format!("{id:12}  {at:>20}  {all:>10}  {stored:>10}  {files:>8}  source\n");
@@ -60,7 +58,7 @@ fn snapshot_line(one: &SnapshotView) -> String {
 
 pub(super) fn ls(global: &Global, source: Option<&str>, name: &OsStr, shallow: bool) -> Result<()> {
     let tenant = ready::tenant(global)?;
-    let named = naming::find(&tenant, source, name.as_bytes())?;
+    let named = named(global, &tenant, source, name)?;
     browse::list(&tenant, named.state, &named.path, shallow, &mut |entry| {
         let line = || {
             format!(
@@ -78,13 +76,6 @@ pub(super) fn ls(global: &Global, source: Option<&str>, name: &OsStr, shallow: b
     })
 }
 
-#[derive(Serialize)]
-struct Found<'a> {
-    snapshot_id: crate::id::SnapshotId,
-    source: &'a str,
-    entry: EntryView<'a>,
-}
-
 pub(super) fn find(global: &Global, source: Option<&str>, pattern: &str) -> Result<()> {
     let tenant = ready::tenant(global)?;
     let patterns = Patterns::read(&[pattern.to_owned()], &[], &Anchor::Anywhere)?;
@@ -94,23 +85,16 @@ pub(super) fn find(global: &Global, source: Option<&str>, pattern: &str) -> Resu
     };
     browse::search(&tenant, source, &wanted, &mut |state, entry| {
         let (id, source) = (state.snapshot.id, &state.snapshot.source);
-        print_one(global, Found { snapshot_id: id, source, entry: entry.into() }, || {
+        print_one(global, told::Found { snapshot_id: id, source, entry: entry.into() }, || {
             format!("{:.12}  {}  {}", id.to_string(), shown(source), shown_path(&entry.path.0))
         })
     })
 }
 
-#[derive(Serialize)]
-struct Change<'a> {
-    change: Difference,
-    #[serde(flatten)]
-    entry: EntryView<'a>,
-}
-
 pub(super) fn diff(global: &Global, source: Option<&str>, old: &OsStr, new: &OsStr) -> Result<()> {
     let tenant = ready::tenant(global)?;
     let pool = browse::pool(&tenant)?;
-    let content = |name: &OsStr| browse::content(&tenant, naming::whole(&tenant, source, name.as_bytes())?);
+    let content = |name: &OsStr| browse::content(&tenant, whole(global, &tenant, source, name)?);
     browse::diff(&pool, &content(old)?, &content(new)?, &mut |difference, entry| {
         let sign = match difference {
             Difference::Added => '+',
@@ -118,7 +102,7 @@ pub(super) fn diff(global: &Global, source: Option<&str>, old: &OsStr, new: &OsS
             Difference::Modified => 'M',
             Difference::Metadata => 'm',
         };
-        print_one(global, Change { change: difference, entry: entry.into() }, || {
+        print_one(global, told::Change { change: difference, entry: entry.into() }, || {
             format!("{sign} {}", shown_path(&entry.path.0))
         })
     })

@@ -1,6 +1,6 @@
 //! The end of a tenant.
 
-use super::{print, screen};
+use super::{print, print_done, print_done_or_plan, screen, told, whole_actor};
 use crate::{
     cli::{args::*, output::duration_ns, ready},
     error::{Error, Kind, Result},
@@ -11,7 +11,6 @@ use crate::{
     },
     repository::Tenant,
 };
-use serde_json::json;
 use std::path::Path;
 
 /// Opens what a command is about: a tenant, or a source of the tenant that is open.
@@ -31,22 +30,24 @@ pub(super) fn destroy(global: &Global, command: DestroyCommand, is_source: bool)
             let wait_ns = duration_ns(&after).ok_or_else(bad)?;
             let mut tenant = tenant(global, &name, is_source)?;
             destroy::request(&mut tenant, source(&name).as_deref(), (wait_ns, approvals), &reason)?;
-            status(global, &tenant, source(&name).as_deref())
+            status(global, &tenant, source(&name).as_deref(), false)
         }
         DestroyCommand::Approve { name, reason } => {
             let mut tenant = tenant(global, &name, is_source)?;
             destroy::answer(&mut tenant, source(&name).as_deref(), EntryKind::Approve, &reason)?;
-            status(global, &tenant, source(&name).as_deref())
+            status(global, &tenant, source(&name).as_deref(), false)
         }
         DestroyCommand::Withdraw { name, reason } => {
             let mut tenant = tenant(global, &name, is_source)?;
             let number = destroy::answer(&mut tenant, source(&name).as_deref(), EntryKind::Withdraw, &reason)?;
-            print(global, json!({ "tenant": tenant.name, "source": source(&name), "withdrawn": number }), || {
-                format!("{name} stays: request {number} was withdrawn")
-            });
+            let object =
+                told::Withdrawn { tenant: &tenant.name, source: is_source.then_some(&name[..]), withdrawn: number };
+            print_done(global, object, || format!("{name} stays: request {number} was withdrawn"));
             Ok(())
         }
-        DestroyCommand::Status { name } => status(global, &tenant(global, &name, is_source)?, source(&name).as_deref()),
+        DestroyCommand::Status { name } => {
+            status(global, &tenant(global, &name, is_source)?, source(&name).as_deref(), true)
+        }
         DestroyCommand::Execute { name, certificate, grace } => {
             let bad =
                 || Error::new(Kind::Usage, format!("`{grace}` is no duration, such as 6h; nothing was destroyed"));
@@ -56,9 +57,10 @@ pub(super) fn destroy(global: &Global, command: DestroyCommand, is_source: bool)
     }
 }
 
-fn status(global: &Global, tenant: &Tenant, source: Option<&str>) -> Result<()> {
+/// Tells what was asked for and what is missing: because that was asked for, or after a change.
+fn status(global: &Global, tenant: &Tenant, source: Option<&str>, is_asked_for: bool) -> Result<()> {
     let status = destroy::status(tenant, source)?;
-    print(global, &status, || {
+    print_done_or_plan(global, is_asked_for, &status, || {
         format!(
             "request {} to destroy {}: {}\nnot before {} (the store's time), {} of {} approvals\n{}",
             status.request,
@@ -91,7 +93,7 @@ fn execute(global: &Global, (name, is_source): (&str, bool), grace_ns: i64, copi
     let certificate = certificate?;
     copies.write(&certificate)?;
     let statement = certificate::verify(&certificate)?.statement;
-    print(global, destroy::Executed::of(&statement, &copies.json), || {
+    print_done(global, destroy::Executed::of(&statement, &copies.json), || {
         format!(
             "{} is destroyed: {} {}; the certificate is {}, for people {}",
             name,
@@ -108,29 +110,31 @@ pub(super) fn verify(global: &Global, file: &Path, actor: Option<&str>) -> Resul
     let text = std::fs::read_to_string(file);
     let text = text.map_err(|error| Error::new(Kind::Usage, file.display().to_string()).because(error))?;
     let proved = certificate::verify(&text).map_err(|error| error.while_doing(file.display()))?;
-    if actor.is_some_and(|actor| actor != proved.signed_by.to_string()) {
+    if actor.map(whole_actor).transpose()?.is_some_and(|actor| actor != proved.signed_by) {
         return Err(Error::new(
             Kind::Damaged,
             format!("{} was signed by {}, not by that key", file.display(), proved.signed_by),
         ));
     }
-    let approved: Vec<_> = proved.approved_by.iter().map(ToString::to_string).collect();
     let statement = &proved.statement;
-    print(
-        global,
-        json!({ "valid": true, "signed_by": proved.signed_by.to_string(), "requested_by": proved.requested_by.to_string(), "approved_by": approved, "statement": statement }),
-        || {
-            format!(
-                "valid: {}{} was destroyed, {}\nsigned by {}\nrequested by {}, approved by {} others{}",
-                statement["source"].as_str().map_or(String::new(), |source| format!("source {source} of ")),
-                statement["tenant"].as_str().unwrap_or_default(),
-                statement["completed"].as_str().unwrap_or_default(),
-                proved.signed_by,
-                proved.requested_by,
-                approved.len(),
-                if actor.is_none() { "\n(whether that key is one to be trusted, --actor checks)" } else { "" }
-            )
-        },
-    );
+    let object = told::CertificateChecked {
+        valid: true,
+        signed_by: proved.signed_by,
+        requested_by: proved.requested_by,
+        approved_by: &proved.approved_by,
+        statement,
+    };
+    print(global, object, || {
+        format!(
+            "valid: {}{} was destroyed, {}\nsigned by {}\nrequested by {}, approved by {} others{}",
+            statement["source"].as_str().map_or(String::new(), |source| format!("source {source} of ")),
+            statement["tenant"].as_str().unwrap_or_default(),
+            statement["completed"].as_str().unwrap_or_default(),
+            proved.signed_by,
+            proved.requested_by,
+            proved.approved_by.len(),
+            if actor.is_none() { "\n(whether that key is one to be trusted, --actor checks)" } else { "" }
+        )
+    });
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Who opens what: key files, slots, roles, rotation.
+//! Who opens what: key files, roles, rotation.
 
-use super::{print, screen};
+use super::{print, print_done, screen, told};
 use crate::{
     cli::{
         args::*,
@@ -14,7 +14,6 @@ use crate::{
     operation::keys,
     repository::{Identity, Passphrase, PublicIdentity, Repository, Role, Tenant, Wrapper},
 };
-use serde_json::json;
 use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 use zeroize::Zeroizing;
 
@@ -38,7 +37,7 @@ pub(super) fn key(global: &Global, command: KeyCommand) -> Result<()> {
         KeyCommand::Join { file, shares } => {
             let texts = shares.iter().map(|share| read_secret(share)).collect::<Result<Vec<_>>>()?;
             let public = write_key_file(&file, &recovery::join(&texts)?)?;
-            print(global, json!({ "key_file": file, "public": public.to_text() }), || {
+            print_done(global, told::KeyFile { key_file: &file, public: public.to_text() }, || {
                 format!("{} holds the key {}", file.display(), public.to_text())
             });
             Ok(())
@@ -80,7 +79,7 @@ pub(super) fn read_public(file: &Path) -> Result<PublicIdentity> {
 
 fn generate(global: &Global, file: &Path) -> Result<()> {
     let public = write_key_file(file, &Identity::generate(&System))?;
-    print(global, json!({ "key_file": file, "public": public.to_text() }), || {
+    print_done(global, told::KeyFile { key_file: file, public: public.to_text() }, || {
         format!(
             "{} holds a new key, {}.pub its public half.\nWhoever loses it loses every backup that no other key opens: nobody can make it again. Keep a copy where the backups are not.",
             file.display(),
@@ -100,18 +99,15 @@ fn export(global: &Global, circle: ExportCircle, file: &Path) -> Result<()> {
     let role = Role { name: circle.name().into(), circle, kinds: EntryKind::STEWARD_ROLE.to_vec() };
     let public = write_key_file(file, &Identity::generate(&System))?;
     repository.add_identity(&mut tenant, &role, &public, circle.name())?;
-    print(
-        global,
-        json!({ "key_file": file, "circle": circle.name(), "tenant": tenant.name, "public": public.to_text() }),
-        || {
-            format!(
-                "{} opens tenant {} as {}: it reads no content and no names of files",
-                file.display(),
-                tenant.name,
-                circle.name()
-            )
-        },
-    );
+    let key = told::KeyFile { key_file: file, public: public.to_text() };
+    print_done(global, told::Exported { key, circle: circle.name(), tenant: &tenant.name }, || {
+        format!(
+            "{} opens tenant {} as {}: it reads no content and no names of files",
+            file.display(),
+            tenant.name,
+            circle.name()
+        )
+    });
     Ok(())
 }
 
@@ -121,7 +117,7 @@ fn list(global: &Global) -> Result<()> {
         let mut text = format!("tenant {}, {}, keys of epoch {}\n", shown(&view.tenant), view.custody, view.epoch);
         for key in &view.keys {
             let note = match (key.slots, key.operator) {
-                (0, _) => "  HAS NO SLOT: opens nothing",
+                (0, _) => "  OPENS NOTHING: what it needs for that is gone from the repository",
                 (_, true) => "  the operator's",
                 _ => "",
             };
@@ -158,11 +154,17 @@ fn grant(
     (role, public, name): (&Role, &PublicIdentity, &str),
 ) -> Result<()> {
     repository.add_identity(tenant, role, public, name)?;
-    let kinds: Vec<_> = role.kinds.iter().map(|kind| kind.name()).collect();
-    let object = json!({ "tenant": tenant.name, "name": name, "actor": public.actor.to_string(), "role": role.name, "circle": role.circle.name(), "kinds": kinds });
-    print(global, object, || {
-        let circle = role.circle.name();
-        format!("{} is {} of {}, with the keys of the circle {circle}", shown(name), role.name, shown(&tenant.name))
+    let object = told::Granted {
+        tenant: &tenant.name,
+        name,
+        actor: public.actor,
+        role: &role.name,
+        circle: role.circle.name(),
+        kinds: role.kinds.iter().map(|kind| kind.name()).collect(),
+    };
+    print_done(global, object, || {
+        let opens = role.circle.opens();
+        format!("{} is {} of {}; its key opens {opens}", shown(name), role.name, shown(&tenant.name))
     });
     Ok(())
 }
@@ -173,15 +175,15 @@ fn remove(global: &Global, who: &str, reason: &str, rotate: bool) -> Result<()> 
     let actor = keys::find(&tenant, who)?;
     let slots = repository.revoke(&mut tenant, actor, reason)?;
     let rotated = if rotate { Some(repository.rotate(&mut tenant, true, "key remove")?) } else { None };
-    let object = json!({ "tenant": tenant.name, "actor": actor.to_string(), "deleted_slots": slots, "epoch": rotated.as_ref().map(|rotated| rotated.epoch) });
-    print(global, object, || {
+    let epoch = rotated.as_ref().map(|rotated| rotated.epoch);
+    print_done(global, told::Removed { tenant: &tenant.name, actor, deleted_slots: slots, epoch }, || {
         let copied = "Whatever copied keys or the bucket while it had them still opens what was written until now";
         match rotated {
             None => format!(
-                "{who} may write nothing any more, and its slots are gone. {copied}, and what is written from now on, until the keys are made anew: `strongroom key rotate --new-root`."
+                "{who} may write nothing any more, and what was kept for it here to open the tenant is gone. {copied}, and what is written from now on, until the keys are made anew: `strongroom key rotate --new-root`."
             ),
             Some(rotated) => format!(
-                "{who} may write nothing any more, its slots are gone, and the keys are new (epoch {}). {copied}; nothing of what is written from now on. `strongroom key rotate --rewrite` and then `prune` take what was written until now out of the bucket as it can open it.",
+                "{who} may write nothing any more, what was kept for it here to open the tenant is gone, and the keys are new (epoch {}). {copied}; nothing of what is written from now on. `strongroom key rotate --rewrite` and then `prune` take what was written until now out of the bucket as it can open it.",
                 rotated.epoch
             ),
         }
@@ -206,10 +208,12 @@ fn rotate(
     let report = keys::rotate(&repository, &mut tenant, &options, &watch);
     watch.end();
     let report = report?;
-    print(global, &report, || {
+    print_done(global, &report, || {
         let (epoch, seals) = (report.epoch, report.seals);
         let mut text = match (report.slots, new_root) {
-            (Some(slots), true) => format!("new keys of epoch {epoch}, and a new root, wrapped for {slots} slots\n"),
+            (Some(slots), true) => format!(
+                "new keys of epoch {epoch}, wrapped anew for every key that opens the tenant ({slots} objects)\n"
+            ),
             (Some(_), false) => format!("new keys of epoch {epoch}\n"),
             (None, _) => {
                 format!("the keys of epoch {epoch} stay: {} days old, {seals} seals\n", report.age_seconds / 86_400)
@@ -255,7 +259,7 @@ fn split(global: &Global, file: &Path, (shares, needed): (u8, u8), to: &Path) ->
         write_secret(&file, text)?;
         files.push(file);
     }
-    print(global, json!({ "shares": files, "needed": needed }), || {
+    print_done(global, told::Shares { shares: &files, needed }, || {
         format!(
             "{} shares in {}: any {needed} of them make the key again, fewer tell nothing of it",
             files.len(),
@@ -281,7 +285,7 @@ pub(super) fn role(global: &Global, command: RoleCommand) -> Result<()> {
         RoleCommand::Revoke { who, reason } => return remove(global, &who, &reason, false),
         RoleCommand::List => {
             let grants = keys::grants(&tenant);
-            print(global, json!({ "tenant": tenant.name, "grants": grants }), || {
+            print(global, told::Grants { tenant: &tenant.name, grants: &grants }, || {
                 let line = |grant: &keys::GrantView| {
                     let what = if grant.roles.is_empty() { grant.kinds.join(",") } else { grant.roles.join(" or ") };
                     format!("{:.12}  {:20}  {what}\n", grant.actor.to_string(), shown(&grant.name))

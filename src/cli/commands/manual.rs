@@ -1,11 +1,10 @@
 //! The manual, and completions for shells: made of the description of the command line.
 
-use super::print;
+use super::{print_done, told};
 use crate::{
     cli::{args::Global, output::Raw},
     error::{Error, Kind, Result, failed},
 };
-use serde_json::json;
 use std::{io::Write, path::Path};
 
 fn lost(error: std::io::Error) -> Error {
@@ -40,6 +39,6 @@ pub(super) fn pages(global: &Global, folder: &Path) -> Result<()> {
     let cannot = |error: std::io::Error| Error::new(Kind::Target, folder.display().to_string()).because(error);
     std::fs::create_dir_all(folder).map_err(cannot)?;
     clap_mangen::generate_to(crate::cli::command(), folder).map_err(cannot)?;
-    print(global, json!({ "folder": folder }), || format!("the pages of the manual are in {}", folder.display()));
+    print_done(global, told::Pages { folder }, || format!("the pages of the manual are in {}", folder.display()));
     Ok(())
 }

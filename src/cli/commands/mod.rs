@@ -13,21 +13,30 @@ mod report;
 mod restore;
 mod retention;
 mod simulate;
+mod told;
 
 use super::{
     args::*,
-    output::{print, print_one, warn},
-    ready,
+    output::{print, print_done, print_done_or_plan, print_one, remark, warn},
     screen::Screen,
     tour,
 };
-use crate::error::Result;
+use crate::{
+    error::{Error, Kind, Result},
+    id::ActorId,
+    ledger::SnapshotState,
+    operation::{
+        naming::{self, Named},
+        times,
+    },
+    repository::Tenant,
+};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 /// Runs a command, and tells in the end, however it ended, what nobody was told on the way.
-pub fn run(args: Args) -> Result<()> {
-    let global = ready::with_profile(args.global)?;
-    let done = command(&global, args.command);
-    global.opened.take_notices().iter().for_each(|notice| warn(&global, notice));
+pub fn run(global: &Global, asked: Command) -> Result<()> {
+    let done = command(global, asked);
+    global.opened.take_notices().iter().for_each(|notice| warn(global, notice));
     done
 }
 
@@ -35,7 +44,7 @@ fn command(global: &Global, command: Command) -> Result<()> {
     match command {
         Command::Key(command) => keys::key(global, command),
         Command::Role(command) => keys::role(global, command),
-        Command::Init => owners::init(global),
+        Command::Init { not_empty } => owners::init(global, not_empty),
         Command::Tenant(TenantCommand::Create { name, owner, managed, cipher, chunk_size }) => {
             owners::tenant_create(global, &name, (owner.as_deref(), managed), cipher, &chunk_size)
         }
@@ -47,7 +56,7 @@ fn command(global: &Global, command: Command) -> Result<()> {
             owners::tenant_export(global, name, &file, overwrite)
         }
         Command::Tenant(TenantCommand::Import { file }) => owners::tenant_import(global, &file),
-        Command::Policy(PolicyCommand::Show) => owners::policy_show(global, &ready::tenant(global)?),
+        Command::Policy(PolicyCommand::Show { source }) => owners::policy_show(global, source.as_deref()),
         Command::Policy(PolicyCommand::Set(set)) => owners::policy_set(global, *set),
         Command::Policy(PolicyCommand::Simulate(args)) => simulate::simulate(global, *args),
         Command::Backup(args) => backup::back_up(global, *args),
@@ -81,6 +90,35 @@ fn command(global: &Global, command: Command) -> Result<()> {
         Command::Man { words, to: None } => manual::page(&words),
         Command::Man { to: Some(folder), .. } => manual::pages(global, &folder),
     }
+}
+
+/// Finds what names a snapshot, and says which moment was understood if it is named by one.
+fn named<'a>(global: &Global, tenant: &'a Tenant, source: Option<&str>, name: &OsStr) -> Result<Named<'a>> {
+    say_moment(global, tenant, source, name);
+    naming::find(tenant, source, name.as_bytes())
+}
+
+/// The same for what has to be a whole snapshot.
+fn whole<'a>(global: &Global, tenant: &'a Tenant, source: Option<&str>, name: &OsStr) -> Result<&'a SnapshotState> {
+    say_moment(global, tenant, source, name);
+    naming::whole(tenant, source, name.as_bytes())
+}
+
+fn say_moment(global: &Global, tenant: &Tenant, source: Option<&str>, name: &OsStr) {
+    if let Some(time_ns) = naming::moment(tenant, source, name.as_bytes()) {
+        let time = times::text(time_ns);
+        remark(global, &format!("`{}` is the newest snapshot of {time} UTC or before", name.display()));
+    }
+}
+
+/// Reads the id of a key that something must be signed by: a part of one could be another's.
+fn whole_actor(text: &str) -> Result<ActorId> {
+    let part = || {
+        let what =
+            format!("`{text}` is not a key's whole id: `key list --json` prints it, 64 digits; nothing was checked");
+        Error::new(Kind::Usage, what)
+    };
+    text.to_ascii_lowercase().parse().map_err(|_| part())
 }
 
 fn screen(global: &Global) -> Screen {

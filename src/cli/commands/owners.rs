@@ -2,9 +2,9 @@
 
 use super::{
     keys::read_public,
-    print,
-    retention::{rules_from, rules_text},
-    screen, warn,
+    print, print_done, print_done_or_plan,
+    retention::{rules_edit, rules_from, rules_text},
+    screen, told, warn,
 };
 use crate::{
     cli::{
@@ -19,26 +19,20 @@ use crate::{
         tenants::{self, custody},
         transfer,
     },
-    repository::{NewTenant, Tenant},
+    repository::NewTenant,
 };
-use serde_json::json;
 use std::path::Path;
 
-pub(super) fn init(global: &Global) -> Result<()> {
-    let repository = ready::init(global)?;
+pub(super) fn init(global: &Global, beside_others: bool) -> Result<()> {
+    let repository = ready::init(global, beside_others)?;
     let id = repository.config.repository;
-    print(
-        global,
-        json!({ "repository_id": id.to_string(), "format": repository.config.format, "several_writers": repository.config.atomic_create }),
-        || {
-            let writers = if repository.config.atomic_create {
-                ""
-            } else {
-                "\nThis store cannot tell several writers apart: use one at a time."
-            };
-            format!("repository {id} made; this key is its operator. Next: strongroom tenant create NAME{writers}")
-        },
-    );
+    let several_writers = repository.config.atomic_create;
+    let object = told::RepositoryMade { repository_id: id, format: repository.config.format, several_writers };
+    print_done(global, object, || {
+        let writers =
+            if several_writers { "" } else { "\nThis store cannot tell several writers apart: use one at a time." };
+        format!("repository {id} made; this key is its operator. Next: strongroom tenant create NAME{writers}")
+    });
     Ok(())
 }
 
@@ -59,24 +53,20 @@ pub(super) fn tenant_create(
     let repository = ready::repository(global)?;
     destroy::forget_names(&repository)?;
     let id = repository.create_tenant(&NewTenant { name: name.to_owned(), owner, managed, suite, chunk_size })?;
-    print(
-        global,
-        json!({ "tenant": name, "tenant_id": id.to_string(), "custody": custody(!owned || managed) }),
-        || {
-            let custody = match (owned, managed) {
-                (true, false) => "customer-held: only its owner reads it; this key keeps the steward's part",
-                (true, true) => "managed: its owner and this key read it",
-                (false, _) => "managed: this key reads it",
-            };
-            format!("tenant {name} made ({id}); {custody}")
-        },
-    );
+    print_done(global, told::TenantMade { tenant: name, tenant_id: id, custody: custody(!owned || managed) }, || {
+        let custody = match (owned, managed) {
+            (true, false) => "customer-held: only its owner reads it; this key keeps the steward's part",
+            (true, true) => "managed: its owner and this key read it",
+            (false, _) => "managed: this key reads it",
+        };
+        format!("tenant {name} made ({id}); {custody}")
+    });
     Ok(())
 }
 
 pub(super) fn tenant_list(global: &Global, with_custody: bool) -> Result<()> {
     let list = tenants::list(&ready::repository(global)?, with_custody)?;
-    print(global, json!({ "tenants": list }), || {
+    print(global, told::Tenants { tenants: &list }, || {
         let line = |one: &tenants::Listed| {
             let held = match (one.custody, &one.problem) {
                 (Some(held), _) => format!("{held:13}  "),
@@ -120,22 +110,53 @@ fn chunks(bytes: u32, fixed: bool) -> String {
     format!("{}{}", if fixed { "fixed:" } else { "" }, size(u64::from(bytes)))
 }
 
-pub(super) fn policy_show(global: &Global, tenant: &Tenant) -> Result<()> {
-    let view = policy::show(tenant);
-    print(global, &view, || policy_text(&view));
+pub(super) fn policy_show(global: &Global, source: Option<&str>) -> Result<()> {
+    let tenant = ready::tenant(global)?;
+    let Some(source) = source else {
+        let view = policy::show(&tenant);
+        print(global, &view, || policy_text(&view));
+        return Ok(());
+    };
+    let view = policy::show_source(&tenant, source);
+    print(global, &view, || {
+        let mut text = format!("{}: {}\n", shown(&view.source), applied_text(&view.applied));
+        if view.own_keys {
+            text += "it has keys of its own\n";
+        }
+        if !view.has_snapshots {
+            text += "there are no snapshots of it: this is what would apply\n";
+        }
+        text
+    });
     Ok(())
 }
 
-fn policy_text(view: &policy::View<'_>) -> String {
-    let line = |applied: &policy::Applied| {
-        let from = match applied.keep_from {
-            "repository" => " (the repository's default)",
-            "built in" => " (built in)",
-            _ => "",
-        };
-        let (chunks, keep) = (chunks(applied.chunk_bytes, applied.chunk_fixed), rules_text(&applied.keep));
-        format!("chunks {chunks}, delta {}, keep {keep}{from}", applied.delta)
+fn applied_text(applied: &policy::Applied) -> String {
+    let (chunks, keep) = (chunks(applied.chunk_bytes, applied.chunk_fixed), rules_text(&applied.keep));
+    let from = match applied.keep_from {
+        "repository" => "the repository's default",
+        "source" => "the source's own rules",
+        "tenant" => "the tenant's rules",
+        other => other,
     };
+    format!("chunks {chunks}, delta {}, keep {keep} ({from})", applied.delta)
+}
+
+/// Writes what a change changed, line by line.
+fn changed_text(changed: &policy::Changed) -> String {
+    let (before, after) = (policy_text(&changed.before), policy_text(&changed.after));
+    let new = |text: &str, other: &str, word: &str| -> String {
+        let known: Vec<&str> = other.lines().collect();
+        text.lines().filter(|line| !known.contains(line)).map(|line| format!("{word}  {line}\n")).collect()
+    };
+    match new(&before, &after, "was") + &new(&after, &before, "now") {
+        text if text.is_empty() => "it was so already: nothing was changed\n".into(),
+        text => text,
+    }
+}
+
+fn policy_text(view: &policy::View) -> String {
+    let line = applied_text;
     let mut text = line(&view.all) + "\n";
     text += match view.access_log {
         "required" => "access log: required; what cannot be put on record may not be read\n",
@@ -156,9 +177,9 @@ fn policy_text(view: &policy::View<'_>) -> String {
 pub(super) fn policy_set(global: &Global, set: PolicySetArgs) -> Result<()> {
     let bad =
         |text: &str| Error::new(Kind::Usage, format!("`{text}` is no duration, such as 72h; nothing was changed"));
-    let rules = rules_from(&set.keep)?;
+    let rules = new_rules(&set)?;
     if set.default {
-        return policy_default(global, rules);
+        return policy_default(global, &rules);
     }
     let destroy_wait_ns = set.destroy_after.as_deref().map(|text| duration_ns(text).ok_or_else(|| bad(text)));
     let change = policy::Change {
@@ -179,16 +200,37 @@ pub(super) fn policy_set(global: &Global, set: PolicySetArgs) -> Result<()> {
     }
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
-    policy::set(&repository, &mut tenant, &change)?;
-    policy_show(global, &tenant)
+    let changed = policy::set(&repository, &mut tenant, &change)?;
+    print_done(global, &changed, || changed_text(&changed));
+    Ok(())
+}
+
+fn new_rules(set: &PolicySetArgs) -> Result<policy::NewRules> {
+    let edit = rules_edit(&set.keep);
+    let is_named = edit != policy::RulesEdit::default();
+    let usage = |what: &str| Err(Error::new(Kind::Usage, what));
+    Ok(match (set.inherit, set.only, is_named) {
+        (true, _, true) => {
+            return usage("--inherit takes all own rules away: no --keep-... goes with it; nothing was changed");
+        }
+        (true, ..) => policy::NewRules::Inherit,
+        (false, true, _) => match rules_from(&set.keep)? {
+            Some(rules) => policy::NewRules::Only(rules),
+            None => return usage("--only what? --keep-...; nothing was changed"),
+        },
+        (false, false, true) => policy::NewRules::Adjust(edit),
+        (false, false, false) => policy::NewRules::Stay,
+    })
 }
 
 /// Sets the repository's default.
-fn policy_default(global: &Global, rules: Option<crate::format::entry::Retention>) -> Result<()> {
-    let rules =
-        rules.ok_or_else(|| Error::new(Kind::Usage, "what is to be the default? --keep-...; nothing was changed"))?;
-    let report = policy::set_default(&ready::repository(global)?, &rules)?;
-    print(global, &report, || {
+fn policy_default(global: &Global, rules: &policy::NewRules) -> Result<()> {
+    if matches!(rules, policy::NewRules::Stay) {
+        return Err(Error::new(Kind::Usage, "what is to be the default? --keep-...; nothing was changed"));
+    }
+    let report = policy::set_default(&ready::repository(global)?, rules)?;
+    // Whom it was not told to has to be read, however quiet.
+    print_done_or_plan(global, !report.not_told.is_empty(), &report, || {
         let keep = rules_text(&report.keep);
         let mut text = format!("keep {keep}: the default of {} tenants, and of new ones\n", report.told.len());
         for not_told in &report.not_told {
@@ -234,7 +276,7 @@ pub(super) fn tenant_import(global: &Global, file: &Path) -> Result<()> {
 }
 
 fn moved(global: &Global, report: &transfer::Report, what: &str, then: &str) {
-    print(global, report, || {
+    print_done(global, report, || {
         format!(
             "{what} {}: {} objects ({}), {} ledger entries; {then}",
             shown(&report.tenant),

@@ -1,6 +1,6 @@
 //! Holds and locks.
 
-use super::print;
+use super::{print, print_done, told, whole};
 use crate::{
     cli::{
         args::*,
@@ -9,13 +9,11 @@ use crate::{
     },
     error::{Error, Kind, Result},
     operation::{
-        naming,
         protect::{self, Held, HoldView, NewLock},
         times,
     },
 };
-use serde_json::json;
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+use std::ffi::OsStr;
 
 fn usage(what: impl Into<String>) -> Error {
     Error::new(Kind::Usage, what)
@@ -26,24 +24,24 @@ pub(super) fn hold(global: &Global, command: HoldCommand) -> Result<()> {
     match command {
         HoldCommand::Place { snapshot, source, future, case, reason } => {
             let held = match (&snapshot, &source) {
-                (Some(name), _) => {
-                    Held::Snapshot(naming::whole(&tenant, source.as_deref(), name.as_bytes())?.snapshot.id)
-                }
+                (Some(name), _) => Held::Snapshot(whole(global, &tenant, source.as_deref(), name)?.snapshot.id),
                 (None, Some(name)) => Held::Source { name, future },
                 (None, None) => return Err(usage("what is to be held? Name a snapshot or a --source")),
             };
             let number = protect::hold(&mut tenant, &held, &case, &reason)?;
-            print(global, json!({ "tenant": tenant.name, "hold": number, "case": case }), || {
-                format!("hold {number} stands for {}", shown(&case))
-            });
+            let object = told::HoldPlaced { tenant: &tenant.name, hold: number, case: &case };
+            print_done(global, object, || format!("hold {number} stands for {}", shown(&case)));
         }
         HoldCommand::Release { hold, reason } => {
-            protect::release(&mut tenant, hold, &reason)?;
-            print(global, json!({ "tenant": tenant.name, "released": hold }), || format!("hold {hold} is released"));
+            let number = protect::find(&tenant, &hold)?;
+            let case = protect::release(&mut tenant, number, &reason)?;
+            let object = told::HoldReleased { tenant: &tenant.name, released: number, case: &case };
+            print_done(global, object, || format!("hold {number}, for {}, is released", shown(&case)));
         }
         HoldCommand::List => {
             let holds = protect::holds(&tenant)?;
-            print(global, json!({ "tenant": tenant.name, "holds": holds }), || holds.iter().map(hold_line).collect());
+            let object = told::Holds { tenant: &tenant.name, holds: &holds };
+            print(global, object, || holds.iter().map(hold_line).collect());
         }
     }
     Ok(())
@@ -69,20 +67,22 @@ pub(super) fn lock(
     reason: String,
 ) -> Result<()> {
     let until_ns = times::parse(until).ok_or_else(|| {
-        usage(format!("`{until}` is no time: write 2033-12-31 or 2033-12-31T12:00Z; nothing was locked"))
+        usage(format!(
+            "`{until}` is no time: write 2033-12-31 (the end of that day in UTC), 2033-12-31T12:00Z or 2033-12-31[Europe/Berlin]; nothing was locked"
+        ))
     })?;
     if until_ns == i64::MAX {
         return Err(usage("a lock ends in the year 2262 at the latest; nothing was locked"));
     }
     let mut tenant = ready::tenant(global)?;
-    let id = naming::whole(&tenant, source, snapshot.as_bytes())?.snapshot.id;
+    let id = whole(global, &tenant, source, snapshot)?.snapshot.id;
     let locked = protect::lock(&mut tenant, id, &NewLock { until_ns, compliance, reason })?;
-    print(global, &locked, || {
+    print_done(global, &locked, || {
         let who = match locked.compliance {
             true => "nobody can shorten that",
             false => "it can be shortened with a reason on record",
         };
-        format!("{:.12} stays until {}; {who}", id.to_string(), time(until_ns))
+        format!("{:.12} stays until {} UTC; {who}", id.to_string(), time(until_ns))
     });
     Ok(())
 }

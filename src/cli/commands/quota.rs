@@ -1,6 +1,6 @@
 //! How much tenants may store, and what they stored.
 
-use super::print;
+use super::{print, print_done_or_plan};
 use crate::{
     cli::{
         args::*,
@@ -53,7 +53,7 @@ pub(super) fn quota(global: &Global, command: QuotaCommand) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
     change.iter().try_for_each(|change| quota::set(&mut tenant, change))?;
     let view = quota::show(&tenant);
-    print(global, &view, || {
+    print_done_or_plan(global, change.is_none(), &view, || {
         let of = |limit: Option<u64>| limit.map_or("no limit".into(), size);
         let count = |limit: Option<u64>| limit.map_or("no limit".into(), |limit| limit.to_string());
         format!(

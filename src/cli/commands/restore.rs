@@ -1,6 +1,6 @@
 //! Data out.
 
-use super::{print, screen, warn};
+use super::{named, print_done_or_plan, say_moment, screen, warn};
 use crate::{
     cli::{
         args::*,
@@ -8,7 +8,7 @@ use crate::{
         ready, system,
     },
     error::{Error, Result, failed},
-    operation::{access, browse, naming, restore},
+    operation::{access, browse, restore},
     repository::Tenant,
     source::{Anchor, Overwrite, Owner, Patterns},
 };
@@ -28,6 +28,7 @@ fn permit(
     (action, name): (&str, Name<'_>),
     reason: &str,
 ) -> Result<access::ReadPermit> {
+    say_moment(global, tenant, name.0, name.1);
     let permit = access::read(tenant, action, (name.0, name.1.as_bytes()), reason)?;
     permit.warning.iter().for_each(|warning| warn(global, warning));
     Ok(permit)
@@ -49,7 +50,7 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
     watch.is_dry_run = args.dry_run;
     let outcome = match args.dry_run {
         true => {
-            let named = naming::find(&tenant, name.0, name.1.as_bytes())?;
+            let named = named(global, &tenant, name.0, name.1)?;
             let options = options(global, args, &browse::named_paths(&tenant, named.state)?)?;
             restore::preview(&tenant, named.state, &named.path, &options, &watch)
         }
@@ -60,7 +61,9 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
         }
     };
     watch.end();
-    print(global, &outcome, || text(&outcome.report, outcome.error.as_ref(), args.overwrite));
+    print_done_or_plan(global, args.dry_run, &outcome, || {
+        text(&outcome.report, outcome.error.as_ref(), args.overwrite)
+    });
     let report = outcome.whole()?;
     match !args.include.is_empty() && report.files + report.directories + report.others == 0 {
         true => Err(failed("nothing in the snapshot matches what was to be included, so nothing was restored")),
@@ -89,6 +92,7 @@ fn options(global: &Global, args: &RestoreArgs, roots: &[PathBuf]) -> Result<res
         delete: args.delete,
         verify: args.verify,
         spill: ready::spill(global)?,
+        own: ready::own_folders(global)?,
     })
 }
 

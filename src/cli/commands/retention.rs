@@ -1,6 +1,6 @@
 //! What stays and what goes: forget, prune, undelete, rewrite.
 
-use super::{print, screen};
+use super::{print_done, print_done_or_plan, screen, told, whole};
 use crate::{
     cli::{
         args::*,
@@ -13,12 +13,16 @@ use crate::{
         entry::Retention,
     },
     id::SnapshotId,
-    operation::{OfTenant, browse, forget, naming, policy::Rules, prune, rewrite},
+    operation::{
+        Edit, OfTenant, browse, forget,
+        policy::{Rules, RulesEdit},
+        prune, rewrite,
+    },
     policy::{retention, session::GRACE_NS},
     repository::Tenant,
     source::{Anchor, Patterns},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
@@ -29,25 +33,40 @@ fn usage(what: impl Into<String>) -> Error {
     Error::new(Kind::Usage, what)
 }
 
-/// Reads rules from arguments; none if no rule was given.
+/// Says which rules are named, and what becomes of each.
+pub(super) fn rules_edit(keep: &KeepArgs) -> RulesEdit {
+    fn edit<T: Clone>(setting: &Option<Setting<T>>) -> Edit<T> {
+        match setting {
+            None => Edit::Keep,
+            Some(Setting(None)) => Edit::Clear,
+            Some(Setting(Some(value))) => Edit::Set(value.clone()),
+        }
+    }
+    RulesEdit {
+        last: edit(&keep.keep_last),
+        hourly: edit(&keep.keep_hourly),
+        daily: edit(&keep.keep_daily),
+        weekly: edit(&keep.keep_weekly),
+        monthly: edit(&keep.keep_monthly),
+        yearly: edit(&keep.keep_yearly),
+        within: edit(&keep.keep_within),
+        within_hourly: edit(&keep.keep_within_hourly),
+        within_daily: edit(&keep.keep_within_daily),
+        within_weekly: edit(&keep.keep_within_weekly),
+        within_monthly: edit(&keep.keep_within_monthly),
+        within_yearly: edit(&keep.keep_within_yearly),
+        tags: match &keep.keep_tag[..] {
+            [] => Edit::Keep,
+            [none] if none == "none" => Edit::Clear,
+            tags => Edit::Set(tags.to_vec()),
+        },
+        zone: edit(&keep.time_zone),
+    }
+}
+
+/// Reads all rules from arguments; none if no rule was given.
 pub(super) fn rules_from(keep: &KeepArgs) -> Result<Option<Retention>> {
-    let rules = Retention {
-        last: keep.keep_last,
-        hourly: keep.keep_hourly,
-        daily: keep.keep_daily,
-        weekly: keep.keep_weekly,
-        monthly: keep.keep_monthly,
-        yearly: keep.keep_yearly,
-        within: keep.keep_within.clone(),
-        within_hourly: keep.keep_within_hourly.clone(),
-        within_daily: keep.keep_within_daily.clone(),
-        within_weekly: keep.keep_within_weekly.clone(),
-        within_monthly: keep.keep_within_monthly.clone(),
-        within_yearly: keep.keep_within_yearly.clone(),
-        tags: keep.keep_tag.clone(),
-        zone: keep.time_zone.clone(),
-        unknown: Default::default(),
-    };
+    let rules = rules_edit(keep).applied_to(Retention::default());
     if rules == Retention::default() {
         return Ok(None);
     }
@@ -72,8 +91,8 @@ pub(super) fn rules_text(rules: &Rules) -> String {
 }
 
 /// Finds whole snapshots by name.
-fn find_all(tenant: &Tenant, source: Option<&str>, names: &[OsString]) -> Result<Vec<SnapshotId>> {
-    let id = |name: &OsString| naming::whole(tenant, source, name.as_bytes()).map(|state| state.snapshot.id);
+fn find_all(global: &Global, tenant: &Tenant, source: Option<&str>, names: &[OsString]) -> Result<Vec<SnapshotId>> {
+    let id = |name: &OsString| whole(global, tenant, source, name).map(|state| state.snapshot.id);
     names.iter().map(id).collect()
 }
 
@@ -88,37 +107,40 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
         ));
     }
     let mut tenant = ready::tenant(global)?;
-    let mut object;
-    let text;
-    let forgotten: Vec<SnapshotId>;
-    if args.snapshots.is_empty() {
-        let options =
-            forget::Options { rules, source: args.source.clone(), dry_run: args.dry_run, own_times: args.own_times };
-        let report = forget::forget(&mut tenant, &options)?;
-        (object, text) = (json!(report), outcomes_text(&report));
-        forgotten = report.forgotten;
+    let dry_run = args.dry_run;
+    let forgotten = if args.snapshots.is_empty() {
+        let options = forget::Options { rules, source: args.source.clone(), dry_run, own_times: args.own_times };
+        told::Forgotten::ByRules(forget::forget(&mut tenant, &options)?)
     } else {
-        let ids = find_all(&tenant, args.source.as_deref(), &args.snapshots)?;
-        if !args.dry_run {
+        let ids = find_all(global, &tenant, args.source.as_deref(), &args.snapshots)?;
+        if !dry_run {
             forget::retire(&mut tenant, &ids, "by name")?;
         }
-        let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        text = format!("{} {}\n", if args.dry_run { "would forget" } else { "forgot" }, names.join(", "));
-        object = json!({ "dry_run": args.dry_run, "forgotten": names });
-        forgotten = ids;
-    }
-    object["tenant"] = json!(tenant.name);
-    if !args.prune {
-        print(global, object, || text);
-        return Ok(());
-    }
-    let dry_run = args.dry_run;
-    let arguments = PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: None };
-    let options = prune::Options { forgotten, ..prune_options(&arguments)? };
-    let report = pruned(global, &mut tenant, &options)?;
-    object["prune"] = json!(report);
-    print(global, object, || text + &prune_text(&report, dry_run));
+        told::Forgotten::ByName { dry_run, forgotten: ids }
+    };
+    let pruned = if args.prune {
+        let arguments = PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: None };
+        let options = prune::Options { forgotten: forgotten.ids().to_vec(), ..prune_options(&arguments)? };
+        Some(pruned(global, &mut tenant, &options)?)
+    } else {
+        None
+    };
+    let object = told::Forgot { tenant: &tenant.name, forgotten: &forgotten, prune: pruned.as_ref() };
+    print_done_or_plan(global, dry_run, object, || {
+        let pruned = pruned.as_ref().map_or(String::new(), |report| prune_text(report, dry_run));
+        forgotten_text(&forgotten) + &pruned
+    });
     Ok(())
+}
+
+fn forgotten_text(forgotten: &told::Forgotten) -> String {
+    match forgotten {
+        told::Forgotten::ByRules(report) => outcomes_text(report),
+        told::Forgotten::ByName { dry_run, forgotten } => {
+            let names: Vec<String> = forgotten.iter().map(ToString::to_string).collect();
+            format!("{} {}\n", if *dry_run { "would forget" } else { "forgot" }, names.join(", "))
+        }
+    }
 }
 
 fn outcomes_text(report: &forget::Report) -> String {
@@ -167,7 +189,9 @@ pub(super) fn prune_now(global: &Global, args: &PruneArgs) -> Result<()> {
     let options = prune_options(args)?;
     let mut tenant = ready::tenant(global)?;
     let report = pruned(global, &mut tenant, &options)?;
-    print(global, OfTenant { tenant: &tenant.name, report: &report }, || prune_text(&report, args.dry_run));
+    print_done_or_plan(global, args.dry_run, OfTenant { tenant: &tenant.name, report: &report }, || {
+        prune_text(&report, args.dry_run)
+    });
     Ok(())
 }
 
@@ -208,8 +232,10 @@ pub(super) fn undelete(global: &Global, names: &[String], reason: &str) -> Resul
     let mut tenant = ready::tenant(global)?;
     let ids = names.iter().map(|name| forget::find_forgotten(&tenant, name)).collect::<Result<Vec<_>>>()?;
     forget::undelete(&mut tenant, &ids, reason)?;
-    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    print(global, json!({ "tenant": tenant.name, "undeleted": ids }), || format!("{} is back", ids.join(", ")));
+    print_done(global, told::Undeleted { tenant: &tenant.name, undeleted: &ids }, || {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        format!("{} {} back", ids.join(", "), if ids.len() == 1 { "is" } else { "are" })
+    });
     Ok(())
 }
 
@@ -222,7 +248,7 @@ pub(super) fn rewrite(
     dry_run: bool,
 ) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
-    let ids = find_all(&tenant, source, names)?;
+    let ids = find_all(global, &tenant, source, names)?;
     // What patterns are relative to.
     let mut roots = Vec::new();
     for state in ids.iter().filter_map(|id| tenant.state.snapshots.get(id)) {
@@ -239,7 +265,7 @@ pub(super) fn rewrite(
     watch.end();
     let done = done?;
     let report = rewrite::Report { dry_run, snapshots: &done };
-    print(global, OfTenant { tenant: &tenant.name, report: &report }, || {
+    print_done_or_plan(global, dry_run, OfTenant { tenant: &tenant.name, report: &report }, || {
         let mut lines = String::new();
         for one in &done {
             let what = match (&one.new, one.removed.is_empty()) {
@@ -274,7 +300,7 @@ pub(super) fn compact(global: &Global, min_used: u64, dry_run: bool) -> Result<(
     let report = rewrite::compact(&mut tenant, min_used, dry_run, &watch);
     watch.end();
     let report = report?;
-    print(global, OfTenant { tenant: &tenant.name, report: &report }, || {
+    print_done_or_plan(global, dry_run, OfTenant { tenant: &tenant.name, report: &report }, || {
         if report.segments == 0 {
             return "nothing to do: what is stored is mostly needed, or storing it anew would take more\n".into();
         }

@@ -33,7 +33,7 @@ impl State {
         })?;
         let circle = self.grants.get(&granter).map_or(0, |own| own.circle);
         permit(grant.circle <= circle, Refusal::Role, || {
-            "nobody can grant a circle whose keys they do not have".into()
+            "nobody can grant keys that they do not have themselves".into()
         })?;
         let is_new = !self.grants.contains_key(&grant.actor);
         permit(is_new || grant.actor == granter, Refusal::Role, || {

@@ -10,7 +10,9 @@ use crate::{
     },
     operation::{Monitor, interrupted},
     repository::{Tenant, WholeStream},
-    source::{Change, Ended, OpenFile, Opener, Place, Selection, Step, WalkAhead, Walked, full_path, shortage},
+    source::{
+        Change, Ended, LeftOut, OpenFile, Opener, Place, Selection, Step, WalkAhead, Walked, full_path, shortage,
+    },
 };
 use std::{
     collections::BTreeSet,
@@ -73,11 +75,12 @@ struct Seen<'a> {
     stats: Stats,
     /// What was named and could not be read at all.
     missing: BTreeSet<&'a Path>,
+    left_out: Vec<LeftOut>,
 }
 
 impl<'a> Seen<'a> {
     fn new(selection: &'a Selection, monitor: &'a dyn Monitor) -> Self {
-        Self { selection, monitor, stats: Stats::default(), missing: BTreeSet::new() }
+        Self { selection, monitor, stats: Stats::default(), missing: BTreeSet::new(), left_out: Vec::new() }
     }
 
     /// Counts what could not be read, and says so. What this machine lacks is an error of the whole.
@@ -108,6 +111,7 @@ impl<'a> Seen<'a> {
             Walked::Entry { entry, size_bytes, place } => return Ok(Some((*entry, size_bytes, place))),
             Walked::Unreadable { full, error } => self.unreadable(&full, &error)?,
             Walked::WithoutAttributes { full, error } => self.without_attributes(&full, &error)?,
+            Walked::Own { full, what } => self.left_out.push(LeftOut { path: full.display().to_string(), what }),
             Walked::Vanished => self.stats.vanished.0 += 1,
         }
         Ok(None)
@@ -244,7 +248,7 @@ impl Files<'_> {
     fn commit(self, ended: Ended, selection: &Selection) -> Result<Report> {
         let Self { mut backup, seen, .. } = self;
         backup.warnings.extend(seen.warnings());
-        backup.stats = seen.stats;
+        (backup.stats, backup.left_out) = (seen.stats, seen.left_out);
         let paths = selection.roots.iter().map(|root| Blob(root.as_os_str().as_bytes().to_vec())).collect();
         backup.commit(ended, paths, Vec::new())
     }
@@ -299,6 +303,7 @@ fn dry_run(
         complete: seen.stats.is_complete(),
         snapshot: None,
         stats: seen.stats,
+        left_out: seen.left_out,
         read_bytes: pool.segments().read_bytes(),
         warnings,
     })

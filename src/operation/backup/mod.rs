@@ -27,7 +27,7 @@ use crate::{
     pipeline::chunk::ChunkSize,
     policy::delta::compare_of,
     repository::{Cut, Deltas, Reference, SegmentPool, Session, StreamBuilder, Tenant, WholeStream},
-    source::{self, Ended},
+    source::{self, Ended, LeftOut},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -65,6 +65,8 @@ pub struct Report {
     #[serde(skip)]
     pub snapshot: Option<Snapshot>,
     pub stats: Stats,
+    /// Folders of this program's own that lie in what was named, and are not in the snapshot.
+    pub left_out: Vec<LeftOut>,
     /// Sealed bytes of old segments that were read: catalogues, and what new data was compared with.
     #[serde(rename = "old_data_read_bytes")]
     pub read_bytes: u64,
@@ -135,6 +137,7 @@ struct Begun<'a> {
     /// Whether new data is compared with that.
     is_compared: bool,
     warnings: Vec<String>,
+    left_out: Vec<LeftOut>,
     monitor: &'a dyn Monitor,
 }
 
@@ -167,8 +170,19 @@ impl<'a> Begun<'a> {
         let catalogue = CatalogueBuilder::new(&mut session, old_catalogue);
         monitor.phase("backup", None);
         let stats = Stats::default();
-        let mut begun =
-            Self { session, labels, started_ns, catalogue, previous, stats, pool, is_compared, warnings, monitor };
+        let mut begun = Self {
+            session,
+            labels,
+            started_ns,
+            catalogue,
+            previous,
+            stats,
+            pool,
+            is_compared,
+            warnings,
+            left_out: Vec::new(),
+            monitor,
+        };
         begun.avoid_if_damaged(0)?;
         Ok(begun)
     }
@@ -275,6 +289,7 @@ impl<'a> Begun<'a> {
             complete: snapshot.stats.is_complete(),
             stats: snapshot.stats.clone(),
             snapshot: Some(snapshot),
+            left_out: self.left_out,
             read_bytes: self.pool.segments().read_bytes(),
             warnings: self.warnings,
         })

@@ -20,7 +20,7 @@ use crate::{
     format::{catalogue::Entry, snapshot::SnapshotContent},
     ledger::SnapshotState,
     repository::{Piece, SegmentPool, StreamReader, Tenant},
-    source::{Filling, How, Overwrite, Owner, Placed, Scope, Target},
+    source::{Filling, How, Overwrite, OwnFolders, Owner, Placed, Scope, Target},
 };
 use ahead::Ahead;
 use ignore::gitignore::Gitignore;
@@ -42,6 +42,8 @@ pub struct Options {
     pub delete: bool,
     /// Read all that was restored again and compare.
     pub verify: bool,
+    /// Folders that are not touched, and in which nothing is restored: those of this program's own.
+    pub own: OwnFolders,
     /// A folder for lists that are too long for memory.
     pub spill: PathBuf,
 }
@@ -115,6 +117,11 @@ fn check(state: &SnapshotState, options: &Options) -> Result<()> {
         let what = "what is there cannot both be left alone and be deleted; nothing was restored";
         return Err(Error::new(Kind::Usage, what));
     }
+    if let Some(what) = options.own.around(&options.target) {
+        let what =
+            format!("{} lies in {what}, which a restore would harm; nothing was restored", options.target.display());
+        return Err(Error::new(Kind::Usage, what));
+    }
     match state.snapshot.stats.unreadable {
         0 => Ok(()),
         count if options.delete => Err(failed(format!(
@@ -135,7 +142,8 @@ fn run(
     check(state, options)?;
     let pool = pool(tenant)?;
     let content = content(tenant, state)?;
-    let scope = Scope::new(&content.paths, below, options.include.clone(), options.exclude.clone());
+    let scope =
+        Scope::new(&content.paths, below, options.include.clone(), options.exclude.clone(), options.own.clone());
     let scope = Arc::new(scope);
     let mut entries = Ahead::new(&pool, Entries::open(&pool, &content, below)?);
     progress.monitor.phase("restore", below.is_empty().then_some(state.snapshot.stats.logical_bytes));

@@ -5,18 +5,7 @@
 //! are uploaded (`uploads`), until PUBLISH, COMMIT or REWRITE names them (`publish`). `scope` is the session's life
 //! in the ledger.
 //!
-//! Words that are used here in a sense of their own:
-//! - *kind*: content of streams (`Data`), or catalogues and long recipes (`Meta`). Each has segments and packs of
-//!   its own, so that metadata can stay hot.
-//! - *reach*: the segments that the snapshot will need, with all their bases.
-//! - *whole*: stored without a base. *Delta*: stored as a difference from its *bases*, runs of old chunks.
-//! - *stale*: stored, but in a delta that this snapshot had better not need, since a restore would have to open one
-//!   more layer for it; so it is *stored again*.
-//! - *layered*: a delta that came after those which serve as bases; what is compared with it is compared with what
-//!   lies below it instead.
-//! - *cheap*: a delta that is so much smaller than its plain bytes that it may be stored again; else it is *dear*.
-//! - *near*: readable without asking a store that is far: on this machine.
-//! - *beside*, *neighbours*: what lies next to a stored chunk in the segment where it was met.
+//! Its words stand in the crate's documentation.
 
 mod deltas;
 mod lookup;

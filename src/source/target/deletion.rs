@@ -61,7 +61,7 @@ impl Deletions {
         }
         if is_folder {
             let handle = open_folder(parent, name)?;
-            if is_mount(parent, &handle)? {
+            if scope.is_own(&stat) || is_mount(parent, &handle)? {
                 self.spared += 1;
                 return Ok(false);
             }

@@ -202,6 +202,10 @@ impl Target {
         };
         let there = if parent.is_new { Err(Errno::NOENT) } else { open_folder(&above, name) };
         match there {
+            // What this program needs itself is not touched, whatever a snapshot has of it.
+            Ok(handle) if self.scope.is_own(&rustix::fs::fstat(&handle)?) => {
+                return Err(io::Error::other("is the repository or the cache in use, and was left alone"));
+            }
             Ok(handle) => self.push_existing(name, (above, handle), entry)?,
             Err(Errno::NOTDIR | Errno::LOOP) if self.how.overwrite == Overwrite::Never => return Ok(false),
             Err(Errno::NOTDIR | Errno::LOOP) if entry.is_none() => {

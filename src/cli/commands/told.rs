@@ -1,0 +1,180 @@
+//! What commands tell programs whose answer is no operation's report: what was made, given or taken, and lists with whose
+//! they are.
+
+use crate::{
+    id::{ActorId, ScopeId, SnapshotId},
+    operation::{browse, forget, keys, protect, prune, snapshots, tenants},
+};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+#[derive(Serialize)]
+pub struct KeyFile<'a> {
+    pub key_file: &'a Path,
+    pub public: String,
+}
+
+#[derive(Serialize)]
+pub struct Exported<'a> {
+    #[serde(flatten)]
+    pub key: KeyFile<'a>,
+    pub circle: &'a str,
+    pub tenant: &'a str,
+}
+
+#[derive(Serialize)]
+pub struct Granted<'a> {
+    pub tenant: &'a str,
+    pub name: &'a str,
+    pub actor: ActorId,
+    pub role: &'a str,
+    pub circle: &'a str,
+    pub kinds: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+pub struct Removed<'a> {
+    pub tenant: &'a str,
+    pub actor: ActorId,
+    pub deleted_slots: usize,
+    /// Of the keys that were made anew, if any were.
+    pub epoch: Option<u32>,
+}
+
+#[derive(Serialize)]
+pub struct Shares<'a> {
+    pub shares: &'a [PathBuf],
+    pub needed: u8,
+}
+
+#[derive(Serialize)]
+pub struct Grants<'a> {
+    pub tenant: &'a str,
+    pub grants: &'a [keys::GrantView],
+}
+
+#[derive(Serialize)]
+pub struct RepositoryMade {
+    pub repository_id: ScopeId,
+    pub format: u8,
+    pub several_writers: bool,
+}
+
+#[derive(Serialize)]
+pub struct TenantMade<'a> {
+    pub tenant: &'a str,
+    pub tenant_id: ScopeId,
+    pub custody: &'a str,
+}
+
+#[derive(Serialize)]
+pub struct Tenants<'a> {
+    pub tenants: &'a [tenants::Listed],
+}
+
+#[derive(Serialize)]
+pub struct Head<'a> {
+    pub signed_head: &'a str,
+}
+
+#[derive(Serialize)]
+pub struct ProofChecked<'a> {
+    pub proved: bool,
+    pub kind: &'a str,
+    pub size: u64,
+}
+
+#[derive(Serialize)]
+pub struct Withdrawn<'a> {
+    pub tenant: &'a str,
+    pub source: Option<&'a str>,
+    /// The number of the request.
+    pub withdrawn: u64,
+}
+
+#[derive(Serialize)]
+pub struct CertificateChecked<'a> {
+    pub valid: bool,
+    pub signed_by: ActorId,
+    pub requested_by: ActorId,
+    pub approved_by: &'a [ActorId],
+    pub statement: &'a serde_json::Value,
+}
+
+#[derive(Serialize)]
+pub struct Snapshots<'a> {
+    pub tenant: &'a str,
+    pub snapshots: &'a [snapshots::SnapshotView<'a>],
+}
+
+#[derive(Serialize)]
+pub struct Found<'a> {
+    pub snapshot_id: SnapshotId,
+    pub source: &'a str,
+    pub entry: browse::EntryView<'a>,
+}
+
+#[derive(Serialize)]
+pub struct Change<'a> {
+    pub change: browse::Difference,
+    #[serde(flatten)]
+    pub entry: browse::EntryView<'a>,
+}
+
+/// What was forgotten: by rules with the reasons, by name without.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Forgotten {
+    ByRules(forget::Report),
+    ByName { dry_run: bool, forgotten: Vec<SnapshotId> },
+}
+
+impl Forgotten {
+    pub fn ids(&self) -> &[SnapshotId] {
+        match self {
+            Self::ByRules(report) => &report.forgotten,
+            Self::ByName { forgotten, .. } => forgotten,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Forgot<'a> {
+    pub tenant: &'a str,
+    #[serde(flatten)]
+    pub forgotten: &'a Forgotten,
+    /// What came of pruning, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prune: Option<&'a prune::Report>,
+}
+
+#[derive(Serialize)]
+pub struct Undeleted<'a> {
+    pub tenant: &'a str,
+    pub undeleted: &'a [SnapshotId],
+}
+
+#[derive(Serialize)]
+pub struct Pages<'a> {
+    pub folder: &'a Path,
+}
+
+#[derive(Serialize)]
+pub struct HoldPlaced<'a> {
+    pub tenant: &'a str,
+    pub hold: u64,
+    pub case: &'a str,
+}
+
+#[derive(Serialize)]
+pub struct HoldReleased<'a> {
+    pub tenant: &'a str,
+    pub released: u64,
+    pub case: &'a str,
+}
+
+#[derive(Serialize)]
+pub struct Holds<'a> {
+    pub tenant: &'a str,
+    pub holds: &'a [protect::HoldView],
+}

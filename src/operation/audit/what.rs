@@ -1,0 +1,122 @@
+//! What an entry of the ledger says beyond its kind, in the words that commands use.
+
+use crate::{
+    format::{
+        decode,
+        entry::{
+            Access, Commit, Compare, Create, Destroy, Entry, EntryKind, Epoch, Grant, Hold, Lock, Packs, Policy, Quota,
+            Release, Request, Retention, Revoke, Rewrite, Snapshots,
+        },
+        key::Circle,
+    },
+    operation::{
+        policy::{Rules, delta_name},
+        times,
+    },
+    repository::Role,
+};
+use serde_json::{Map, Value, json};
+
+/// Says what an entry did, beyond its kind.
+pub(super) fn what(entry: &Entry) -> Value {
+    fn of<T: crate::format::record::Field>(entry: &Entry, tell: impl FnOnce(T) -> Value) -> Option<Value> {
+        decode(&entry.body.0).ok().map(tell)
+    }
+    use EntryKind as K;
+    let told = match EntryKind::from_number(entry.kind) {
+        Some(K::Grant) => of(entry, |grant: Grant| grant_told(&grant)),
+        Some(K::Revoke) => of(entry, |revoke: Revoke| json!({ "actor": revoke.actor, "reason": revoke.reason })),
+        Some(K::Commit) => {
+            of(entry, |commit: Commit| json!({ "snapshot_id": commit.snapshot.id, "source": commit.snapshot.source }))
+        }
+        Some(K::Rewrite) => of(
+            entry,
+            |rewrite: Rewrite| json!({ "snapshot_id": rewrite.snapshot.id, "replaces": rewrite.replaces, "reason": rewrite.reason }),
+        ),
+        Some(K::Retire | K::Undelete) => {
+            of(entry, |retire: Snapshots| json!({ "snapshot_ids": retire.snapshots, "reason": retire.reason }))
+        }
+        Some(K::Hold) => of(
+            entry,
+            |hold: Hold| json!({ "case": hold.case, "reason": hold.reason, "snapshot_ids": hold.snapshots, "source": hold.source }),
+        ),
+        Some(K::Release) => of(entry, |release: Release| json!({ "hold": release.hold, "reason": release.reason })),
+        Some(K::Lock) => of(
+            entry,
+            |lock: Lock| json!({ "snapshot_ids": lock.snapshots, "until": times::text(lock.until_ns), "compliance": lock.compliance, "reason": lock.reason }),
+        ),
+        Some(K::Access) => of(
+            entry,
+            |access: Access| json!({ "action": access.action, "snapshot_id": access.snapshot, "detail": access.detail }),
+        ),
+        Some(K::Epoch) => of(entry, |epoch: Epoch| json!({ "epoch": epoch.epoch })),
+        Some(K::Destroy) => of(
+            entry,
+            |destroy: Destroy| json!({ "wait_seconds": destroy.wait_ns / 1_000_000_000, "approvals": destroy.approvals, "reason": destroy.reason }),
+        ),
+        Some(K::Approve | K::Withdraw | K::Shred) => {
+            of(entry, |request: Request| json!({ "destroy": request.destroy, "reason": request.reason }))
+        }
+        Some(K::Policy) => of(entry, |policy: Policy| policy_told(&policy)),
+        Some(K::Create) => of(
+            entry,
+            |create: Create| json!({ "grants": create.grants.iter().map(grant_told).collect::<Vec<_>>(), "policy": policy_told(&create.policy) }),
+        ),
+        Some(K::Quota) => of(
+            entry,
+            |quota: Quota| json!({ "stored_soft_bytes": quota.stored_soft, "stored_hard_bytes": quota.stored_hard, "day_soft_bytes": quota.day_soft, "day_hard_bytes": quota.day_hard, "snapshots_soft": quota.snapshots_soft, "snapshots_hard": quota.snapshots_hard }),
+        ),
+        Some(K::Drop) => of(entry, |packs: Packs| json!({ "packs": packs.packs.len() })),
+        _ => None,
+    };
+    told.unwrap_or(Value::Null)
+}
+
+fn grant_told(grant: &Grant) -> Value {
+    let kind = |kind: &u8| match EntryKind::from_number(*kind) {
+        Some(kind) => kind.name().to_owned(),
+        None => format!("kind {kind}"),
+    };
+    let circle = Circle::from_number(grant.circle).map_or("none", Circle::name);
+    let kinds: Vec<_> = grant.kinds.iter().map(kind).collect();
+    let roles = Role::names_of(grant.circle, &grant.kinds);
+    json!({ "name": grant.name, "actor": grant.actor, "circle": circle, "roles": roles, "kinds": kinds })
+}
+
+/// All that a policy says; what it leaves open is not told.
+fn policy_told(policy: &Policy) -> Value {
+    let delta = |number: Option<u8>| number.map(|number| delta_name(Compare::from_number(number)));
+    let keep = |rules: &Option<Retention>| rules.as_ref().map(|rules| without_nulls(json!(Rules::from(rules))));
+    let sources: Map<String, Value> = policy
+        .sources
+        .iter()
+        .map(|(name, own)| {
+            let chunks = (own.chunk_bytes > 0).then_some(own.chunk_bytes);
+            let fixed = chunks.map(|_| own.fixed);
+            let told = json!({ "chunk_bytes": chunks, "chunk_fixed": fixed, "delta": delta(own.compare), "keep": keep(&own.retention) });
+            (name.clone(), without_nulls(told))
+        })
+        .collect();
+    without_nulls(json!({
+        "chunk_bytes": policy.chunk_bytes,
+        "chunk_fixed": policy.fixed,
+        "delta": delta(policy.compare),
+        "keep": keep(&policy.retention),
+        "keep_of_repository": keep(&policy.inherited),
+        "access_log": if policy.log_required { "required" } else { "best-effort" },
+        "destroy_wait_seconds": policy.destroy_wait_ns.map(|wait_ns| wait_ns / 1_000_000_000),
+        "destroy_approvals": policy.destroy_approvals,
+        "sources": if sources.is_empty() { Value::Null } else { Value::Object(sources) },
+    }))
+}
+
+fn without_nulls(told: Value) -> Value {
+    match told {
+        Value::Object(fields) => Value::Object(fields.into_iter().filter(|(_, value)| !is_empty(value)).collect()),
+        told => told,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
