@@ -15,7 +15,8 @@ use strongroom::{
         entry::{EntryKind, Retention},
         names,
     },
-    id::{Hash, SnapshotId},
+    id::{Hash, PackId, SnapshotId},
+    index::KeyValue,
     ledger::{SegmentStatus, Tables},
     operation::{Unwatched, check, forget, prune, reseal},
     repository::Tenant,
@@ -385,6 +386,202 @@ fn runs_that_read_a_part_read_everything_in_turn_and_each_pack_once() {
     }
     let all: BTreeSet<String> = clay.0.lock().unwrap().keys().filter(|name| name.contains("/data/")).cloned().collect();
     assert_eq!(read.iter().cloned().collect::<BTreeSet<_>>(), all, "all of it in four runs");
+}
+
+/// Every pack is in one part of any number of parts, whoever asks, and whatever else is stored.
+#[test]
+fn parts_that_are_read_by_several_machines_leave_gaps_or_overlap() {
+    for seed in 0..50 {
+        let mut random = Random(seed);
+        let parts = 1 + random.below(20) as u32;
+        let mut counts = vec![0; parts as usize];
+        for _ in 0..parts * 40 {
+            let nonce = strongroom::id::Nonce(random.bytes(8).try_into().unwrap());
+            let pack = PackId { session: random.below(50), nonce, ordinal: random.below(9) as u32 };
+            let of: Vec<u32> = (1..=parts).filter(|part| check::Part::new(*part, parts).unwrap().has(pack)).collect();
+            assert_eq!(of.len(), 1, "seed {seed}: {pack} is in {of:?} of {parts}");
+            counts[of[0] as usize - 1] += 1;
+        }
+        assert!(counts.iter().all(|count| (10..=90).contains(count)), "seed {seed}: {counts:?}");
+    }
+    assert!(check::Part::new(0, 3).is_err() && check::Part::new(4, 3).is_err() && check::Part::new(1, 0).is_err());
+    assert_eq!("2/5".parse::<check::Reading>().unwrap(), check::Reading::Part(check::Part::new(2, 5).unwrap()));
+    assert!(["0", "101", "5/2", "/", "1/0", "x"].iter().all(|text| text.parse::<check::Reading>().is_err()));
+}
+
+#[test]
+fn machines_with_and_without_a_memory_read_all_parts_and_each_pack_once() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), 60);
+    for number in 0..8 {
+        back_up_bytes(&mut fixture.tenant(), &format!("s{number}"), &Random(number).bytes(200_000)).unwrap();
+    }
+    let mut keeps = fixture.tenant();
+    let mut read = 0;
+    let mut packs = 0;
+    for part in 1..=3 {
+        let reading = check::Reading::Part(check::Part::new(part, 3).unwrap());
+        let mut fresh = fixture.tenant();
+        let tenant = if part == 2 { &mut keeps } else { &mut fresh };
+        // What comes between two runs moves nothing from one part to another.
+        back_up_bytes(tenant, "between", &Random(100 + u64::from(part)).bytes(100_000)).unwrap();
+        let report = check::read(tenant, reading, &Unwatched).unwrap();
+        let part = report.read.unwrap();
+        read += part.packs;
+        packs = part.of_packs;
+    }
+    assert!(read <= packs && read + 6 >= packs, "{read} of {packs}, less what came between");
+    let mut all = BTreeSet::new();
+    for part in 1..=3 {
+        let recorded = Arc::new(Recorded::new(clay.clone()));
+        let mut tenant = fixture.repository_on(recorded.clone()).unwrap().tenant("t").unwrap();
+        recorded.calls.lock().unwrap().clear();
+        let reading = check::Reading::Part(check::Part::new(part, 3).unwrap());
+        check::read(&mut tenant, reading, &Unwatched).unwrap();
+        let calls = recorded.calls.lock().unwrap();
+        for (_, name) in calls.iter().filter(|(verb, name)| *verb == Verb::Get && name.contains("/data/")) {
+            assert!(all.insert(name.clone()), "{name} is read twice");
+        }
+    }
+    assert_eq!(all.len(), clay.0.lock().unwrap().keys().filter(|name| name.contains("/data/")).count());
+}
+
+/// Counts the rows of an index by the first byte of their keys; of the journal, those of the first hundred entries.
+fn rows(folder: &std::path::Path) -> BTreeMap<u8, usize> {
+    let index = strongroom::index::open_free_slot(folder).unwrap();
+    let mut rows = BTreeMap::new();
+    index
+        .scan(b"", b"", &mut |key, _| {
+            let is_late = key[0] == b'j' && key[1..9] >= 100u64.to_be_bytes()[..];
+            *rows.entry(key[0]).or_default() += usize::from(!is_late);
+            Ok(true)
+        })
+        .unwrap();
+    rows
+}
+
+/// Another machine prunes, and writes the checkpoints.
+#[test]
+fn rows_of_what_another_machine_has_pruned_stay_for_ever() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), 61);
+    let caches = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let owner = fixture.tenant().keys.owner.to_string();
+    let on = |machine: usize| {
+        let mut repository = fixture.repository();
+        repository.cache = Some(caches[machine].path().into());
+        repository.tenant("t").unwrap()
+    };
+    let of = |machine: usize| {
+        let tenant = on(machine);
+        let repository = std::fs::read_dir(caches[machine].path()).unwrap().next().unwrap().unwrap().path();
+        drop(tenant);
+        rows(&repository.join(&owner))
+    };
+    let mut random = Random(61);
+    let stays = random.bytes(600_000);
+    back_up_bytes(&mut on(0), "stays", &stays).unwrap();
+    for _ in 0..3 {
+        let bytes = random.bytes(3 << 20);
+        back_up_bytes(&mut on(0), "s", &bytes).unwrap();
+    }
+    // The second machine knows all chunks.
+    back_up_bytes(&mut on(1), "other", b"little").unwrap();
+    let before = of(1);
+    let mut other = on(0);
+    forget::forget(&mut other, &keep_last(1)).unwrap();
+    prune::prune(&mut other, &tidy(), &Unwatched).unwrap();
+    while other.state.head.number < 200 {
+        back_up_bytes(&mut other, "little", &random.bytes(2_000)).unwrap();
+    }
+    drop(other);
+    let after = of(1);
+    let count = |rows: &BTreeMap<u8, usize>, table: u8| rows.get(&table).copied().unwrap_or(0);
+    for (table, what) in [(b'c', "chunks"), (b'k', "lists of chunks")] {
+        let (before, after) = (count(&before, table), count(&after, table));
+        assert!(after + 4 <= before, "{what}: {before} before the prune, {after} after it");
+    }
+    assert_eq!(count(&after, b'x'), 0);
+    assert!(count(&before, b'j') > 0 && count(&after, b'j') == 0, "{before:?} {after:?}");
+    // What is left is right: nothing that lives is stored again, and what is gone is.
+    let report = back_up_bytes(&mut on(1), "again", &stays).unwrap();
+    assert_eq!(report.stats.new_bytes, 0);
+    let bytes = random.bytes(100_000);
+    back_up_bytes(&mut on(1), "s", &bytes).unwrap();
+    on(1).write_checkpoint().unwrap();
+    assert!(read_bytes(&fixture.tenant(), "s@latest").unwrap() == bytes);
+    assert!(read_bytes(&fixture.tenant(), "again@latest").unwrap() == stays);
+    let report = check::check(&mut fixture.tenant(), Some(100), &Unwatched).unwrap();
+    assert!(report.problems.is_empty(), "{report:?}");
+}
+
+/// Somebody deletes the checkpoint because of which this machine forgot what it had noted.
+#[test]
+fn a_checkpoint_after_rows_were_forgotten_lacks_what_they_said() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), 62);
+    let mut tenant = fixture.tenant();
+    let grow = |tenant: &mut Tenant, to: u64| {
+        while tenant.state.head.number < to {
+            assert_eq!(tenant.record_access("test", None, "", "").unwrap(), None);
+        }
+    };
+    grow(&mut tenant, 330);
+    tenant.write_checkpoint().unwrap();
+    let bytes = Random(62).bytes(2_000);
+    back_up_bytes(&mut tenant, "s", &bytes).unwrap();
+    tenant.index.forget_changes(tenant.state.head.number).unwrap();
+    grow(&mut tenant, 380);
+    tenant.write_checkpoint().unwrap();
+    let mut fresh = fixture.tenant();
+    assert!(fresh.state.live().len() == 1 && fresh.index.equals(&tenant.index.saved().unwrap()).unwrap());
+    assert!(read_bytes(&fresh, "s@latest").unwrap() == bytes);
+    assert!(check::check(&mut fresh, Some(100), &Unwatched).unwrap().problems.is_empty());
+}
+
+/// A process goes on with what it has open; another makes the same folder anew.
+#[test]
+fn an_index_whose_folder_was_deleted_and_made_anew_by_another_is_mixed_with_that() {
+    use strongroom::index::{Batch, open_free_slot};
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("cache");
+    let fill = |index: &dyn KeyValue, value: u8, key: u32| {
+        let mut batch = Batch::default();
+        (0..100).for_each(|number: u32| {
+            batch.put((key * 100 + number).to_be_bytes().to_vec(), vec![value; 2_000]);
+        });
+        index.write(batch)
+    };
+    let first = open_free_slot(&folder).unwrap();
+    fill(&first, 1, 0).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let second = open_free_slot(&folder).unwrap();
+    let mut first_error = None;
+    for key in 0..150 {
+        fill(&second, 2, key).unwrap();
+        if first_error.is_none() {
+            first_error = fill(&first, 1, key).err();
+        }
+    }
+    let look = |index: &dyn KeyValue| {
+        let mut values = BTreeSet::new();
+        let seen = index.scan(b"", b"", &mut |_, value| {
+            values.insert(value[0]);
+            Ok(true)
+        });
+        (values, seen)
+    };
+    let (values, seen) = look(&first);
+    assert!(values.is_subset(&BTreeSet::from([1])), "{values:?}");
+    for error in first_error.into_iter().chain(seen.err()) {
+        assert!(error.kind == Kind::Failed && error.message.contains("nothing is lost"), "{error}");
+    }
+    drop(first);
+    look(&second).1.unwrap();
+    drop(second);
+    let (values, seen) = look(&open_free_slot(&folder).unwrap());
+    seen.unwrap();
+    assert_eq!(values, BTreeSet::from([2]));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 };
 use strongroom::{
     error::Kind,
+    format::names,
     operation::{Unwatched, check},
     store::*,
 };
@@ -320,11 +321,11 @@ fn only_what_is_missing_or_short_is_evidence() {
     std::os::unix::fs::symlink("y", folder.path().join("t/y")).unwrap();
     let of = |name: &str, range| objects.get(name, range).unwrap_err();
     assert!(of("t/z", None).is_evidence() && of("t/x", Some(0..2)).is_evidence());
-    // A folder in place of a file, a link to itself.
+    // A folder in place of a file, a link to itself: no object is there.
     for name in ["t", "t/y"] {
         let error = of(name, None);
-        assert!(!error.is_evidence(), "{error}");
-        assert_ne!(strongroom::error::Error::from(error).kind, Kind::Damaged);
+        assert!(error.is_evidence() && error.is_not_found(), "{error}");
+        assert_eq!(strongroom::error::Error::from(error).kind, Kind::Damaged);
     }
     use StoreErrorKind::{NoSuchHost, NotWritable, Other, Refused, Shortage, Stopped, Unknown, Unreachable};
     for kind in [Unknown, Unreachable, NoSuchHost, Refused, NotWritable, Shortage, Stopped, Other] {
@@ -332,4 +333,75 @@ fn only_what_is_missing_or_short_is_evidence() {
         assert!(!error.is_evidence(), "{kind:?}");
         assert_ne!(strongroom::error::Error::from(error).kind, Kind::Damaged, "{kind:?}");
     }
+}
+
+/// Puts things that are no file where an object would lie: a folder, one that is not empty, a pipe, a socket, a link in a
+/// circle.
+fn put_strangers(folder: &Path) -> Vec<&'static str> {
+    std::fs::create_dir_all(folder.join("x/full/below")).unwrap();
+    std::fs::create_dir(folder.join("x/empty")).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, folder.join("x/pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(folder.join("x/socket")).unwrap());
+    std::os::unix::fs::symlink("circle", folder.join("x/circle")).unwrap();
+    vec!["x/full", "x/empty", "x/pipe", "x/socket", "x/circle"]
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_an_object_stops_whoever_reads_or_lists() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = open(&Place::Folder(folder.path().into()), true).unwrap();
+    objects.put_if_absent("x/file", vec!["bytes".into()]).unwrap();
+    for name in put_strangers(folder.path()) {
+        for range in [None, Some(0..3)] {
+            let error = objects.get(name, range).unwrap_err();
+            assert!(error.is_not_found() && error.is_evidence(), "{name}: {error}");
+        }
+        assert!(objects.modified_ns(name).unwrap_err().is_not_found(), "{name}");
+        if name != "x/circle" {
+            let error = objects.put_if_absent(name, vec!["bytes".into()]).unwrap_err();
+            assert!(error.kind == StoreErrorKind::NotWritable && error.why.contains("no file"), "{name}: {error}");
+        }
+    }
+    assert_eq!(objects.list("x").unwrap(), [Listed { name: "x/file".into(), size_bytes: 5 }]);
+    objects.sweep("x", Duration::ZERO).unwrap();
+    // A file in the place of a folder.
+    assert!(objects.get("x/file/below", None).unwrap_err().is_not_found());
+    assert!(objects.list("x/file").unwrap().is_empty());
+    objects.delete("x/file/below").unwrap();
+    let error = objects.put_if_absent("x/file/below", vec!["bytes".into()]).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::NotWritable, "{error}");
+    // What is no object cannot be deleted as one, and is not.
+    objects.delete("x/full").unwrap();
+    assert!(folder.path().join("x/full/below").exists());
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_pack_or_an_entry_stops_no_command_that_need_not_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Fixture::on(open(&Place::Folder(folder.path().into()), true).unwrap(), 11);
+    let (bytes, kept) = (Random(11).text(2 << 20), Random(12).text(1 << 20));
+    back_up_bytes(&mut fixture.tenant(), "s", &bytes).unwrap();
+    let owner = fixture.tenant().keys.owner;
+    let packs = names::packs(owner, names::PackKind::Data);
+    let pack = fixture.objects.list(&packs).unwrap().remove(0).name;
+    back_up_bytes(&mut fixture.tenant(), "kept", &kept).unwrap();
+    std::fs::remove_file(folder.path().join(&pack)).unwrap();
+    std::fs::create_dir_all(folder.path().join(&pack).join("below")).unwrap();
+    let report = check::check(&mut fixture.tenant(), Some(100), &Unwatched).unwrap();
+    let problem = report.problems.iter().find(|problem| problem.object == pack);
+    let problem = problem.unwrap_or_else(|| panic!("{report:?}"));
+    assert!(problem.what.contains("a folder") && problem.snapshots.len() == 1, "{problem:?}");
+    assert!(report.unchecked.is_empty(), "{report:?}");
+    assert_eq!(read_bytes(&fixture.tenant(), "s@latest").unwrap_err().kind, Kind::Damaged);
+    assert!(read_bytes(&fixture.tenant(), "kept@latest").unwrap() == kept);
+    // Where the next entry belongs: what is there can be read, and nothing is written.
+    let next = folder.path().join(names::entry(owner, fixture.tenant().state.head.number + 1));
+    std::fs::create_dir(&next).unwrap();
+    assert!(read_bytes(&fixture.tenant(), "kept@latest").unwrap() == kept);
+    let error = back_up_bytes(&mut fixture.tenant(), "kept", b"more").unwrap_err();
+    assert!(error.kind == Kind::NotWritable && error.to_string().contains("a folder"), "{error}");
+    std::fs::remove_dir(&next).unwrap();
+    back_up_bytes(&mut fixture.tenant(), "s", &bytes).unwrap();
+    assert!(read_bytes(&fixture.tenant(), "s@latest").unwrap() == bytes);
 }

@@ -10,7 +10,7 @@ pub use keys::*;
 pub use retention::*;
 pub use tenants::*;
 
-use crate::format::entry::Compare;
+use crate::{format::entry::Compare, operation::check::Reading};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -277,9 +277,9 @@ pub enum Command {
     },
     /// Check that everything stored is there and is what was written
     Check {
-        /// Read packs too: all, or this many percent
-        #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = clap::value_parser!(u8).range(1..=100))]
-        read_data: Option<u8>,
+        /// Read packs too: all, this many percent, or a part such as 2/5. Machines that read 1/5 to 5/5 read all
+        #[arg(long, value_name = "PERCENT|N/M", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = str::parse::<Reading>)]
+        read_data: Option<Reading>,
     },
     /// Show how large the backups are, and what is stored of them
     Stats,

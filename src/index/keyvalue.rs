@@ -1,10 +1,14 @@
 //! Sorted bytes: RocksDB on disk, a tree in memory.
 
 use crate::environment::private_folder;
-use crate::error::{Error, Kind, Next, Result, failed};
+use crate::error::{Error, Next, Result, failed};
 use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, DB, Direction, IteratorMode, Options, WriteBatch};
+use rustix::fs::FlockOperation;
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -69,8 +73,10 @@ impl KeyValue for MemoryKeyValue {
 /// On disk.
 pub struct RocksKeyValue {
     database: DB,
+    /// The cache's.
+    folder: PathBuf,
     /// Held as long as the database: RocksDB's own lock then never meets another process.
-    _slot: std::fs::File,
+    _slot: File,
 }
 
 impl RocksKeyValue {
@@ -99,13 +105,19 @@ impl RocksKeyValue {
     }
 }
 
-fn unreadable(error: rocksdb::Error) -> Error {
-    failed("the local index cannot be read; it holds nothing that is not in the repository, so delete the cache folder and repeat").because(error)
+/// The error of whoever finds that the cache cannot be used.
+fn unusable(folder: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    failed(format!(
+        "the cache folder {} cannot be used: it is full, not permitted or damaged, or was deleted meanwhile; nothing is lost, since it holds nothing that is not in the repository: make room there, or delete it, and repeat",
+        folder.display()
+    ))
+    .because(error)
+    .next(Next::NameAnotherCache)
 }
 
 impl KeyValue for RocksKeyValue {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.database.get(key).map_err(unreadable)
+        self.database.get(key).map_err(|error| unusable(&self.folder, error))
     }
     fn write(&self, batch: Batch) -> Result<()> {
         let mut writes = WriteBatch::default();
@@ -115,11 +127,11 @@ impl KeyValue for RocksKeyValue {
                 None => writes.delete(key),
             }
         }
-        self.database.write(writes).map_err(unreadable)
+        self.database.write(writes).map_err(|error| unusable(&self.folder, error))
     }
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         for pair in self.database.iterator(IteratorMode::From(from.max(prefix), Direction::Forward)) {
-            let (key, value) = pair.map_err(unreadable)?;
+            let (key, value) = pair.map_err(|error| unusable(&self.folder, error))?;
             if !key.starts_with(prefix) || !visit(&key, &value)? {
                 break;
             }
@@ -128,38 +140,66 @@ impl KeyValue for RocksKeyValue {
     }
 }
 
+/// How often an index is opened anew that somebody deletes while it is being opened.
+const OPENED_MAX: u32 = 8;
+
 /// Opens the first index of a tenant that no other process has open: each process has one to
 /// itself, and the next process finds it filled. A damaged one is thrown away.
 pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
-    const SLOTS: u32 = 256;
-    let cannot = |path: &Path, error: std::io::Error| {
-        Error::new(Kind::Failed, format!("cannot make the cache {}", path.display()))
-            .because(error)
-            .next(Next::NameAnotherCache)
-    };
-    private_folder(folder).map_err(|error| cannot(folder, error))?;
     enough_memory()?;
-    for slot in 0..SLOTS {
-        let path: PathBuf = folder.join(format!("index-{slot}"));
-        let lock_path = folder.join(format!("index-{slot}.lock"));
-        let lock = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&lock_path)
-            .map_err(|error| cannot(&lock_path, error))?;
-        if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            continue;
+    let mut opened = 1;
+    loop {
+        match open_a_slot(folder) {
+            Err(_) if opened < OPENED_MAX => opened += 1,
+            done => return done,
         }
-        let database = match RocksKeyValue::open(&path) {
-            Ok(database) => database,
-            Err(_) => {
-                std::fs::remove_dir_all(&path).map_err(|error| cannot(&path, error))?;
-                RocksKeyValue::open(&path).map_err(unreadable)?
-            }
-        };
-        return Ok(RocksKeyValue { database, _slot: lock });
+    }
+}
+
+fn open_a_slot(folder: &Path) -> Result<RocksKeyValue> {
+    const SLOTS: u32 = 256;
+    for slot in 0..SLOTS {
+        if let Some(lock) = lock(folder, slot).map_err(|error| unusable(folder, error))? {
+            return open_slot(folder, slot, lock);
+        }
     }
     Err(failed(format!("{SLOTS} processes use the cache {} already", folder.display())).next(Next::NameAnotherCache))
+}
+
+/// Locks a slot, unless another process has it.
+fn lock(folder: &Path, slot: u32) -> io::Result<Option<File>> {
+    private_folder(folder)?;
+    let lock = File::options().create(true).append(true).open(folder.join(format!("index-{slot}.lock")))?;
+    let is_ours = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    Ok(is_ours.then_some(lock))
+}
+
+/// Opens the database of a slot. Its folder is named by the lock file itself: whoever still holds one that was deleted
+/// has another folder, which is gone, and never writes into this one.
+fn open_slot(folder: &Path, slot: u32, lock: File) -> Result<RocksKeyValue> {
+    let cannot = |error: io::Error| unusable(folder, error);
+    let number = lock.metadata().map_err(cannot)?.ino();
+    let path = folder.join(format!("index-{slot}-{number:x}"));
+    if !path.exists() {
+        remove_older(folder, &format!("index-{slot}-"));
+    }
+    let database = match RocksKeyValue::open(&path) {
+        Ok(database) => database,
+        Err(_) => {
+            std::fs::remove_dir_all(&path).map_err(cannot)?;
+            RocksKeyValue::open(&path).map_err(|error| unusable(folder, error))?
+        }
+    };
+    Ok(RocksKeyValue { database, folder: folder.into(), _slot: lock })
+}
+
+/// Removes databases of which the lock file is gone.
+fn remove_older(folder: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+            let _best_effort = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// How much address space RocksDB's threads and buffers, and what is done with them, need at least.

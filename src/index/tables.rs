@@ -1,9 +1,9 @@
 //! The index's tables: keys and values.
 //!
 //! `m` the state, `n`+snapshot its state, `s`+segment its state, `p`+pack its state, `u`+pack a pack
-//! whose chunk table was not read yet, `k`+segment its chunks, `c`+chunk id its place, `j`+number+key
-//! a key of `n`, `s` or `p` that changed with that entry or one before it (for checkpoints), `r` the pack up to
-//! which checks have read.
+//! whose chunk table was not read yet, `x`+segment one that is dead and whose chunks may be here yet, `k`+segment its chunks, `c`+chunk id its place, `j`+number+key
+//! a key of `n`, `s` or `p` that changed with that entry or one before it (for checkpoints), `r` the part of
+//! the packs that a check read last.
 
 use super::keyvalue::{Batch, KeyValue};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         segment_set::SegmentSet,
     },
     id::{ChunkId, Hash, PackId, SegmentId, SnapshotId},
-    ledger::{PackState, SegmentState, SnapshotState, State, Tables, TablesError},
+    ledger::{PackState, SegmentState, SegmentStatus, SnapshotState, State, Tables, TablesError},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -61,7 +61,7 @@ fn journal_key(number: u64, key: &[u8]) -> Vec<u8> {
 }
 /// Adds to the journal what a batch changes.
 fn note_changes(batch: &mut Batch, number: u64) {
-    let changed = batch.0.iter().filter(|(key, _)| key[0] != b'u');
+    let changed = batch.0.iter().filter(|(key, _)| matches!(key[0], b'n' | b's' | b'p'));
     let journal: Vec<_> = changed.map(|(key, _)| (journal_key(number, key), Some(Vec::new()))).collect();
     batch.0.extend(journal);
 }
@@ -74,9 +74,13 @@ fn chunk_key(id: ChunkId) -> Vec<u8> {
     key
 }
 const STATE: &[u8] = b"m";
-const READ_UP_TO: &[u8] = b"r";
+const READ_LAST: &[u8] = b"r";
+/// From which entry on the journal tells all changes.
+const CHANGES_FROM: &[u8] = b"f";
+/// About how many rows of the journal are forgotten at one time.
+const FORGOTTEN_MAX: usize = 100_000;
 /// Raised whenever the meaning of a key or value changes: an index of another layout is rebuilt.
-const LAYOUT: u8 = 4;
+const LAYOUT: u8 = 5;
 /// About how many encoded bytes of rows make a part of a checkpoint.
 const PART_BYTES: usize = 4 << 20;
 
@@ -178,6 +182,9 @@ impl Index {
         let mut batch = Batch::default();
         for (id, state) in &self.segments {
             batch.put(segment_key(b's', *id), encode(state));
+            if state.status == SegmentStatus::Dead {
+                batch.put(segment_key(b'x', *id), Vec::new());
+            }
         }
         for (id, state) in &self.packs {
             if pairs.get(&pack_key(b'p', *id))?.is_none() {
@@ -290,10 +297,20 @@ impl Index {
         self.segments.len() + self.packs.len() + self.snapshots.len()
     }
 
-    /// Forgets which entries up to `last` changed what: a checkpoint from entry 0 covers them.
+    /// Forgets which entries up to `last` changed what: a checkpoint from entry 0 covers them, or none is written here.
+    /// Of very many changes, some are forgotten the next time.
     pub fn forget_changes(&self, last: u64) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.put(CHANGES_FROM.to_vec(), self.changes_from()?.max(last + 1).to_be_bytes().to_vec());
+        self.usable()?.write(batch)?;
         let end = journal_key(last, &[0xff]);
-        self.delete_all(b"j", &mut |key| key <= &end[..])
+        self.delete_some(b"j", FORGOTTEN_MAX, &mut |key| key <= &end[..])
+    }
+
+    /// Returns the first entry from which on it is known what changed.
+    pub fn changes_from(&self) -> Result<u64> {
+        let from = self.usable()?.get(CHANGES_FROM)?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+        Ok(from.map_or(0, u64::from_be_bytes))
     }
 
     /// Forgets everything; the state first, so that rows that are cut off on the way are never believed.
@@ -302,10 +319,12 @@ impl Index {
         let mut batch = Batch::default();
         batch.delete(STATE.to_vec());
         self.write(batch)?;
-        self.delete_all(b"", &mut |_| true)
+        self.delete_some(b"", usize::MAX, &mut |_| true)
     }
 
-    fn delete_all(&self, prefix: &[u8], wanted: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
+    /// Deletes the first rows that are wanted, at most about so many.
+    fn delete_some(&self, prefix: &[u8], rows_max: usize, wanted: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
+        let mut deleted = 0;
         loop {
             let mut batch = Batch::default();
             self.usable()?.scan(prefix, prefix, &mut |key, _| {
@@ -315,10 +334,14 @@ impl Index {
                 }
                 Ok(more && batch.0.len() < 10_000)
             })?;
+            deleted += batch.0.len();
             if batch.0.is_empty() {
                 return Ok(());
             }
             self.usable()?.write(batch)?;
+            if deleted >= rows_max {
+                return Ok(());
+            }
         }
     }
 
@@ -348,9 +371,20 @@ impl Index {
                 }
             }
             batch.delete(segment_key(b'k', segment));
+            batch.delete(segment_key(b'x', segment));
             self.usable()?.write(batch)?;
         }
         Ok(())
+    }
+
+    /// Forgets the chunks of segments that died, whoever pruned them: of at most `segments_max`, the rest the next time.
+    pub fn forget_dead(&self, segments_max: u64) -> Result<()> {
+        let mut dead = SegmentSet::default();
+        self.usable()?.scan(b"x", b"x", &mut |key, _| {
+            dead.insert(segment_of(key).ok_or_else(damaged)?);
+            Ok(dead.len() < segments_max)
+        })?;
+        self.forget_chunks(&dead)
     }
 
     /// Returns where a chunk is, as far as chunk tables were read.
@@ -369,15 +403,19 @@ impl Index {
         Ok(self.usable()?.get(&segment_key(b'k', segment))?.and_then(|bytes| decode(&bytes).ok()))
     }
 
-    /// Returns the pack up to which the last check read that read a part of them.
-    pub fn read_up_to(&self) -> Result<Option<PackId>> {
-        Ok(self.usable()?.get(READ_UP_TO)?.and_then(|bytes| decode(&bytes).ok()))
+    /// Returns which part of how many the last check read that read a part of the packs.
+    pub fn read_last(&self) -> Result<Option<(u32, u32)>> {
+        let read = self.usable()?.get(READ_LAST)?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+        Ok(read.map(|bytes| {
+            let both = u64::from_be_bytes(bytes);
+            ((both >> 32) as u32, both as u32)
+        }))
     }
 
-    /// Remembers up to which pack a check has read.
-    pub fn note_read_up_to(&self, pack: PackId) -> Result<()> {
+    /// Remembers which part of how many a check has read.
+    pub fn note_read_last(&self, part: u32, parts: u32) -> Result<()> {
         let mut batch = Batch::default();
-        batch.put(READ_UP_TO.to_vec(), encode(&pack));
+        batch.put(READ_LAST.to_vec(), (u64::from(part) << 32 | u64::from(parts)).to_be_bytes().to_vec());
         self.usable()?.write(batch)
     }
 

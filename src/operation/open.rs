@@ -134,7 +134,9 @@ impl Connection {
     pub fn spill(&self) -> Result<PathBuf> {
         let folder = self.cache.clone().unwrap_or_else(std::env::temp_dir);
         private_folder(&folder).map_err(|error| {
-            let cannot = Error::new(Kind::Failed, format!("cannot make the cache {}", folder.display()));
+            let what =
+                format!("the cache folder {} cannot be made; nothing is lost, and nothing was done", folder.display());
+            let cannot = Error::new(Kind::Failed, what);
             cannot.because(error).next(Next::NameAnotherCache)
         })?;
         Ok(folder)

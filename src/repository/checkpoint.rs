@@ -26,6 +26,8 @@ pub const TAIL_ENTRIES: u64 = 64;
 /// A run takes in the one before it unless that is longer by this factor: so there are few runs,
 /// and each change is written again only as often as the ledger grew by the factor.
 const GROWTH: u64 = 4;
+/// Of how many dead segments chunks are forgotten at one time: each has some hundred.
+const DEAD_MAX: u64 = 2_000;
 
 /// How it is told that the ledger is not the one that a checkpoint was made of.
 pub const CUT: &str = "the history was cut or changed, or that entry is damaged";
@@ -266,6 +268,23 @@ impl Tenant {
         self.exclusively(Self::write_checkpoint_now)?
     }
 
+    /// Forgets rows that nobody asks for any more: chunks of dead segments, and which entry changed what where a
+    /// checkpoint tells, or this key writes none. The ledger was just followed, from `before` on. Work is bounded: what
+    /// is left goes the next time, and so does everything if this fails.
+    pub(super) fn forget_rows(&self, before: u64) -> Result<()> {
+        self.index.forget_dead(DEAD_MAX)?;
+        let last = self.state.head.number;
+        if last / TAIL_ENTRIES == before / TAIL_ENTRIES {
+            return Ok(());
+        }
+        let writes = self.signer.as_ref().is_some_and(|signer| is_trusted(&self.state.grants, signer.actor()));
+        let told = match writes {
+            true => chain(list(self.objects.as_ref(), self.keys.owner)?).first().map(|run| run.1.min(last)),
+            false => Some(last),
+        };
+        told.map_or(Ok(()), |told| self.index.forget_changes(told))
+    }
+
     fn write_checkpoint_now(&mut self) -> Result<()> {
         let Some(signer) = self.signer.clone() else { return Ok(()) };
         let is_whole = self.hole.is_none() && self.state.not_understood.is_none() && self.index.check().is_ok();
@@ -277,6 +296,8 @@ impl Tenant {
         if first > self.state.head.number {
             return Ok(());
         }
+        // A run that is gone again may have told what this machine has forgotten since.
+        let first = if first < self.index.changes_from()? { 0 } else { first };
         let with = (self.keys.as_ref(), signer.as_ref(), self.suite()?);
         write(self.objects.as_ref(), with, self.environment.as_ref(), (first, &self.state), &self.index)?;
         self.checkpoint_due = false;

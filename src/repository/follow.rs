@@ -164,10 +164,13 @@ impl Tenant {
         }
         // Keys go only once newer ones are named by an entry: so those of the last one are here, or can be read.
         self.settle_keys()?;
-        match self.state.head.number != before || fresh {
-            true => self.save(),
-            false => Ok(()),
+        if self.state.head.number != before || fresh {
+            self.save()?;
+            if self.hole.is_none() {
+                drop(self.forget_rows(before));
+            }
         }
+        Ok(())
     }
 
     /// Makes what was folded durable. What an entry that cannot be read would have said must never be

@@ -9,7 +9,7 @@ use crate::{
     index::Index,
     ledger::{PackState, SegmentState, SegmentStatus, Tables},
     pipeline::digest::hash,
-    store::{SharedObjects, StoreErrorKind},
+    store::{SharedObjects, StoreError, StoreErrorKind},
 };
 use bytes::Bytes;
 use std::{
@@ -17,8 +17,6 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// What is seen of an object that is not there.
-const MISSING: &str = "is missing";
 /// How often a segment that moves is followed.
 const FOLLOWED_MAX: usize = 16;
 
@@ -179,7 +177,7 @@ impl Places {
             Ok(match self.objects.get(&place.name, None) {
                 Ok(bytes) if hash(&bytes) == expected => Ok(()),
                 Ok(_) => Err("is not what was written".to_owned()),
-                Err(error) if error.is_not_found() => Err(MISSING.to_owned()),
+                Err(error) if error.is_not_found() => Err(missing(&error)),
                 Err(error) => return Err(error.into()),
             })
         };
@@ -195,6 +193,15 @@ impl Places {
     }
 }
 
+/// Says what is seen where an object is not.
+fn missing(error: &StoreError) -> String {
+    match error.kind {
+        StoreErrorKind::NoObject => "is missing: a folder, or something else that is no object, lies in its place",
+        _ => "is missing",
+    }
+    .into()
+}
+
 /// Reads a range of an object; says what is wrong if the object is missing or ends before it.
 pub fn read_range(objects: &SharedObjects, name: &str, range: Range<u64>) -> Result<Look<Bytes>> {
     let short = |bytes: &Bytes| format!("has only {} bytes", bytes.len());
@@ -203,7 +210,7 @@ pub fn read_range(objects: &SharedObjects, name: &str, range: Range<u64>) -> Res
         Err(error) if matches!(error.kind, StoreErrorKind::Short | StoreErrorKind::Other) => {
             let whole = match objects.get(name, None) {
                 Ok(whole) => whole,
-                Err(whole) if whole.is_not_found() => return Ok(Err(MISSING.into())),
+                Err(whole) if whole.is_not_found() => return Ok(Err(missing(&whole))),
                 Err(_) => return Err(error.into()),
             };
             let part = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
@@ -211,7 +218,7 @@ pub fn read_range(objects: &SharedObjects, name: &str, range: Range<u64>) -> Res
             Ok(part.map(|(start, end)| whole.slice(start..end)).ok_or_else(|| short(&whole)))
         }
         Ok(bytes) => Ok(Ok(bytes)),
-        Err(error) if error.is_not_found() => Ok(Err(MISSING.into())),
+        Err(error) if error.is_not_found() => Ok(Err(missing(&error))),
         Err(error) => Err(error.into()),
     }
 }

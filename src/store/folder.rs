@@ -1,13 +1,14 @@
 //! A local folder: one file an object. Durable when told so; for nobody but its owner.
 //!
 //! An object is written as `NAME#N`, synced, and linked to its name, which fails if that is taken. A writer that was
-//! killed leaves its draft, which no listing shows and `sweep` removes.
+//! killed leaves its draft, which no listing shows and `sweep` removes. What is no file is no object: nothing is listed
+//! or read of it.
 
-use super::{Listed, Objects, Put, StoreError, StoreErrorKind, kind_of_io};
+use super::{Listed, Objects, Put, StoreError, StoreErrorKind, is_no_object, kind_of_io};
 use crate::error::{Error, Kind, Next, Result as Outcome};
 use bytes::Bytes;
 use rustix::{
-    fs::{FlockOperation, Gid, Uid},
+    fs::{FlockOperation, Gid, OFlags, Uid},
     io::Errno,
 };
 use std::{
@@ -66,7 +67,7 @@ impl Folder {
     }
 
     fn error(&self, name: &str, error: io::Error, writing: bool) -> StoreError {
-        let error = if error.kind() == ErrorKind::NotFound { self.missing(error) } else { error };
+        let error = if is_absence(&error) { self.missing(error) } else { error };
         StoreError::new(kind_of_io(&error, writing), name, error)
     }
 
@@ -142,12 +143,13 @@ impl Folder {
             let path = entry?.path();
             match std::fs::metadata(&path) {
                 Ok(found) if found.is_dir() && depth < DEPTH_MAX => match self.walk(&path, depth + 1, visit) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    Err(error) if !is_absence(&error) => return Err(error),
                     _ => {}
                 },
-                Ok(found) => visit(path, found),
-                // Deleted at this moment.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Ok(found) if found.is_file() => visit(path, found),
+                Ok(_) => {}
+                // Deleted at this moment, or a link that leads nowhere.
+                Err(error) if is_absence(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -157,12 +159,23 @@ impl Folder {
     /// Walks below a prefix; where there is none, there is nothing.
     fn walk_below(&self, prefix: &str, visit: &mut dyn FnMut(PathBuf, Metadata)) -> Result<(), StoreError> {
         match self.walk(&self.path.join(prefix), 0, visit) {
-            Err(error) if error.kind() == ErrorKind::NotFound => match self.error(prefix, error, false) {
+            Err(error) if is_absence(&error) => match self.error(prefix, error, false) {
                 error if error.is_not_found() => Ok(()),
                 error => Err(error),
             },
             walked => walked.map_err(|error| self.error(prefix, error, false)),
         }
+    }
+
+    /// Opens an object. What is no file is none, and is not waited for, as a pipe would be.
+    fn open_object(&self, name: &str) -> io::Result<File> {
+        let path = self.path.join(name);
+        let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path);
+        let found = opened.as_ref().map_or_else(|_| std::fs::metadata(&path), File::metadata);
+        if found.is_ok_and(|found| !found.is_file()) {
+            return Err(no_object());
+        }
+        opened
     }
 
     /// Returns the file system's time: clocks of those who share a folder differ.
@@ -172,6 +185,15 @@ impl Folder {
         std::fs::remove_file(path)?;
         now
     }
+}
+
+/// Says whether a file system tells that there is no such file.
+fn is_absence(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || is_no_object(error)
+}
+
+fn no_object() -> io::Error {
+    io::Error::new(ErrorKind::IsADirectory, "a folder, or something else that is no file, lies in the object's place")
 }
 
 /// Makes the repository's own folder, for its owner only.
@@ -213,7 +235,12 @@ impl Objects for Folder {
         let put = match written.map(|()| std::fs::hard_link(&draft, &target)) {
             Err(error) => Err(self.put_error(name, error)),
             Ok(Ok(())) => Ok(Put::Created),
-            Ok(Err(error)) if error.kind() == ErrorKind::AlreadyExists => Ok(Put::Exists),
+            Ok(Err(error)) if error.kind() == ErrorKind::AlreadyExists => {
+                match std::fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
+                    true => Err(self.put_error(name, no_object())),
+                    false => Ok(Put::Exists),
+                }
+            }
             Ok(Err(error)) => Err(match self.put_error(name, error) {
                 // A network's file system may have done it, and lost the answer.
                 error if error.kind == StoreErrorKind::Unreachable || error.kind == StoreErrorKind::Other => {
@@ -232,7 +259,7 @@ impl Objects for Folder {
     /// Not through a map: see `benches/README.md`.
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let failed = |error| self.error(name, error, false);
-        let file = File::open(self.path.join(name)).map_err(failed)?;
+        let file = self.open_object(name).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let range = range.unwrap_or(0..length);
         if range.start > range.end || range.end > length {
@@ -258,14 +285,17 @@ impl Objects for Folder {
     }
 
     fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
-        let found = std::fs::metadata(self.path.join(name)).map_err(|error| self.error(name, error, false))?;
+        let found = std::fs::metadata(self.path.join(name));
+        let found = found.and_then(|found| found.is_file().then_some(found).ok_or_else(no_object));
+        let found = found.map_err(|error| self.error(name, error, false))?;
         Ok(found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec()))
     }
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path.join(name);
         if let Err(error) = std::fs::remove_file(&path) {
-            let error = self.error(name, error, true);
+            let is_writing = !is_no_object(&error);
+            let error = self.error(name, error, is_writing);
             return if error.is_not_found() { Ok(()) } else { Err(error) };
         }
         sync_above(&path).map_err(|error| StoreError::new(StoreErrorKind::Unknown, name, error))

@@ -43,6 +43,8 @@ pub struct Listed {
 pub enum StoreErrorKind {
     /// The store says that there is no such object.
     NotFound,
+    /// There is no such object, and something that is none lies in its place, such as a folder.
+    NoObject,
     /// The object is shorter than the range that was asked for.
     Short,
     /// The write may have happened.
@@ -83,12 +85,12 @@ impl StoreError {
     }
     /// Says whether the store answered that there is no such object.
     pub fn is_not_found(&self) -> bool {
-        self.kind == StoreErrorKind::NotFound
+        matches!(self.kind, StoreErrorKind::NotFound | StoreErrorKind::NoObject)
     }
     /// Says whether this tells something of the object: that it is gone, or not what was written. All other errors are
     /// those of the store, of rights or of this machine, and say nothing of what is stored.
     pub fn is_evidence(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::NotFound | StoreErrorKind::Short)
+        self.is_not_found() || self.kind == StoreErrorKind::Short
     }
     /// Says whether a write that ended so may have happened, or may yet.
     pub fn may_have_written(&self) -> bool {
@@ -108,6 +110,14 @@ impl StoreError {
     }
 }
 
+/// Says whether a file system tells that something that is no file lies where one belongs, or no folder where one does.
+fn is_no_object(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let odd = [Errno::ISDIR, Errno::NOTDIR, Errno::LOOP];
+    error.kind() == io::ErrorKind::IsADirectory
+        || error.raw_os_error().is_some_and(|code| odd.iter().any(|errno| errno.raw_os_error() == code))
+}
+
 /// Sorts an error of a file system into what a caller can do about it.
 fn kind_of_io(error: &io::Error, writing: bool) -> StoreErrorKind {
     use io::ErrorKind as Io;
@@ -115,6 +125,9 @@ fn kind_of_io(error: &io::Error, writing: bool) -> StoreErrorKind {
     let short = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
     if error.raw_os_error().is_some_and(|code| short.iter().any(|errno| errno.raw_os_error() == code)) {
         return StoreErrorKind::Shortage;
+    }
+    if is_no_object(error) {
+        return if writing { StoreErrorKind::NotWritable } else { StoreErrorKind::NoObject };
     }
     match error.kind() {
         Io::NotFound => StoreErrorKind::NotFound,
@@ -143,6 +156,9 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (kind, meaning) = match error.kind {
             StoreErrorKind::NotFound => (Kind::Damaged, "an object is missing from the store"),
+            StoreErrorKind::NoObject => {
+                (Kind::Damaged, "an object is missing from the store, and something that is none lies in its place")
+            }
             StoreErrorKind::Short => (Kind::Damaged, "an object is not what was written"),
             StoreErrorKind::Unknown => (Kind::Unknown, "the store did not say whether it wrote"),
             StoreErrorKind::Unreachable => (Kind::Unreachable, "the store does not answer"),

@@ -14,11 +14,11 @@ use crate::{
     },
 };
 
-pub(super) fn check_all(global: &Global, read_data: Option<u8>) -> Result<()> {
+pub(super) fn check_all(global: &Global, read_data: Option<check::Reading>) -> Result<()> {
     // What opening finds is part of the report, so it is not printed twice.
     let mut tenant = ready::tenant(&Global { quiet: true, ..global.clone() })?;
     let watch = screen(global);
-    let report = check::check(&mut tenant, read_data, &watch);
+    let report = check::read(&mut tenant, read_data.unwrap_or(check::Reading::Nothing), &watch);
     watch.end();
     let report = report?;
     print(global, OfTenant { tenant: &tenant.name, report: &report }, || check_text(&report));
@@ -36,10 +36,10 @@ fn check_text(report: &check::Report) -> String {
         report.snapshots,
         size(report.read_bytes)
     );
-    if let Some(part) = &report.read {
+    if let Some(read) = &report.read {
         text += &format!(
-            "read {} of {} packs, from {} to {}; the next run goes on from there\n",
-            part.packs, part.of_packs, part.first, part.last
+            "read {} of {} packs, part {} of {}; the next run on this machine goes on from there\n",
+            read.packs, read.of_packs, read.part.part, read.part.parts
         );
     }
     for problem in &report.problems {

@@ -7,7 +7,7 @@ mod part;
 mod proof;
 mod snapshots;
 
-pub use part::Part;
+pub use part::{Part, ReadPart, Reading};
 
 use super::{Monitor, browse::POOL_BYTES, interrupted};
 use crate::{
@@ -33,7 +33,7 @@ pub struct Report {
     pub snapshots: u64,
     pub read_bytes: u64,
     /// Which packs were read whole, where not all were to be.
-    pub read: Option<Part>,
+    pub read: Option<ReadPart>,
     pub problems: Vec<Problem>,
     /// What could not be looked at: that says nothing of what is stored.
     pub unchecked: Vec<Unchecked>,
@@ -94,9 +94,13 @@ struct Stored {
     segments: Vec<SegmentId>,
 }
 
-/// Checks a tenant; `read_percent` of the packs' bytes are read, and every segment in them opened: each run reads
-/// those that come after what the one before it read, so that after enough runs everything was.
+/// Checks a tenant; about `read_percent` of the packs are read, and every segment in them opened.
 pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monitor) -> Result<Report> {
+    read(tenant, read_percent.map_or(Reading::Nothing, Reading::Percent), monitor)
+}
+
+/// Checks a tenant; what `reading` says is read, and every segment in it opened.
+pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Result<Report> {
     let mut report = Report::default();
     monitor.phase("ledger", None);
     check_ledger(tenant, &mut report)?;
@@ -105,22 +109,24 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
     let sizes = listed(tenant)?;
     let mut found = Found::default();
     let packs = stored(tenant, &mut report, &mut found)?;
-    let part = read_percent.map(|percent| part::choose(tenant, &packs, percent)).transpose()?;
+    let part = part::choose(tenant, reading)?;
+    let (mut in_part, of_packs) = (0, packs.len() as u64);
     let looker = Looker::new(tenant, pool(tenant));
     let mut to_read = Vec::new();
-    for (number, pack) in packs.into_iter().enumerate() {
+    for pack in packs {
         let is_listed = sizes.get(&pack.name) == Some(&pack.length);
         if !is_listed && !looker.is_there(&pack, &mut found)? {
             continue;
         }
-        let in_part = part.as_ref().is_some_and(|part| part.has(number));
+        let is_read = part.is_some_and(|part| part.has(pack.id));
         let is_odd = !is_listed && sizes.contains_key(&pack.name);
-        if in_part || is_odd {
+        in_part += u64::from(is_read);
+        if is_read || is_odd {
             to_read.push(pack);
         }
     }
     let total: u64 = to_read.iter().map(|pack| pack.length).sum();
-    monitor.phase("read data", read_percent.map(|_| total));
+    monitor.phase("read data", part.map(|_| total));
     look_at_all(&tenant.environment, &looker, to_read, &mut |pack, look| {
         if monitor.is_interrupted() {
             return Err(interrupted());
@@ -132,7 +138,7 @@ pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monito
     drop(looker);
     let proven = prove(tenant, found, &mut report)?;
     if let Some(part) = part {
-        report.read = part.done(tenant)?;
+        report.read = part::done(tenant, part, in_part, of_packs)?;
     }
     monitor.phase("snapshots", None);
     snapshots::check(tenant, &proven, &mut report)?;
