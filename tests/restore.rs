@@ -376,7 +376,10 @@ fn a_full_or_read_only_target_ends_the_restore_and_the_report_survives() {
     let Some(_mount) = Mount::new(made.target.path(), "size=1m") else { return };
     let outcome = made.run(&made.options());
     assert_eq!(outcome.error.unwrap().kind, Kind::Target);
-    assert_eq!((outcome.report.files, made.at("srv/app/b").exists()), (1, false));
+    assert_eq!((outcome.report.files, outcome.report.problem_count), (1, 1));
+    assert!(outcome.report.problems[0].path.ends_with("app/b"), "{:?}", outcome.report.problems);
+    let names: Vec<_> = fs::read_dir(made.at("srv/app")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["a"], "something that is not whole was left");
     assert!(
         std::process::Command::new("mount")
             .args(["-o", "remount,ro"])
@@ -387,6 +390,24 @@ fn a_full_or_read_only_target_ends_the_restore_and_the_report_survives() {
     );
     let outcome = made.run(&restore::Options { overwrite: Overwrite::Always, ..made.options() });
     assert_eq!(outcome.error.unwrap().kind, Kind::Target);
+}
+
+#[test]
+fn a_full_target_is_told_with_the_file_that_had_no_room_and_its_own_exit_code() {
+    let place = Place::new();
+    let file = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    fs::create_dir(file("data")).unwrap();
+    fs::write(file("data/a"), "fits").unwrap();
+    fs::write(file("data/b"), Random(1).bytes(4 << 20)).unwrap();
+    place.ok(&["backup", "--source", "s", &file("data")]);
+    fs::create_dir(file("out")).unwrap();
+    let Some(_mount) = is_root().then(|| Mount::new(&place.path("out"), "size=1m")).flatten() else { return };
+    let run = place.run(&["restore", "latest", "--target", &file("out"), "--json"]);
+    assert_eq!(run.status.code(), Some(20), "{run:?}");
+    let printed: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&printed["files"], &printed["error"]["exit_code"]), (&1.into(), &20.into()), "{printed}");
+    assert!(printed["problems"][0]["path"].as_str().unwrap().ends_with("data/b"), "{printed}");
+    assert!(String::from_utf8_lossy(&run.stderr).contains("data/b"), "{run:?}");
 }
 
 /// A small file system of its own, for as long as this lives.

@@ -1,13 +1,13 @@
 //! Guards bills: the store's clock alone counts, nobody drops out of them, and one tenant's trouble is not the others'.
 
 use crate::{cli::Place, support::*};
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use strongroom::{
     environment::{Environment, SharedEnvironment},
     error::Kind,
-    operation::{Unwatched, destroy, usage},
+    operation::{Unwatched, destroy, tenants, usage},
     repository::Repository,
-    store::SharedObjects,
+    store::{Recorded, SharedObjects, Verb},
 };
 
 fn at(fixture: &Fixture, environment: SharedEnvironment) -> Repository {
@@ -114,4 +114,62 @@ fn a_month_or_a_tenant_that_is_none_is_told() {
     place.fails(&["usage", "--tenant", "nobody"], 12, "nobody");
     // Before there was anything: nothing, and no error.
     place.ok(&["usage", "--month", "2001-01"]);
+}
+
+fn keeping(fixture: &Fixture, objects: SharedObjects, cache: &Path) -> Repository {
+    let cache = Some(cache.to_owned());
+    Repository::open(objects, fixture.environment.clone(), fixture.identity(), cache, "x".into()).unwrap()
+}
+
+#[test]
+fn bills_of_many_tenants_do_not_read_all_of_their_histories_again() {
+    const TENANTS: usize = 12;
+    let (fixture, cache) = (Fixture::in_memory(1), tempfile::tempdir().unwrap());
+    for number in 1..TENANTS {
+        fixture.repository().create_tenant(&new_tenant(&format!("t{number}"))).unwrap();
+    }
+    for seed in 0..10 {
+        back_up_bytes(&mut fixture.tenant(), "s", &Random(seed).bytes(1000)).unwrap();
+    }
+    let first = usage::usage(&keeping(&fixture, fixture.objects.clone(), cache.path()), None, None).unwrap();
+    let recorded = Arc::new(Recorded::new(fixture.objects.clone()));
+    let repository = keeping(&fixture, recorded.clone(), cache.path());
+    let again = usage::usage(&repository, None, None).unwrap();
+    let bytes = |report: &usage::Report| -> Vec<_> {
+        let rows = report.usage.iter();
+        rows.map(|row| (row.tenant.clone(), row.month.stored_bytes, row.month.added_bytes, row.month.backups)).collect()
+    };
+    assert_eq!((bytes(&again), again.usage.len()), (bytes(&first), TENANTS));
+    let listed = tenants::list(&repository, true).unwrap();
+    assert!(listed.iter().all(|one| one.custody == Some("managed")), "{listed:?}");
+    // The description and the probe of the store's clock; twice, a slot and the end of the ledger of each tenant.
+    let calls = recorded.calls.lock().unwrap();
+    let count = |verb| calls.iter().filter(|(found, _)| *found == verb).count();
+    assert_eq!(count(Verb::List), 2, "{calls:?}");
+    assert!(count(Verb::Get) <= 4 + 2 * (1 + 3 * TENANTS), "{} gets: {calls:?}", count(Verb::Get));
+}
+
+#[test]
+fn what_is_remembered_of_a_bill_is_not_told_when_it_is_so_no_more() {
+    let (fixture, cache) = (Fixture::in_memory(1), tempfile::tempdir().unwrap());
+    let told = || usage::usage(&keeping(&fixture, fixture.objects.clone(), cache.path()), None, None).unwrap();
+    let id = fixture.tenant().keys.owner;
+    back_up_bytes(&mut fixture.tenant(), "s", &Random(1).bytes(1 << 20)).unwrap();
+    let first = told();
+    back_up_bytes(&mut fixture.tenant(), "s", &Random(2).bytes(1 << 20)).unwrap();
+    let second = told();
+    let backups = |report: &usage::Report| report.usage.iter().map(|row| row.month.backups).sum::<u64>();
+    assert_eq!((backups(&first), backups(&second)), (1, 2));
+    // What is remembered, and is garbage.
+    let folder = fixture.repository().config.repository.to_string();
+    let kept = cache.path().join(folder).join(id.to_string()).join("usage.json");
+    std::fs::write(&kept, b"{").unwrap();
+    assert_eq!(backups(&told()), 2);
+    // A history that was cut.
+    let mut entries = fixture.objects.list(&format!("t/{id}/ledger")).unwrap();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    fixture.objects.delete(&entries.last().unwrap().name).unwrap();
+    let cut = told();
+    assert_eq!((cut.usage.len(), cut.not_told.len()), (0, 1));
+    assert_eq!(cut.not_told[0].kind, Kind::Damaged, "{:?}", cut.not_told);
 }

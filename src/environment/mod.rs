@@ -4,6 +4,9 @@
 #[expect(clippy::disallowed_methods, reason = "the one adapter to the real clock, randomness, sleeping and spawning")]
 mod system;
 
+mod beside;
+
+pub(crate) use beside::each_beside;
 pub use system::System;
 
 use std::{
@@ -27,6 +30,10 @@ pub trait Environment: Send + Sync {
     /// Waits, or until the other end of `ended` is gone. Returns whether it is.
     fn wait(&self, duration: Duration, ended: &Receiver<()>) -> bool {
         !matches!(ended.recv_timeout(duration), Err(RecvTimeoutError::Timeout))
+    }
+    /// How many things may be under way at once that mostly wait. 1: one after the other, always in the same order.
+    fn beside_max(&self) -> usize {
+        1
     }
     /// Runs `work` beside the caller.
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>);

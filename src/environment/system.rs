@@ -21,6 +21,9 @@ impl Environment for System {
     fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
+    fn beside_max(&self) -> usize {
+        8
+    }
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
         #[expect(
             clippy::expect_used,

@@ -1,11 +1,13 @@
 //! The tenants of a repository: listed and shown with how their keys are held.
 
 use crate::{
+    environment::each_beside,
     error::Result,
     format::sealed::Suite,
     id::{Hash, ScopeId},
+    operation::usage::Remembered,
     pipeline::chunk::ChunkSize,
-    repository::{NewTenant, Repository, Tenant},
+    repository::{KnownTenant, NewTenant, Repository, Tenant},
 };
 use serde::Serialize;
 
@@ -41,19 +43,17 @@ pub struct Listed {
 }
 
 /// Lists the tenants that a key opens. How their keys are held is in their ledgers, so asking costs one opening
-/// each; a tenant that does not open is listed with the reason.
+/// of each that has changed since this machine last asked; a tenant that does not open is listed with the reason.
 pub fn list(repository: &Repository, with_custody: bool) -> Result<Vec<Listed>> {
-    let listed = |(name, id, circle): (String, ScopeId, crate::format::key::Circle)| {
-        let (mut held, mut problem) = (None, None);
-        if with_custody {
-            match repository.tenant(&id.to_string()) {
-                Ok(tenant) => held = Some(custody(tenant.state.is_managed())),
-                Err(error) => problem = Some(error.to_string()),
-            }
-        }
-        Listed { tenant: name, tenant_id: id, circle: circle.name(), custody: held, problem }
+    let listed = |known: &KnownTenant| {
+        let asked = with_custody.then(|| Remembered::of(repository, known, false)).transpose();
+        let (held, problem) = match asked {
+            Ok(told) => (told.map(|told| custody(told.is_managed)), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Listed { tenant: known.name.clone(), tenant_id: known.id, circle: known.circle.name(), custody: held, problem }
     };
-    Ok(repository.tenants()?.into_iter().map(listed).collect())
+    Ok(each_beside(repository.environment.as_ref(), &repository.known_tenants()?, listed))
 }
 
 /// What is known of a tenant without any key of content.

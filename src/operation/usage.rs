@@ -4,12 +4,14 @@
 //! repository's own ledger names it.
 
 mod ledger;
+mod remembered;
 
 pub use ledger::{Month, months};
+pub(super) use remembered::Remembered;
 
 use super::certificate;
 use crate::{
-    environment::random,
+    environment::{each_beside, random},
     error::{Error, Kind, Next, Result, damaged, failed},
     id::ScopeId,
     ledger::State,
@@ -57,15 +59,19 @@ pub fn usage(repository: &Repository, only: Option<&str>, month: Option<&str>) -
     month.map_or(Ok(()), |month| checked_month(month, now_ns))?;
     let is_wanted = |name: &str, id: ScopeId| only.is_none_or(|only| only == name || only == id.to_string());
     let mut report = Report { usage: Vec::new(), not_told: Vec::new() };
-    let tenants = repository.tenants()?;
-    for (name, id, _) in tenants.iter().filter(|(name, id, _)| is_wanted(name, *id)) {
-        let told = repository.tenant(&id.to_string()).and_then(|tenant| months(&tenant, now_ns));
-        report.add((name, *id), told, false);
+    let tenants = repository.known_tenants()?;
+    let wanted: Vec<_> = tenants.iter().filter(|known| is_wanted(&known.name, known.id)).collect();
+    let told = each_beside(repository.environment.as_ref(), &wanted, |known| {
+        let account = Remembered::of(repository, known, true)?.account;
+        account.map_or(Ok(Vec::new()), |account| account.months(now_ns))
+    });
+    for (known, told) in wanted.iter().zip(told) {
+        report.add((&known.name, known.id), told, false);
     }
     if let Ok(own) = repository.own_ledger() {
         for (name, id, told) in destroyed(repository, &own.state) {
             // One that came back tells all of it by itself.
-            if is_wanted(&name, id) && !tenants.iter().any(|(_, open, _)| *open == id) {
+            if is_wanted(&name, id) && !tenants.iter().any(|open| open.id == id) {
                 report.add((&name, id), told, true);
             }
         }

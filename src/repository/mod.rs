@@ -43,6 +43,7 @@ pub(crate) use history::Refolded;
 pub use holders::Holder;
 pub use identity::{Credential, Identity, Passphrase, PublicIdentity, Wrapper};
 pub use keyring::Keys;
+pub(crate) use open::KnownTenant;
 pub use open::Repository;
 pub(crate) use places::{Evidence, read_range};
 pub use pool::SegmentPool;

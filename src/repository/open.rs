@@ -3,6 +3,7 @@
 use super::{
     follow::Opening,
     identity::{Credential, Identity, unwrapped},
+    keyring::Keys,
     tenant::Tenant,
     unlock::Unlock,
 };
@@ -38,6 +39,15 @@ pub struct Repository {
     pub who: String,
     /// The machine that this runs on, for the record.
     pub from: String,
+}
+
+/// A tenant that an identity opens, with the slots that open it.
+pub(crate) struct KnownTenant {
+    pub name: String,
+    pub id: ScopeId,
+    /// The widest of them.
+    pub circle: Circle,
+    slots: Vec<Slot>,
 }
 
 impl Repository {
@@ -126,24 +136,51 @@ impl Repository {
 
     /// Lists the tenants that the identity opens: name, id, circle.
     pub fn tenants(&self) -> Result<Vec<(String, ScopeId, Circle)>> {
+        Ok(self.known_tenants()?.into_iter().map(|known| (known.name, known.id, known.circle)).collect())
+    }
+
+    /// Lists the tenants that the identity opens, with what opens each of them.
+    pub(crate) fn known_tenants(&self) -> Result<Vec<KnownTenant>> {
         let slots = self.unlock().patiently(|| self.some_slots(None))?;
         let tenants = slots.into_iter().filter(|slot| slot.owner != self.config.repository);
         let mut tenants: Vec<_> = tenants
-            .filter_map(|slot| Some((slot.name.clone(), slot.owner, Circle::from_number(slot.circle)?)))
+            .filter_map(|slot| {
+                let circle = Circle::from_number(slot.circle)?;
+                Some(KnownTenant { name: slot.name.clone(), id: slot.owner, circle, slots: vec![slot] })
+            })
             .collect();
         // The widest circle of each.
-        tenants.sort_by(|(a, a_owner, a_circle), (b, b_owner, b_circle)| {
-            (a, a_owner, b_circle).cmp(&(b, b_owner, a_circle))
+        tenants.sort_by(|a, b| (&a.name, a.id, b.circle).cmp(&(&b.name, b.id, a.circle)));
+        tenants.dedup_by(|lesser, kept| {
+            let is_same = lesser.id == kept.id;
+            if is_same {
+                kept.slots.append(&mut lesser.slots);
+            }
+            is_same
         });
-        tenants.dedup_by_key(|(_, owner, _)| *owner);
         Ok(tenants)
+    }
+
+    /// Opens a tenant that was listed, without listing once more.
+    pub(crate) fn open_known(&self, known: &KnownTenant) -> Result<Tenant> {
+        // Newer keys may have taken the place of those.
+        let unlock = self.unlock();
+        let keys = unlock.keys_in(known.id, &known.slots).or_else(|_| unlock.keys(known.id));
+        self.open_with(keys.map_err(|error| error.while_doing(&known.name))?, &known.name)
+    }
+
+    /// Returns where what is known of an owner is kept on this machine.
+    pub(crate) fn folder_of(&self, owner: ScopeId) -> Option<PathBuf> {
+        self.cache.as_ref().map(|cache| cache.join(self.config.repository.to_string()).join(owner.to_string()))
     }
 
     /// Opens an owner's ledger with all that this identity's slots give.
     fn open_owner(&self, owner: ScopeId, name: &str) -> Result<Tenant> {
-        let unlock = self.unlock();
-        let folder =
-            self.cache.as_ref().map(|cache| cache.join(self.config.repository.to_string()).join(owner.to_string()));
+        self.open_with(self.unlock().keys(owner).map_err(|error| error.while_doing(name))?, name)
+    }
+
+    fn open_with(&self, keys: Keys, name: &str) -> Result<Tenant> {
+        let folder = self.folder_of(keys.owner);
         let packs = folder.as_ref().zip(self.pack_cache_bytes);
         let packs = packs.map(|(folder, bytes)| Arc::new(PackCache::new(folder.join("packs"), bytes)));
         let new_pairs = move || -> Result<Arc<dyn KeyValue>> {
@@ -155,8 +192,8 @@ impl Repository {
         Tenant::open(Opening {
             objects: self.objects.clone(),
             environment: self.environment.clone(),
-            keys: unlock.keys(owner).map_err(|error| error.while_doing(name))?,
-            unlock,
+            keys,
+            unlock: self.unlock(),
             name: name.to_owned(),
             new_pairs: Arc::new(new_pairs),
             packs,

@@ -18,7 +18,7 @@ use crate::{
     },
     id::Hash,
     index::{Index, KeyValue},
-    ledger::{State, Verdict},
+    ledger::{Head, State, Verdict},
     pipeline::{digest::ChunkHasher, sign::Signer},
     store::{PackCache, SharedObjects},
 };
@@ -90,6 +90,13 @@ impl Tenant {
             packs.forget(name);
         }
         Ok(self.objects.delete(name)?)
+    }
+
+    /// Returns the newest entry, where nothing of the history is lost or in doubt: while that entry is the newest, all
+    /// that was told of the history stays so.
+    pub(crate) fn whole_until(&self) -> Option<&Head> {
+        let is_whole = self.damage.is_empty() && self.hole.is_none() && self.tail_is_junk.is_none();
+        is_whole.then_some(&self.state.head)
     }
 
     /// Visits every entry that can be read, from the store, with its stored hash.

@@ -5,7 +5,7 @@
 
 use super::{identity::Identity, keyring::Keys};
 use crate::{
-    environment::SharedEnvironment,
+    environment::{SharedEnvironment, each_beside},
     error::{Error, Kind, Result, damaged},
     format::{decode_secret, key::Slot, names},
     id::ScopeId,
@@ -63,18 +63,22 @@ impl Unlock {
 
     /// Also says whether a slot was deleted meanwhile.
     fn slots_once(&self, only: Option<ScopeId>) -> Result<(Vec<Slot>, bool)> {
-        let (mut slots, mut closed, mut vanished) = (Vec::new(), None, false);
-        for listed in self.objects.list(&names::slots_of(&self.identity.tag(self.repository)?))? {
+        let mut listed = self.objects.list(&names::slots_of(&self.identity.tag(self.repository)?))?;
+        listed.retain(|listed| {
             let owner = names::scope_of_slot(&listed.name);
-            if owner.is_none() || only.is_some_and(|only| owner != Some(only)) {
-                continue;
-            }
-            let Some(wrapped) = get_if_present(self.objects.as_ref(), &listed.name)? else {
+            owner.is_some() && (only.is_none() || only == owner)
+        });
+        let (mut slots, mut closed, mut vanished) = (Vec::new(), None, false);
+        let looks = each_beside(self.environment.as_ref(), &listed, |listed| -> Result<Option<Option<Slot>>> {
+            let wrapped = get_if_present(self.objects.as_ref(), &listed.name)?;
+            Ok(wrapped.map(|wrapped| self.identity.open(&wrapped).and_then(|plain| decode_secret(&plain).ok())))
+        });
+        for (listed, look) in listed.into_iter().zip(looks) {
+            let Some(slot) = look? else {
                 vanished = true;
                 continue;
             };
-            let slot: Option<Slot> = self.identity.open(&wrapped).and_then(|plain| decode_secret(&plain).ok());
-            match slot.filter(|slot| Some(slot.owner) == owner) {
+            match slot.filter(|slot: &Slot| Some(slot.owner) == names::scope_of_slot(&listed.name)) {
                 Some(slot) => slots.push(slot),
                 None => closed = Some(listed.name),
             }
@@ -94,6 +98,11 @@ impl Unlock {
 
     fn keys_once(&self, owner: ScopeId) -> Result<Keys> {
         let slots = self.slots(Some(owner))?;
+        self.keys_in(owner, &slots)
+    }
+
+    /// Returns what an owner's slots and the rings give together.
+    pub fn keys_in(&self, owner: ScopeId, slots: &[Slot]) -> Result<Keys> {
         let Some(first) = slots.first() else {
             let message = "this key opens nothing there any more: it was removed, and has to be added again by somebody whose key still opens";
             return Err(Error::new(Kind::WrongKey, message));
@@ -102,7 +111,7 @@ impl Unlock {
         let mut problem = None;
         for listed in self.objects.list(&names::rings(owner))? {
             let Some(bytes) = get_if_present(self.objects.as_ref(), &listed.name)? else { continue };
-            for slot in &slots {
+            for slot in slots {
                 match keys.add(slot, &listed.name, &bytes) {
                     Ok(_) => {}
                     Err(error) => problem = Some(error),

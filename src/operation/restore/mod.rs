@@ -271,7 +271,10 @@ impl Restoring<'_, '_> {
     fn settled(&mut self, path: &[u8], done: Result<(), Trouble>) -> Result<()> {
         match done {
             Ok(()) => Ok(()),
-            Err(Trouble::Target(error)) if is_of_all(&error) => Err(tell(&self.options.target, error)),
+            Err(Trouble::Target(error)) if is_of_all(&error) => {
+                self.progress.problem(path, Kind::Target, error.to_string());
+                Err(tell(&self.options.target, error))
+            }
             Err(Trouble::Target(error)) => {
                 self.progress.problem(path, Kind::Target, error.to_string());
                 Ok(())

@@ -46,6 +46,11 @@ struct Change {
 
 /// Returns the months from the first entry to the newest, or to a time of the store that is later.
 pub fn months(tenant: &Tenant, now_ns: Option<i64>) -> Result<Vec<Month>> {
+    account(tenant)?.months(now_ns)
+}
+
+/// Returns what was stored from the first entry to the newest.
+pub(super) fn account(tenant: &Tenant) -> Result<Account> {
     let observers = tenant.state.create.grants.iter().filter(|grant| observes(grant)).map(|grant| grant.actor);
     let mut notes = Notes { observers: observers.collect(), ..Notes::default() };
     let mut failure = None;
@@ -68,21 +73,25 @@ pub fn months(tenant: &Tenant, now_ns: Option<i64>) -> Result<Vec<Month>> {
         account.advance(time_ns(change.entry))?;
         account.change(&change);
     }
-    account.advance(time_ns(newest).max(now_ns.unwrap_or(i64::MIN)))?;
-    Ok(account.close())
+    account.advance(time_ns(newest))?;
+    Ok(account)
 }
 
 /// Stored bytes over time.
-struct Account {
+#[derive(Serialize, Deserialize)]
+pub(in crate::operation) struct Account {
     at_ns: i64,
     stored: u64,
     months: Vec<Open>,
 }
 
 /// A month of an account, as far as it has got.
+#[derive(Serialize, Deserialize)]
 struct Open {
     month: Month,
+    #[serde(with = "in_digits")]
     byte_ns: u128,
+    #[serde(with = "in_digits")]
     span_ns: u128,
 }
 
@@ -123,6 +132,12 @@ impl Account {
         }
     }
 
+    /// Returns the months up to here, or to a time of the store that is later.
+    pub(super) fn months(mut self, now_ns: Option<i64>) -> Result<Vec<Month>> {
+        self.advance(now_ns.unwrap_or(self.at_ns).max(self.at_ns))?;
+        Ok(self.close())
+    }
+
     fn close(self) -> Vec<Month> {
         let bounded = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
         let months = self.months.into_iter().map(|open| Month {
@@ -132,6 +147,18 @@ impl Account {
             ..open.month
         });
         months.collect()
+    }
+}
+
+/// JSON has no numbers of this length.
+mod in_digits {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(number: &u128, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(number)
+    }
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u128, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
 
