@@ -67,9 +67,8 @@ impl Keys {
                 "the wrapped keys {name} are damaged ({error}); without them nothing can be read: restore the object from a copy of the bucket"
             ))
         };
-        let circle = Circle::from_number(slot.circle).ok_or_else(|| {
-            damaged("what opens the tenant for this key names rights that this version does not know")
-        })?;
+        let circle = Circle::from_number(slot.circle)
+            .ok_or_else(|| damaged("this key has rights that this version does not know"))?;
         let body = strip_magic("ring", b'k', bytes).map_err(|error| bad(&error))?;
         let ring: Ring = decode(body).map_err(|error| bad(&error))?;
         if name != names::ring(self.owner, ring.epoch, &ring.commitments) {
