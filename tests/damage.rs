@@ -71,13 +71,13 @@ fn every_harm_to_every_object_is_found_and_never_wrong_bytes() {
     let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
     fixture.repository().create_tenant(&new_tenant("other")).unwrap();
     let mut random = Random(1);
-    let contents: Vec<Vec<u8>> = (0..3).map(|_| random.text(3 << 20)).collect();
+    let contents: Vec<Vec<u8>> = (0..3).map(|_| random.text(1 << 20)).collect();
     let mut tenant = fixture.tenant();
     for (number, bytes) in contents.iter().enumerate() {
         back_up_bytes(&mut tenant, &format!("s{number}"), bytes).unwrap();
     }
     // Something large enough for an annex of its own.
-    let many: Vec<u8> = (0..300u32).flat_map(|_| random.bytes(1 << 20)).collect();
+    let many: Vec<u8> = (0..60u32).flat_map(|_| random.bytes(1 << 20)).collect();
     back_up_bytes(&mut tenant, "many", &many).unwrap();
     tenant.write_checkpoint().unwrap();
     back_up_bytes(&mut tenant, "again", &contents[0]).unwrap();

@@ -217,7 +217,6 @@ struct Shared {
     /// The outage begins when so many bytes have come from the server, or gone to it.
     limit: Mutex<Option<(bool, u64)>>,
     passed: AtomicU64,
-    outage: Mutex<Duration>,
     down: AtomicBool,
     outages: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
@@ -231,7 +230,6 @@ impl Proxy {
             server: server.trim_start_matches("http://").trim_end_matches('/').to_owned(),
             limit: Mutex::default(),
             passed: 0.into(),
-            outage: Mutex::default(),
             down: false.into(),
             outages: 0.into(),
             streams: Mutex::default(),
@@ -240,11 +238,13 @@ impl Proxy {
         std::thread::spawn(move || accepting.accept(listener, port));
         Self { port, shared }
     }
-    /// Goes away for so long once so many bytes have come (`true`) or gone.
-    fn goes_away(&self, down: bool, bytes: u64, outage: Duration) {
+    /// Goes away once so many bytes have come (`true`) or gone.
+    fn goes_away(&self, down: bool, bytes: u64) {
         self.shared.passed.store(0, SeqCst);
-        *self.shared.outage.lock().unwrap() = outage;
         *self.shared.limit.lock().unwrap() = Some((down, bytes));
+    }
+    fn comes_back(&self) {
+        self.shared.down.store(false, SeqCst);
     }
     fn outages(&self) -> u64 {
         self.shared.outages.load(SeqCst)
@@ -260,8 +260,8 @@ impl Shared {
                 // Refused from here on; and those that are there are cut off.
                 listener = None;
                 self.streams.lock().unwrap().drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
-                std::thread::sleep(*self.outage.lock().unwrap());
-                self.down.store(false, SeqCst);
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
             }
             if listener.is_none() {
                 let again = TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -316,6 +316,13 @@ fn run(mut command: Command) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// Reads what a command says until it says this.
+fn read_until(stderr: &mut impl std::io::BufRead, what: &str, said: &mut String) {
+    while !said.contains(what) {
+        assert_ne!(stderr.read_line(said).unwrap(), 0, "it ends without {what}: {said}");
+    }
+}
+
 #[test]
 fn a_backup_a_restore_and_a_prune_survive_a_store_that_is_away() {
     let Ok(server) = std::env::var("AWS_ENDPOINT_URL") else {
@@ -323,7 +330,6 @@ fn a_backup_a_restore_and_a_prune_survive_a_store_that_is_away() {
         return;
     };
     let long = std::env::var_os("STRONGROOM_TEST_LONG").is_some();
-    let outage = Duration::from_secs(if long { 120 } else { 4 });
     let proxy = Proxy::before(&server);
     let place = Place::new();
     let repository = format!("s3://strongroom/away-{}", std::process::id());
@@ -348,8 +354,15 @@ fn a_backup_a_restore_and_a_prune_survive_a_store_that_is_away() {
     let path = data.to_str().unwrap();
     let away = |down: bool, bytes: u64, arguments: &[&str], begins: &str, ends: &str| {
         let before = proxy.outages();
-        proxy.goes_away(down, bytes, outage);
-        let said = ok(arguments);
+        proxy.goes_away(down, bytes);
+        let mut child = command(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (mut stderr, mut said) = (std::io::BufReader::new(child.stderr.take().unwrap()), String::new());
+        // However slow this machine is, it is away until that was told.
+        read_until(&mut stderr, begins, &mut said);
+        std::thread::sleep(Duration::from_secs(if long { 120 } else { 0 }));
+        proxy.comes_back();
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{arguments:?}: {said}");
         assert_eq!(proxy.outages() - before, 1, "{arguments:?} moved too little to be interrupted");
         assert!(said.contains(begins) && said.contains(ends), "{arguments:?}: {said}");
     };
@@ -370,15 +383,13 @@ fn a_backup_a_restore_and_a_prune_survive_a_store_that_is_away() {
     away(false, 9_000, &["prune"], begins, ends);
     ok(&["check", "--read-data"]);
     // Ctrl-C while it is away.
-    proxy.goes_away(false, 2_000, Duration::from_secs(if long { 120 } else { 12 }));
+    proxy.goes_away(false, 2_000);
     std::fs::write(data.join("file"), Random(3).bytes(8 << 20)).unwrap();
     let mut child =
         command(&["backup", "--source", "s", path, "--progress", "json"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
-    while !said.contains("waiting_for_store") {
-        assert_ne!(std::io::BufRead::read_line(&mut stderr, &mut said).unwrap(), 0, "{said}");
-    }
+    read_until(&mut stderr, "waiting_for_store", &mut said);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     stderr.read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");

@@ -197,13 +197,7 @@ fn what_a_running_backup_has_uploaded_is_no_garbage() {
     let before = packs();
     let report = back_up_midway(&mut fixture.tenant(), "large", &bytes, || {
         // A pack that no entry names yet is on its way.
-        for _ in 0..200 {
-            if packs() > before {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        assert!(packs() > before);
+        wait_until("a pack", || packs() > before);
         let report = prune::prune(&mut pruner, &tidy(86_400), &Unwatched).unwrap();
         assert!(report.leftovers.is_empty(), "{report:?}");
     })

@@ -1,6 +1,7 @@
 //! What the tests share: seeded environments, repositories in memory, trees to back up.
 
 pub mod everyday;
+pub mod moments;
 pub mod storm;
 pub mod unruly;
 
@@ -30,15 +31,41 @@ use strongroom::{
     store::{Fault, Faulty, Listed, Objects, Place, Put, Recorded, SharedObjects, StoreError, StoreErrorKind, open},
 };
 
+const START_NS: i64 = 1_700_000_000_000_000_000;
+const HOUR_NS: i64 = 3_600_000_000_000;
+
 /// Virtual time, seeded randomness, real threads.
 pub struct Seeded {
     state: AtomicU64,
     now_ns: AtomicI64,
+    /// When whoever waits last found that it is not time yet.
+    looked_ns: AtomicI64,
+    /// How many renew a session.
+    renewers: Arc<AtomicU64>,
 }
 
 impl Seeded {
     pub fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { state: AtomicU64::new(seed), now_ns: AtomicI64::new(1_700_000_000_000_000_000) })
+        Arc::new(Self {
+            state: AtomicU64::new(seed),
+            now_ns: AtomicI64::new(START_NS),
+            looked_ns: 0.into(),
+            renewers: Arc::default(),
+        })
+    }
+    /// Lets an hour pass, and whoever renews a session do what is due.
+    pub fn pass_an_hour(&self) {
+        let now_ns = self.now_ns.fetch_add(HOUR_NS, Relaxed) + HOUR_NS;
+        wait_until("renewed", || self.looked_ns.load(Relaxed) >= now_ns || self.renewers.load(Relaxed) == 0);
+    }
+}
+
+/// Waits for what others do. Only what hangs takes a quarter of an hour, on however slow a machine.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(900), "this hangs: {what}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -56,15 +83,27 @@ impl Environment for Seeded {
     /// Until so much virtual time has passed.
     fn wait(&self, duration: Duration, ended: &Receiver<()>) -> bool {
         let until_ns = self.now_ns.load(Relaxed) + duration.as_nanos() as i64;
-        while self.now_ns.load(Relaxed) < until_ns {
+        loop {
+            let now_ns = self.now_ns.load(Relaxed);
+            if now_ns >= until_ns {
+                return false;
+            }
+            self.looked_ns.fetch_max(now_ns, Relaxed);
             if !matches!(ended.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout)) {
                 return true;
             }
         }
-        false
     }
-    fn spawn(&self, _: &str, work: Box<dyn FnOnce() + Send>) {
-        spawn(work);
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
+        if name != "renew" {
+            return spawn(work);
+        }
+        let renewers = self.renewers.clone();
+        renewers.fetch_add(1, Relaxed);
+        spawn(Box::new(move || {
+            work();
+            renewers.fetch_sub(1, Relaxed);
+        }));
     }
 }
 
