@@ -31,7 +31,9 @@ use strongroom::{
     store::{SharedObjects, Verb},
 };
 
+/// A few seeds; with `STRONGROOM_TEST_LONG=1` five times as many.
 fn seeds(count: u64) -> std::ops::Range<u64> {
+    let count = if std::env::var_os("STRONGROOM_TEST_LONG").is_some() { 5 * count } else { count };
     let seed: u64 = std::env::var("STRONGROOM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     seed..seed + count
 }
@@ -90,7 +92,7 @@ fn written(tenant: &Tenant) -> BTreeMap<String, Vec<u64>> {
 fn an_append_has_one_outcome_and_tells_it_truly_whenever_its_puts_land() {
     let (before, fixture) = prepared();
     let (mut done, mut not_done, mut unknown, mut beside) = (0, 0, 0, 0);
-    for seed in seeds(400) {
+    for seed in seeds(80) {
         println!("seed {seed}: STRONGROOM_TEST_SEED={seed}");
         let clay = before.copy();
         let other = Mutex::new(tenant_on(&fixture, clay.clone()));
@@ -161,7 +163,7 @@ fn an_append_has_one_outcome_and_tells_it_truly_whenever_its_puts_land() {
         beside += acted.load(SeqCst);
     }
     println!("{done} done, {not_done} not done, {unknown} unknown, {beside} by others");
-    assert!(done > 500 && not_done > 10 && unknown > 10 && beside > 500);
+    assert!(done > 100 && not_done > 1 && unknown > 1 && beside > 100);
 }
 
 /// Each answer that a put can have, on the way to the ledger: what is told to be done is there.
@@ -313,7 +315,7 @@ fn rotate(repository: &Repository) -> Result<u32> {
 fn keys_are_never_lost_whenever_the_puts_of_two_rotations_land() {
     let (before, fixture) = prepared();
     let (mut rotated, mut unknown, mut failed) = (0, 0, 0);
-    for seed in seeds(250) {
+    for seed in seeds(50) {
         println!("seed {seed}: STRONGROOM_TEST_SEED={seed}");
         let clay = before.copy();
         let beside = fixture.repository_on(clay.clone()).unwrap();
@@ -359,7 +361,7 @@ fn keys_are_never_lost_whenever_the_puts_of_two_rotations_land() {
         assert_eq!(keys, 2, "{what}: one ring and one slot");
     }
     println!("{rotated} rotated, {unknown} unknown, {failed} failed");
-    assert!(rotated > 100 && unknown > 0 && failed > 5);
+    assert!(rotated > 20 && unknown > 0 && failed > 0);
 }
 
 /// Runs something with a change made before its call `at`; without, says how many calls it makes.

@@ -152,6 +152,11 @@ fn the_import_reader_sees_trees_and_paths() {
         imports("use crate::{\n    format::{a, b},\n    id::X,\n};\nlet x = crate::store::y();"),
         ["format", "id", "store"]
     );
+    let names = |path: &str| path.split("::").map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        qualified("// crate::no::x\nlet x: crate::a::b::C = f(crate::d::g());"),
+        [names("crate::a::b::C"), names("crate::d::g")]
+    );
 }
 
 /// What the command line's commands are called.
@@ -363,7 +368,21 @@ fn paths_in(tree: &str, prefix: &[String], out: &mut Vec<Vec<String>>) {
     }
 }
 
-/// Which file imports which: between files, not from a folder's `mod.rs` to what it is made of.
+/// The paths that begin with `crate` in code, outside of imports.
+fn qualified(text: &str) -> Vec<Vec<String>> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut found = Vec::new();
+    for line in code {
+        for (at, _) in line.match_indices("crate::") {
+            let path = line[at..].split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).next();
+            let names = path.unwrap_or_default().split("::").filter(|name| !name.is_empty());
+            found.push(names.map(str::to_owned).collect());
+        }
+    }
+    found
+}
+
+/// Which file imports which, or names it in a path: between files, not from a folder's `mod.rs` to what it is made of.
 fn edges() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let module = |path: &Path| -> Vec<String> {
         let mut names: Vec<String> =
@@ -380,17 +399,7 @@ fn edges() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         for import in text.split("use ").skip(1).filter_map(|rest| rest.split_once(';').map(|(tree, _)| tree)) {
             paths_in(import, &[], &mut paths);
         }
-        let named = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-        for path in named.flat_map(|line| line.split("crate::").skip(1)) {
-            let path: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
-            paths.push(
-                ["crate"]
-                    .into_iter()
-                    .chain(path.split("::").filter(|name| !name.is_empty()))
-                    .map(str::to_owned)
-                    .collect(),
-            );
-        }
+        paths.extend(qualified(text));
         for path in paths {
             let base = match path.first().map(String::as_str) {
                 Some("crate") => Vec::new(),

@@ -192,11 +192,11 @@ fn one_case(tenant: &mut Tenant, seed: u64) {
     }
 }
 
-/// `STRONGROOM_TEST_RESTORES` sets how many trees (40 else).
+/// `STRONGROOM_TEST_RESTORES` sets how many trees (15 else).
 #[test]
 fn rsync_finds_nothing_to_change_in_what_was_restored() {
     let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_RESTORES", 40));
+    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_RESTORES", 15));
     let fixture = Fixture::in_memory(1);
     let mut tenant = fixture.tenant();
     for seed in first..first + count {

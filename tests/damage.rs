@@ -71,13 +71,13 @@ fn every_harm_to_every_object_is_found_and_never_wrong_bytes() {
     let fixture = Fixture::on(clay.clone() as SharedObjects, 1);
     fixture.repository().create_tenant(&new_tenant("other")).unwrap();
     let mut random = Random(1);
-    let contents: Vec<Vec<u8>> = (0..3).map(|_| random.text(1 << 20)).collect();
+    let contents: Vec<Vec<u8>> = (0..3).map(|_| random.text(3 << 20)).collect();
     let mut tenant = fixture.tenant();
     for (number, bytes) in contents.iter().enumerate() {
         back_up_bytes(&mut tenant, &format!("s{number}"), bytes).unwrap();
     }
     // Something large enough for an annex of its own.
-    let many: Vec<u8> = (0..60u32).flat_map(|_| random.bytes(1 << 20)).collect();
+    let many: Vec<u8> = (0..300u32).flat_map(|_| random.bytes(1 << 20)).collect();
     back_up_bytes(&mut tenant, "many", &many).unwrap();
     tenant.write_checkpoint().unwrap();
     back_up_bytes(&mut tenant, "again", &contents[0]).unwrap();
@@ -98,10 +98,12 @@ fn every_harm_to_every_object_is_found_and_never_wrong_bytes() {
         // Of the many alike, a few.
         let seen = kinds_seen.entry(kind_of(name).to_owned()).or_default();
         *seen += 1;
-        if *seen > 6 && kind_of(name) != "ledger" {
+        if *seen > 3 && kind_of(name) != "ledger" {
             continue;
         }
-        for how in HARMS {
+        // A ledger has many entries: each suffers some of it.
+        let (from, step) = if *seen > 3 { (*seen as usize % 4, 4) } else { (0, 1) };
+        for how in HARMS.iter().skip(from).step_by(step) {
             let Some(harmed) = harm(&objects, name, how, &other_id) else { continue };
             tried += 1;
             *clay.0.lock().unwrap() = harmed;
@@ -146,7 +148,7 @@ fn every_harm_to_every_object_is_found_and_never_wrong_bytes() {
             }
         }
     }
-    assert!(tried > 150, "{tried}");
+    assert!(tried > 100, "{tried}");
     *clay.0.lock().unwrap() = objects;
     assert!(check::check(&mut fixture.tenant(), Some(100), &Unwatched).unwrap().problems.is_empty());
 }

@@ -24,7 +24,7 @@ fn condemned(clay: &Arc<Clay>) -> Fixture {
     fixture.repository().create_tenant(&new_tenant("other")).unwrap();
     back_up_bytes(&mut fixture.repository().tenant("other").unwrap(), "s", b"of another").unwrap();
     let mut tenant = fixture.tenant();
-    back_up_bytes(&mut tenant, "s", &Random(1).text(3_000_000)).unwrap();
+    back_up_bytes(&mut tenant, "s", &Random(1).text(1_500_000)).unwrap();
     tenant.write_checkpoint().unwrap();
     destroy::request(&mut tenant, None, (0, 0), "the contract ended").unwrap();
     fixture
@@ -117,7 +117,7 @@ fn a_destruction_that_breaks_off_anywhere_is_completed_by_repeating_it() {
         } else if clay.0.lock().unwrap().keys().all(|name| !name.starts_with("destroyed/")) {
             // Nothing is lost before it is sure what is to be destroyed.
             let tenant = fixture.repository_on(clay.clone()).unwrap().tenant("t").unwrap();
-            assert_eq!(read_bytes(&tenant, "latest").unwrap(), Random(1).text(3_000_000), "{what}");
+            assert_eq!(read_bytes(&tenant, "latest").unwrap(), Random(1).text(1_500_000), "{what}");
         }
         let again = run(clay.clone());
         // Where the first attempt had told the repository's ledger, the name is gone.
@@ -335,7 +335,7 @@ fn separated(clay: &Arc<Clay>) -> (Fixture, Vec<u8>) {
     let fixture = Fixture::on(clay.clone() as SharedObjects, 4);
     let mut tenant = fixture.tenant();
     fixture.repository().separate(&mut tenant, "apart", "x").unwrap();
-    let bytes = Random(1).text(3_000_000);
+    let bytes = Random(1).text(1_500_000);
     back_up_bytes(&mut tenant, "shared", &bytes).unwrap();
     back_up_bytes(&mut tenant, "apart", &bytes).unwrap();
     let mut changed = bytes.clone();
@@ -371,7 +371,7 @@ fn a_source_with_keys_of_its_own_shares_nothing_and_works_like_others() {
     let (fixture, bytes) = separated(&clay);
     let mut tenant = fixture.tenant();
     let stats: Vec<_> = tenant.state.live().iter().map(|state| state.snapshot.stats.clone()).collect();
-    assert_eq!((stats[0].new_bytes, stats[1].new_bytes), (3_000_000, 3_000_000), "no dedup between them");
+    assert_eq!((stats[0].new_bytes, stats[1].new_bytes), (1_500_000, 1_500_000), "no dedup between them");
     assert!(stats[2].new_bytes < 100_000 && stats[3].new_bytes < 100_000 && stats[2].delta_bytes > 0, "{stats:?}");
     let apart = strongroom::format::key::content_number(1, 1);
     let found = key_numbers(&tenant, clay.as_ref());

@@ -11,7 +11,7 @@ use strongroom::{
         decode, decode_secret, encode,
         entry::{Annex, Claims, Commit, Create, Destroy, Destroyed, Entry, Epoch, Policy, Quota, Request},
         key::{Config, Ring, RingKeys, Slot, WrappedIdentity},
-        pack::{ChunkTable, SegmentTable, read_trailer},
+        pack::{ChunkTable, SegmentTable},
         recipe::{Run, RunEncoder, Stream, decode_runs},
         sealed::Header,
         segment::SegmentHead,
@@ -65,7 +65,7 @@ fn feed(bytes: &[u8]) {
         ));
         drop((Identity::from_key_file(text), strongroom::operation::certificate::verify(text)));
     }
-    drop((decode_runs(bytes), Header::read(bytes), read_trailer(bytes), take_framed::<CatalogueEntry>(bytes)));
+    drop((decode_runs(bytes), Header::read(bytes), take_framed::<CatalogueEntry>(bytes)));
 }
 
 fn sample_entry() -> Vec<u8> {

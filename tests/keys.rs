@@ -241,12 +241,12 @@ fn a_backup_that_runs_changes_over_to_new_keys() {
 }
 
 #[test]
-fn a_million_seals_have_a_million_nonces_and_keys_are_separate() {
+fn many_seals_have_as_many_nonces_and_keys_are_separate() {
     let mut nonces = std::collections::HashSet::new();
     let fixture = Fixture::in_memory(5);
     let keys = fixture.tenant().keys.clone();
     let environment = RealRandomness;
-    for _ in 0..1_000_000 {
+    for _ in 0..200_000 {
         let sealed = keys.seal(SealedKind::Entry, Suite::Xaes256Gcm, 0, b"", &environment).unwrap();
         assert!(nonces.insert(<[u8; 24]>::try_from(&sealed[5..29]).unwrap()));
     }

@@ -8,7 +8,8 @@
 use crate::fold::{
     Ledger, OWNER, commit_body, names, pack_fact, row, segments_body, session_body, snapshot, snapshots_body,
 };
-use stateright::{Checker, Model, Property};
+use crate::support::search::{breaks, holds_always};
+use stateright::{Model, Property};
 use strongroom::{
     format::{
         encode,
@@ -492,10 +493,7 @@ impl Model for System {
 #[test]
 fn whatever_happens_beside_one_another_and_lands_late_nothing_is_lost_and_what_is_told_is_so() {
     for (name, system) in [("late puts", LATE), ("check", CHECK), ("forgets", FORGETS), ("holds", HOLDS)] {
-        let checker = system.checker().threads(2).spawn_bfs().join();
-        println!("{name}: {} different states", checker.unique_state_count());
-        checker.assert_properties();
-        assert!(checker.unique_state_count() > 300, "{name}");
+        holds_always(name, system, 300);
     }
 }
 
@@ -510,11 +508,6 @@ fn the_model_of_races_notices_rules_that_are_left_out() {
         (Mutation::HoldsOnLiveOnly, HOLDS, "every live or held snapshot opens"),
         (Mutation::NoRescue, HOLDS, "what came back is not taken for missing"),
     ] {
-        let checker =
-            System { mutation, ..system }.checker().threads(2).finish_when(stateright::HasDiscoveries::AnyFailures);
-        let checker = checker.spawn_bfs().join();
-        let found = checker.discovery(noticed).map(|path| path.last_state().entries.clone());
-        println!("{mutation:?}: {found:?}");
-        assert!(found.is_some(), "{mutation:?} went unnoticed");
+        breaks(&mutation, System { mutation, ..system }, noticed);
     }
 }

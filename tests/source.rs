@@ -322,6 +322,43 @@ fn what_vanishes_after_it_was_listed_does_not_make_a_snapshot_incomplete() {
     assert_eq!((report.stats.unreadable, report.complete), (1, false));
 }
 
+/// The walk holds so much that it has met, and waits: what comes after that in the same folder was listed, and is not
+/// looked at yet.
+#[test]
+fn what_vanishes_between_the_listing_and_the_look_at_it_does_not_make_a_snapshot_incomplete() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("a"), b"is read first").unwrap();
+    let links: Vec<_> = (0..1_500).map(|number| root.path().join(format!("b{number:04}"))).collect();
+    links.iter().for_each(|link| symlink("nowhere", link).unwrap());
+    let mut tenant = Fixture::in_memory(1).tenant();
+    let remove = AtFirstBytes::new(1, || links[1_400..].iter().for_each(|link| fs::remove_file(link).unwrap()));
+    let report = files(&mut tenant, &selection(root.path()), &remove).unwrap();
+    assert_eq!((report.stats.vanished.0, report.stats.unreadable, report.complete), (100, 0, true));
+    assert!(remove.said().is_empty(), "{:?}", remove.said());
+}
+
+/// All is read, and the snapshot is not made yet.
+#[test]
+fn who_stops_a_backup_after_its_last_byte_gets_no_snapshot() {
+    struct Asked<'a>(&'a AtomicBool);
+    impl Monitor for Asked<'_> {
+        fn is_interrupted(&self) -> bool {
+            self.0.load(Relaxed)
+        }
+    }
+    let asked = AtomicBool::new(false);
+    let fixture = Fixture::in_memory(1);
+    let mut ended = || {
+        asked.store(true, Relaxed);
+        Ok(())
+    };
+    let input = backup::Input { name: "x", from: &mut &b"all of it"[..], ended: &mut ended, command: Vec::new() };
+    let stopped = backup::stream(&mut fixture.tenant(), input, labels("s"), &OPTIONS, &Asked(&asked));
+    assert_eq!(stopped.unwrap_err().kind, Kind::Interrupted);
+    let tenant = fixture.tenant();
+    assert!(tenant.state.live().is_empty() && tenant.state.sessions.is_empty());
+}
+
 #[test]
 fn a_file_that_changes_while_it_is_read_is_read_again_and_never_counts_as_unreadable() {
     let root = tempfile::tempdir().unwrap();
@@ -603,7 +640,7 @@ fn patterns_leave_out_what_a_person_means_and_the_same_in_a_restore() {
     // Anywhere, for those who look for something in what is stored.
     let found = Patterns::read(&["src/secret".into()], &[], &Anchor::Anywhere).unwrap();
     assert!(found.matches(Path::new("/a/b/src/secret"), true) && !found.matches(Path::new("/a/b/src"), true));
-    assert!(found.matches_here_or_above(Path::new("/a/b/src/secret/x"), false));
+    assert!(found.matcher().matched_path_or_any_parents("/a/b/src/secret/x", false).is_ignore());
 }
 
 /// Sends signals to backups of streams that stall.

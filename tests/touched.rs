@@ -332,11 +332,11 @@ fn one_case(tenant: &mut Tenant, seed: u64) -> bool {
     outcome.error.is_none()
 }
 
-/// `STRONGROOM_TEST_RESTORES` sets how many cases (100); a failing one says how to repeat it.
+/// `STRONGROOM_TEST_RESTORES` sets how many cases (50); a failing one says how to repeat it.
 #[test]
 fn nothing_is_touched_that_was_not_asked_for() {
     let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_RESTORES", 100));
+    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_RESTORES", 50));
     let mut fixture = Fixture::in_memory(1);
     let mut tenant = fixture.tenant();
     let mut whole = 0;

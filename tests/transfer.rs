@@ -14,7 +14,7 @@ use strongroom::{
     error::{Kind, Result},
     operation::{Unwatched, check, destroy, forget, prune, transfer},
     repository::Repository,
-    store::{Listed, Objects, Put, SharedObjects, StoreError},
+    store::{Faulty, SharedObjects, Verb},
 };
 
 fn export(repository: &Repository, file: &Path, overwrite: bool) -> Result<transfer::Report> {
@@ -57,36 +57,6 @@ fn an_export_replaces_nothing_that_it_was_not_told_to() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before + 1);
 }
 
-/// Does something else once, in the middle of what is read.
-struct Beside {
-    inner: SharedObjects,
-    reads_of_packs: AtomicU64,
-    at: u64,
-    act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl Objects for Beside {
-    fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
-        self.inner.put_if_absent(name, parts)
-    }
-    fn get(&self, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Bytes, StoreError> {
-        let is_pack = range.is_none() && name.contains("/data/");
-        if is_pack && self.reads_of_packs.fetch_add(1, SeqCst) == self.at {
-            self.act.lock().unwrap().take().unwrap()();
-        }
-        self.inner.get(name, range)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(prefix)
-    }
-    fn modified_ns(&self, name: &str) -> Result<i64, StoreError> {
-        self.inner.modified_ns(name)
-    }
-    fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.delete(name)
-    }
-}
-
 /// Another repository, of the same operator.
 fn elsewhere(fixture: &Fixture) -> (Arc<Clay>, Repository) {
     let there = Arc::new(Clay::default());
@@ -117,17 +87,19 @@ fn an_export_beside_a_prune_and_a_rotation_takes_what_they_move_from_where_it_is
             prune::prune(&mut tenant, &prune::Options::thorough(1), &Unwatched).unwrap();
             direct.rotate(&mut tenant, true, "x").unwrap();
         };
-        let beside = Arc::new(Beside {
-            inner: clay.clone(),
-            reads_of_packs: 0.into(),
-            at,
-            act: Mutex::new(Some(Box::new(act))),
+        let (act, reads) = (Arc::new(Mutex::new(Some(act))), AtomicU64::new(0));
+        let once = act.clone();
+        let beside = Faulty::new(clay.clone(), move |_, verb, name| {
+            if verb == Verb::Get && name.contains("/data/") && reads.fetch_add(1, SeqCst) == at {
+                once.lock().unwrap().take().unwrap()();
+            }
+            None
         });
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("export");
-        export(&fixture.repository_on(beside.clone()).unwrap(), &file, false)
+        export(&fixture.repository_on(Arc::new(beside)).unwrap(), &file, false)
             .unwrap_or_else(|error| panic!("{at}: {error}"));
-        assert!(beside.act.lock().unwrap().is_none(), "nothing was done beside read {at}");
+        assert!(act.lock().unwrap().is_none(), "nothing was done beside read {at}");
         let (_, there) = elsewhere(&fixture);
         transfer::import(&there, &file, &Unwatched).unwrap_or_else(|error| panic!("{at}: {error}"));
         let mut moved = there.tenant("t").unwrap();

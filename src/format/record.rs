@@ -100,8 +100,13 @@ pub fn encode<T: Field>(value: &T) -> Vec<u8> {
 
 /// Encodes a record that holds secrets: nothing of it stays behind in memory.
 pub fn encode_secret<T: Field>(value: &T) -> zeroize::Zeroizing<Vec<u8>> {
-    // A vector that grows leaves copies; this one has room for the keys of thousands of epochs.
-    let mut out = Writer(Encoder::new(Vec::with_capacity(1 << 20)));
+    // Room for the keys of thousands of epochs.
+    encode_in(1 << 20, value)
+}
+
+/// A vector that grows leaves copies: this one has so much room from the start.
+fn encode_in<T: Field>(room_bytes: usize, value: &T) -> zeroize::Zeroizing<Vec<u8>> {
+    let mut out = Writer(Encoder::new(Vec::with_capacity(room_bytes)));
     value.put(&mut out);
     zeroize::Zeroizing::new(out.0.into_writer())
 }
@@ -110,7 +115,8 @@ pub fn encode_secret<T: Field>(value: &T) -> zeroize::Zeroizing<Vec<u8>> {
 pub fn decode_secret<T: Field>(bytes: &[u8]) -> Result<T, Malformed> {
     let mut reader = Reader::new(bytes);
     let value = T::take(&mut reader)?;
-    if reader.position() != bytes.len() || *encode_secret(&value) != bytes {
+    // The deterministic encoding is the shortest.
+    if reader.position() != bytes.len() || *encode_in(bytes.len(), &value) != bytes {
         return Err(malformed("record", "bytes after its end, or not in the deterministic encoding"));
     }
     Ok(value)

@@ -11,8 +11,22 @@ use crate::{
 
 /// May read what was named: a snapshot of a tenant, or a part of it. Only `read` makes one.
 ///
-/// ```compile_fail
-/// let permit = strongroom::operation::access::ReadPermit { warning: None };
+/// Nobody else can put one together, whatever of one there is:
+///
+/// ```compile_fail,E0451
+/// use strongroom::operation::access::ReadPermit;
+/// fn forged(permit: ReadPermit) -> ReadPermit {
+///     ReadPermit { warning: None, ..permit }
+/// }
+/// ```
+///
+/// while what it says can be read:
+///
+/// ```no_run
+/// use strongroom::operation::access::ReadPermit;
+/// fn said(permit: ReadPermit) -> Option<String> {
+///     permit.warning
+/// }
 /// ```
 #[derive(Debug)]
 pub struct ReadPermit {

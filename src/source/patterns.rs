@@ -97,11 +97,6 @@ impl Patterns {
         matched.is_ignore()
     }
 
-    /// Says whether a path, or a folder above it, matches.
-    pub fn matches_here_or_above(&self, full: &Path, is_folder: bool) -> bool {
-        self.0.all.matched_path_or_any_parents(full, is_folder).is_ignore()
-    }
-
     /// Returns what matches, as the gitignore file that it amounts to.
     pub fn matcher(&self) -> Gitignore {
         self.0.all.clone()

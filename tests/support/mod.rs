@@ -2,6 +2,7 @@
 
 pub mod everyday;
 pub mod moments;
+pub mod search;
 pub mod storm;
 pub mod unruly;
 
