@@ -260,7 +260,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
     assert_eq!((months[1].average_bytes, months[2].average_bytes), (packs(), packs()));
     // Somebody who may write neither times nor packs does so: the bill stays as it is.
     let stranger = Identity::generate(fixture.environment.as_ref());
-    let role = Role { name: "x".into(), circle: Circle::Steward, kinds: vec![EntryKind::Access] };
+    let role = Role { name: "x".into(), circle: Circle::Steward, kinds: vec![EntryKind::Access], sources: Vec::new() };
     fixture.repository().add_identity(&mut tenant, &role, &stranger.public().unwrap(), "stranger").unwrap();
     let theirs = Repository::open(clay.clone(), fixture.environment.clone(), stranger, None, "x".into()).unwrap();
     let mut theirs = theirs.tenant("t").unwrap();
@@ -279,6 +279,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
         next_pack: 0,
         seen: 0,
         renew_ns: 0,
+        source: None,
         unknown: Default::default(),
     };
     std::sync::Arc::make_mut(&mut theirs.state).sessions.insert(1, session);
@@ -357,7 +358,7 @@ fn a_hard_quota_stops_a_backup_before_the_pack_that_would_exceed_it() {
     let mut greedy = fixture.tenant();
     std::sync::Arc::make_mut(&mut greedy.state).quota = None;
     let size = strongroom::pipeline::chunk::ChunkSize::Average(8 << 10);
-    let mut session = strongroom::repository::Session::begin(&mut greedy, "backup", size, true).unwrap();
+    let mut session = strongroom::repository::Session::begin(&mut greedy, ("backup", None), size, true).unwrap();
     let mut builder =
         strongroom::repository::StreamBuilder::new(&mut session, strongroom::format::names::PackKind::Data);
     builder.push(&mut session, &random.bytes(60_000_000)).unwrap();

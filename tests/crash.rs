@@ -214,7 +214,7 @@ fn what_was_published_is_not_stored_again() {
     let fixture = Fixture::in_memory(1);
     let bytes = Random(5).bytes(5 << 20);
     let mut tenant = fixture.tenant();
-    let mut session = Session::begin(&mut tenant, "backup", ChunkSize::Average(8 << 10), true).unwrap();
+    let mut session = Session::begin(&mut tenant, ("backup", None), ChunkSize::Average(8 << 10), true).unwrap();
     let mut builder = StreamBuilder::new(&mut session, PackKind::Data);
     builder.push(&mut session, &bytes).unwrap();
     session.publish().unwrap();

@@ -408,7 +408,7 @@ fn a_backup_that_began_before_its_source_had_keys_of_its_own_is_void() {
     use strongroom::{pipeline::chunk::ChunkSize, repository::Session};
     let fixture = Fixture::in_memory(5);
     let (mut early, mut other) = (fixture.tenant(), fixture.tenant());
-    let session = Session::begin(&mut early, "backup", ChunkSize::Average(8 << 10), true).unwrap();
+    let session = Session::begin(&mut early, ("backup", None), ChunkSize::Average(8 << 10), true).unwrap();
     fixture.repository().separate(&mut other, "apart", "x").unwrap();
     // Its process was killed.
     std::mem::forget(session);
@@ -611,6 +611,7 @@ fn a_session_that_is_known_to_be_dead_does_not_keep_a_source() {
     let session = strongroom::format::entry::Session {
         nonce: strongroom::id::Nonce([7; 8]),
         renew_ns: Default::default(),
+        source: None,
         unknown: Default::default(),
     };
     let body = strongroom::format::encode(&session);

@@ -80,6 +80,7 @@ impl Ledger {
             circle: 3,
             operator: false,
             kept: None,
+            sources: Vec::new(),
             unknown: Default::default(),
         };
         let create = Create {
@@ -163,7 +164,7 @@ impl Ledger {
 }
 
 pub fn session_body() -> Vec<u8> {
-    encode(&Session { nonce: Nonce([3; 8]), renew_ns: 0, unknown: Default::default() })
+    encode(&Session { nonce: Nonce([3; 8]), renew_ns: 0, source: None, unknown: Default::default() })
 }
 pub fn pack_fact(session: u64, ordinal: u32) -> PackFact {
     PackFact {
@@ -365,6 +366,7 @@ fn random_order(ledger: &mut Ledger, random: &mut Random) -> Verdict {
                 circle: random.below(4) as u8,
                 operator: false,
                 kept: random.below(4).eq(&0).then(text),
+                sources: Vec::new(),
                 unknown: unknown(),
             };
             (EntryKind::Grant, encode(&grant))

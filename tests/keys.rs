@@ -54,7 +54,8 @@ fn whoever_may_open_does_and_nobody_else() {
                 0 | 1 => {
                     let circle = Circle::ALL[random.below(3) as usize];
                     let identity = Identity::generate(fixture.environment.as_ref());
-                    let role = Role { name: "custom".into(), circle, kinds: vec![EntryKind::Access] };
+                    let role =
+                        Role { name: "custom".into(), circle, kinds: vec![EntryKind::Access], sources: Vec::new() };
                     let name = format!("p{}", people.len());
                     repository.add_identity(&mut owner, &role, &identity.public().unwrap(), &name).unwrap();
                     let key = identity.to_key_file().unwrap().to_string();
@@ -610,7 +611,12 @@ fn changes_of_keys_at_the_same_time_leave_nobody_out() {
         let add = {
             let public = public.clone();
             move |repository: Repository| {
-                let role = Role { name: "x".into(), circle: Circle::Tenant, kinds: vec![EntryKind::Access] };
+                let role = Role {
+                    name: "x".into(),
+                    circle: Circle::Tenant,
+                    kinds: vec![EntryKind::Access],
+                    sources: Vec::new(),
+                };
                 let mut tenant = repository.tenant("t").unwrap();
                 repository.add_identity(&mut tenant, &role, &public, "new").unwrap();
             }
@@ -650,7 +656,8 @@ fn of_two_owners(clay: &Arc<Clay>) -> (Fixture, String, String) {
     let mut tenant = fixture.tenant();
     back_up_bytes(&mut tenant, "s", b"data").unwrap();
     let own: Vec<_> = clay.0.lock().unwrap().keys().cloned().collect();
-    let role = Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec() };
+    let role =
+        Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec(), sources: Vec::new() };
     fixture.repository().add_identity(&mut tenant, &role, &other.public().unwrap(), "other").unwrap();
     let is_new = |name: &&String| name.starts_with(names::SLOTS) && !own.contains(name);
     let slot = clay.0.lock().unwrap().keys().find(is_new).unwrap().clone();

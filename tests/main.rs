@@ -52,4 +52,5 @@ mod store;
 mod tenancy;
 mod touched;
 mod transfer;
+mod trust;
 mod usage;

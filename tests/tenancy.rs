@@ -148,7 +148,7 @@ fn a_store_that_cannot_tell_writers_apart_is_refused_to_several() {
     (mine.config.atomic_create, theirs.config.atomic_create) = (false, false);
     let (mut first, mut second) = (mine.tenant("t").unwrap(), mine.tenant("t").unwrap());
     let mut foreign = theirs.tenant("t").unwrap();
-    let mut open = Session::begin(&mut first, "backup", ChunkSize::Average(8 << 10), true).unwrap();
+    let mut open = Session::begin(&mut first, ("backup", None), ChunkSize::Average(8 << 10), true).unwrap();
     let refused = back_up_bytes(&mut foreign, "s", b"x").unwrap_err();
     assert!(refused.kind == Kind::Refused && refused.message.contains("several writers"), "{refused}");
     // The same key, again: the earlier process is taken for dead, and fails if it is not.

@@ -57,6 +57,7 @@ record! {
         4 seen: u64,
         /// How often its writer says that it writes at least, in nanoseconds.
         5 renew_ns: i64,
+        6 source: Option<String>,
     }
 
     /// A snapshot that was committed, and whether it still stands.

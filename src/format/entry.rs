@@ -111,6 +111,8 @@ record! {
         5 operator: bool,
         /// What wraps the identity's key file, if that is kept in the repository: `passphrase`, `command`, ...
         6 kept: Option<String>,
+        /// The sources that it writes snapshots of; absent: all.
+        7 sources: Vec<String>,
     }
 
     /// REVOKE: a key may write nothing any more.
@@ -125,6 +127,8 @@ record! {
         /// The writer says that it writes something at least so often, in nanoseconds: whoever fences must not take
         /// it for silent before four times as long. 0: it says nothing.
         1 renew_ns: i64,
+        /// Its snapshots are all of this source.
+        2 source: Option<String>,
     }
 
     /// PUBLISH: packs of a session can be used by everyone. Annex: their rows.

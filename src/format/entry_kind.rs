@@ -62,6 +62,17 @@ impl EntryKind {
     /// What a backup agent's key may write: it can add, and nothing else.
     pub const BACKUP_ROLE: &[Self] =
         &[Self::Session, Self::Publish, Self::Commit, Self::Renew, Self::Abort, Self::Access];
+    /// What a key may write whose grant names sources: each of these is about one source, or about nobody else.
+    pub const OF_SOURCES: &[Self] = &[
+        Self::Grant,
+        Self::Session,
+        Self::Publish,
+        Self::Commit,
+        Self::Renew,
+        Self::Abort,
+        Self::Rewrite,
+        Self::Access,
+    ];
     /// What the key of a tenant's owner may write: all but how much may be stored.
     pub const OWNER_ROLE: &[Self] = &[
         Self::Create,

@@ -3,7 +3,7 @@
 pub use crate::format::checkpoint::{Head, OpenSession, SnapshotState, State, TenantState};
 use crate::{
     format::{
-        entry::{Commit, Hold},
+        entry::{Commit, EntryKind, Grant, Hold},
         key::Circle,
         segment_set::SegmentSet,
         snapshot::Snapshot,
@@ -126,6 +126,29 @@ impl State {
         let by_hold = self.holds.values().any(|hold| source.is_none() || hold.source.as_deref() == source);
         by_hold
             || self.snapshots.values().any(|snapshot| is_its(&snapshot.snapshot.source) && self.is_protected(snapshot))
+    }
+}
+
+impl Grant {
+    /// Says whether it is of all sources.
+    pub fn is_of_all(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Says whether its key may write snapshots of a source.
+    pub fn covers(&self, source: &str) -> bool {
+        self.is_of_all() || self.sources.iter().any(|own| own == source)
+    }
+
+    /// Says whether it is of all the sources that another one is of.
+    pub(super) fn contains_sources_of(&self, other: &Self) -> bool {
+        self.is_of_all() || (!other.is_of_all() && other.sources.iter().all(|source| self.covers(source)))
+    }
+
+    /// Says whether nothing that it allows is about more than the sources that it names.
+    pub(super) fn is_sound(&self) -> bool {
+        let is_of_sources = |kind: &u8| EntryKind::OF_SOURCES.iter().any(|own| *own as u8 == *kind);
+        self.is_of_all() || self.kinds.iter().all(is_of_sources)
     }
 }
 

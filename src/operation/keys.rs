@@ -26,6 +26,8 @@ pub struct KeyView {
     pub operator: bool,
     /// How many of its slots are there; without any it opens nothing.
     pub slots: usize,
+    /// The sources that it writes snapshots of; none: all that it may.
+    pub sources: Vec<String>,
 }
 
 /// The keys of a tenant.
@@ -48,6 +50,7 @@ pub fn list(repository: &Repository, tenant: &Tenant) -> Result<KeysView> {
         recipient: holder.recipient,
         operator: holder.operator,
         slots: holder.slots,
+        sources: holder.sources,
     };
     Ok(KeysView {
         tenant: tenant.name.clone(),
@@ -67,6 +70,8 @@ pub struct GrantView {
     pub roles: Vec<&'static str>,
     /// The kinds of entries.
     pub kinds: Vec<&'static str>,
+    /// The sources that it writes snapshots of; none: all.
+    pub sources: Vec<String>,
 }
 
 /// Lists who may do what.
@@ -77,6 +82,7 @@ pub fn grants(tenant: &Tenant) -> Vec<GrantView> {
         recipient: grant.recipient.clone(),
         roles: Role::names_of(grant.circle, &grant.kinds),
         kinds: grant.kinds.iter().filter_map(|kind| EntryKind::from_number(*kind)).map(EntryKind::name).collect(),
+        sources: grant.sources.clone(),
     };
     tenant.state.grants.values().map(view).collect()
 }

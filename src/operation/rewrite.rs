@@ -25,7 +25,7 @@ use crate::{
 };
 use roaring::RoaringBitmap;
 use serde::{Serialize, Serializer};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A snapshot, and what was taken out of it, or in a dry run would be.
 #[derive(Debug, Clone, Serialize)]
@@ -128,7 +128,9 @@ fn replace_all(
 ) -> Result<Vec<Rewritten>> {
     monitor.phase("rewrite", None);
     // Nothing but catalogues is cut.
-    let mut session = Session::begin(tenant, "rewrite", ChunkSize::Average(8 << 10), true)?;
+    let sources: BTreeSet<&str> = found.iter().map(|(state, ..)| state.snapshot.source.as_str()).collect();
+    let only = sources.first().copied().filter(|_| sources.len() == 1);
+    let mut session = Session::begin(tenant, ("rewrite", only), ChunkSize::Average(8 << 10), true)?;
     session.avoid(avoided);
     let mut done = Vec::new();
     for (state, content, mut rewritten) in found {

@@ -119,7 +119,8 @@ impl Repository {
     fn first_grants(&self, keys: &Keys, new: &NewTenant) -> Result<(Vec<Grant>, Option<Grant>)> {
         let own = self.identity.public()?;
         let kept = self.kept_by(own.actor)?;
-        let all = Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec() };
+        let all =
+            Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec(), sources: Vec::new() };
         // Whoever names his own key is an owner like one who names none.
         let Some(other) = new.owner.as_ref().filter(|owner| owner.actor != own.actor) else {
             self.put_slot(keys, Circle::Tenant, &new.name, &own.recipient)?;
@@ -133,7 +134,7 @@ impl Repository {
         // the data's end.
         kinds.extend(MANAGER_KINDS.iter().filter(|_| new.managed));
         let circle = if new.managed { Circle::Tenant } else { Circle::Steward };
-        let operator = Role { name: "operator".into(), circle, kinds };
+        let operator = Role { name: "operator".into(), circle, kinds, sources: Vec::new() };
         self.put_slot(keys, circle, &new.name, &own.recipient)?;
         let full = Role { circle, ..all };
         let grants = vec![

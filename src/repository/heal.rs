@@ -125,7 +125,7 @@ fn one_object<T>(read: Result<T>) -> Result<Option<T>> {
 
 impl Healer {
     fn begin(tenant: &mut Tenant, why: &'static str) -> Result<Self> {
-        Ok(Self { scope: Scope::open(tenant, why)?, healed: 0 })
+        Ok(Self { scope: Scope::open(tenant, why, None)?, healed: 0 })
     }
 
     /// Seals a segment anew, without bases, and opens it again before anybody relies on it.

@@ -39,6 +39,8 @@ pub struct Holder {
     pub slots: usize,
     /// Its key file was kept in the repository, and is gone: whoever had it opened that way cannot any more.
     pub key_file_is_gone: bool,
+    /// The sources that it writes snapshots of; none: all that it may.
+    pub sources: Vec<String>,
 }
 
 impl Repository {
@@ -205,6 +207,7 @@ impl Repository {
                 kind: kind.unwrap_or_else(|| if is_ssh { "ssh" } else { "key" }.into()),
                 slots: slots.iter().filter(|name| names::root_of_slot(name) == Some(&root)).count(),
                 key_file_is_gone,
+                sources: grant.sources.clone(),
             })
         };
         tenant.state.grants.values().map(holder).collect()

@@ -83,7 +83,7 @@ impl<'a> Copier<'a> {
         };
         let (suite, owner) = (tenant.suite()?, tenant.keys.owner);
         let tables = TableSealer { suite, owner, epoch, segment_table, chunk_table };
-        let scope = Scope::open(tenant, why)?;
+        let scope = Scope::open(tenant, why, None)?;
         Ok(Self { tenant, scope, tables, how, written_bytes: 0 })
     }
 

@@ -15,6 +15,8 @@ pub struct Role {
     pub name: String,
     pub circle: Circle,
     pub kinds: Vec<EntryKind>,
+    /// The sources that it writes snapshots of; none: all.
+    pub sources: Vec<String>,
 }
 
 /// Adds backups, and can delete nothing; holds all keys, because a chunk must be looked up to be deduplicated.
@@ -35,19 +37,19 @@ impl Role {
     /// What a tenant's owner may.
     pub fn administrator() -> Self {
         let (name, circle, kinds) = ADMINISTRATOR;
-        Self { name: name.into(), circle, kinds: kinds.to_vec() }
+        Self { name: name.into(), circle, kinds: kinds.to_vec(), sources: Vec::new() }
     }
 
     /// Reads a role's name, or a list of kinds such as `SESSION,RETIRE` that go with the keys of a circle.
     pub fn parse(text: &str, circle: Option<Circle>) -> Result<Self> {
         let known = ROLES.iter().find(|(name, ..)| *name == text);
         if let (Some((name, circle, kinds)), None) = (known, circle) {
-            return Ok(Self { name: (*name).into(), circle: *circle, kinds: kinds.to_vec() });
+            return Ok(Self { name: (*name).into(), circle: *circle, kinds: kinds.to_vec(), sources: Vec::new() });
         }
         let kind = |name: &str| EntryKind::ALL.iter().copied().find(|kind| kind.name().eq_ignore_ascii_case(name));
         let kinds: Option<Vec<EntryKind>> = text.split(',').map(|name| kind(name.trim())).collect();
         match (circle, kinds) {
-            (Some(circle), Some(kinds)) => Ok(Self { name: "custom".into(), circle, kinds }),
+            (Some(circle), Some(kinds)) => Ok(Self { name: "custom".into(), circle, kinds, sources: Vec::new() }),
             _ => {
                 let names: Vec<_> = ROLES.iter().map(|(name, ..)| *name).collect();
                 let what = format!(
@@ -56,6 +58,30 @@ impl Role {
                 );
                 Err(Error::new(Kind::Usage, what))
             }
+        }
+    }
+
+    /// Narrows a role to snapshots of some sources; none: of all.
+    ///
+    /// # Errors
+    /// If it makes no snapshots, or may do something that is about more than single sources.
+    pub fn of_sources(self, sources: Vec<String>) -> Result<Self> {
+        let is_wider = |kind: &&EntryKind| !EntryKind::OF_SOURCES.contains(kind);
+        let wrong = match self.kinds.iter().find(is_wider) {
+            _ if sources.is_empty() => None,
+            Some(kind) => Some(format!("may write {}, which is not about single sources", kind.name())),
+            None if !self.kinds.contains(&EntryKind::Session) => {
+                Some("makes no snapshots, and what its key reads is not limited".to_owned())
+            }
+            None => None,
+        };
+        match wrong {
+            Some(why) => {
+                let name = &self.name;
+                let what = format!("the role {name} cannot be limited to sources: it {why}; nothing was granted");
+                Err(Error::new(Kind::Usage, what))
+            }
+            None => Ok(Self { sources, ..self }),
         }
     }
 
@@ -78,6 +104,7 @@ pub(super) fn grant(public: &PublicIdentity, role: &Role, name: &str, operator: 
         circle: role.circle as u8,
         operator,
         kept: None,
+        sources: role.sources.clone(),
         unknown: Default::default(),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     environment::SharedEnvironment,
     error::{Result, failed},
     format::{
-        entry::Entry,
+        entry::{Entry, Grant},
         names,
         sealed::{KeyScope, Suite},
     },
@@ -81,6 +81,11 @@ impl Tenant {
     /// Returns when the store says that an entry was written, in nanoseconds since 1970.
     pub fn written_ns(&self, entry: u64) -> Result<i64> {
         Ok(self.objects.modified_ns(&names::entry(self.keys.owner, entry))?)
+    }
+
+    /// Returns what this key was granted.
+    pub fn own_grant(&self) -> Option<&Grant> {
+        self.state.grants.get(&self.signer.as_ref()?.actor())
     }
 
     /// Deletes the object of a pack that DROP covers, or of a session that ended without naming it, here

@@ -263,7 +263,7 @@ pub fn new_tenant(name: &str) -> NewTenant {
 }
 
 pub fn role(circle: Circle, kinds: &[EntryKind]) -> Role {
-    Role { name: "custom".into(), circle, kinds: kinds.to_vec() }
+    Role { name: "custom".into(), circle, kinds: kinds.to_vec(), sources: Vec::new() }
 }
 pub fn agent_role() -> Role {
     Role::parse("agent", None).unwrap()

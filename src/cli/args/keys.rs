@@ -139,6 +139,9 @@ pub enum RoleCommand {
         /// With a list of kinds: which keys it gets, the circle of who has them
         #[arg(long, value_enum)]
         circle: Option<CircleArg>,
+        /// It makes snapshots of this source alone; may be repeated. (Its key still opens all that an agent's does)
+        #[arg(long, value_name = "NAME")]
+        source: Vec<String>,
     },
     /// Take a role back; the same as `key remove`
     Revoke {

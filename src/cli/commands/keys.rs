@@ -96,7 +96,8 @@ fn export(global: &Global, circle: ExportCircle, file: &Path) -> Result<()> {
         ExportCircle::Steward => Circle::Steward,
         ExportCircle::Indexer => Circle::Indexer,
     };
-    let role = Role { name: circle.name().into(), circle, kinds: EntryKind::STEWARD_ROLE.to_vec() };
+    let role =
+        Role { name: circle.name().into(), circle, kinds: EntryKind::STEWARD_ROLE.to_vec(), sources: Vec::new() };
     let public = write_key_file(file, &Identity::generate(&System))?;
     repository.add_identity(&mut tenant, &role, &public, circle.name())?;
     let key = told::KeyFile { key_file: file, public: public.to_text() };
@@ -122,7 +123,8 @@ fn list(global: &Global) -> Result<()> {
                 _ => "",
             };
             let actor = key.actor.to_string();
-            text += &format!("{actor:.12}  {:8} {:10} {}{note}\n", key.circle, key.kind, shown(&key.name));
+            let (name, sources) = (shown(&key.name), of_sources(&key.sources));
+            text += &format!("{actor:.12}  {:8} {:10} {name}{sources}{note}\n", key.circle, key.kind);
         }
         text
     });
@@ -161,12 +163,21 @@ fn grant(
         role: &role.name,
         circle: role.circle.name(),
         kinds: role.kinds.iter().map(|kind| kind.name()).collect(),
+        sources: &role.sources,
     };
     print_done(global, object, || {
-        let opens = role.circle.opens();
-        format!("{} is {} of {}; its key opens {opens}", shown(name), role.name, shown(&tenant.name))
+        let (opens, sources) = (role.circle.opens(), of_sources(&role.sources));
+        format!("{} is {} of {}{sources}; its key opens {opens}", shown(name), role.name, shown(&tenant.name))
     });
     Ok(())
+}
+
+/// Says which sources a grant names, if it does.
+fn of_sources(sources: &[String]) -> String {
+    match sources.is_empty() {
+        true => String::new(),
+        false => format!(", for {}", shown(&sources.join(", "))),
+    }
 }
 
 fn remove(global: &Global, who: &str, reason: &str, rotate: bool) -> Result<()> {
@@ -273,13 +284,13 @@ pub(super) fn role(global: &Global, command: RoleCommand) -> Result<()> {
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
     match command {
-        RoleCommand::Grant { role, to, name, circle } => {
+        RoleCommand::Grant { role, to, name, circle, source } => {
             let circle = circle.map(|circle| match circle {
                 CircleArg::Steward => Circle::Steward,
                 CircleArg::Indexer => Circle::Indexer,
                 CircleArg::Tenant => Circle::Tenant,
             });
-            let role = Role::parse(&role, circle)?;
+            let role = Role::parse(&role, circle)?.of_sources(source)?;
             grant(global, &repository, &mut tenant, (&role, &read_public(&to)?, &name))?;
         }
         RoleCommand::Revoke { who, reason } => return remove(global, &who, &reason, false),
@@ -288,7 +299,8 @@ pub(super) fn role(global: &Global, command: RoleCommand) -> Result<()> {
             print(global, told::Grants { tenant: &tenant.name, grants: &grants }, || {
                 let line = |grant: &keys::GrantView| {
                     let what = if grant.roles.is_empty() { grant.kinds.join(",") } else { grant.roles.join(" or ") };
-                    format!("{:.12}  {:20}  {what}\n", grant.actor.to_string(), shown(&grant.name))
+                    let (name, sources) = (shown(&grant.name), of_sources(&grant.sources));
+                    format!("{:.12}  {name:20}  {what}{sources}\n", grant.actor.to_string())
                 };
                 grants.iter().map(line).collect()
             });

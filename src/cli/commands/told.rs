@@ -30,6 +30,7 @@ pub struct Granted<'a> {
     pub role: &'a str,
     pub circle: &'a str,
     pub kinds: Vec<&'a str>,
+    pub sources: &'a [String],
 }
 
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use super::verdict::{Refusal, Rule, Stop, permit, require};
 use crate::{
     format::{
         checkpoint::SourceState,
-        entry::{EntryKind, Epoch, Grant, Policy, Revoke},
+        entry::{Entry, EntryKind, Epoch, Grant, Policy, Revoke},
         key::{Circle, Commitments, EPOCH_MAX, SOURCE_MAX},
     },
     id::ActorId,
@@ -35,6 +35,9 @@ impl State {
         permit(grant.circle <= circle, Refusal::Role, || {
             "nobody can grant keys that they do not have themselves".into()
         })?;
+        permit(grant.is_sound(), Refusal::Role, || "a grant of single sources goes beyond them".into())?;
+        let within = self.grants.get(&granter).is_some_and(|own| own.contains_sources_of(&grant));
+        permit(within, Refusal::Role, || "nobody can grant sources that they were not granted".into())?;
         let is_new = !self.grants.contains_key(&grant.actor);
         permit(is_new || grant.actor == granter, Refusal::Role, || {
             "that key has a grant, which only REVOKE takes away".into()
@@ -66,19 +69,23 @@ impl State {
         })
     }
 
-    pub(super) fn new_epoch(&mut self, entry_number: u64, epoch: Epoch) -> Rule {
-        (self.sources, self.source_count) = self.sources_in(&epoch, entry_number)?;
-        (self.epoch, self.epoch_began, self.epoch_seals) = (epoch.epoch, entry_number, 0);
+    pub(super) fn new_epoch(&mut self, entry: &Entry, epoch: Epoch) -> Rule {
+        self.may_renew_keys(entry.actor, &epoch)?;
+        (self.sources, self.source_count) = self.sources_in(&epoch, entry.number)?;
+        (self.epoch, self.epoch_began, self.epoch_seals) = (epoch.epoch, entry.number, 0);
         self.commitments.insert(epoch.epoch, epoch.commitments);
         Ok(())
     }
 
+    /// Whoever has not all keys cannot have drawn new ones for all.
+    pub(super) fn may_renew_keys(&self, actor: ActorId, epoch: &Epoch) -> Rule {
+        let has_all = self.grants.get(&actor).is_some_and(|grant| grant.circle == Circle::Tenant as u8);
+        permit(has_all, Refusal::Role, || "only a key of the circle tenant makes new keys".into())?;
+        self.sources_in(epoch, self.head.number + 1).map(drop)
+    }
+
     /// Returns the sources that have keys of their own in a new epoch, and the highest number among them.
-    pub(super) fn sources_in(
-        &self,
-        epoch: &Epoch,
-        entry_number: u64,
-    ) -> Result<(BTreeMap<String, SourceState>, u32), Stop> {
+    fn sources_in(&self, epoch: &Epoch, entry_number: u64) -> Result<(BTreeMap<String, SourceState>, u32), Stop> {
         require(Some(epoch.epoch) == self.epoch.checked_add(1), || {
             format!("epoch {} after {}", epoch.epoch, self.epoch)
         })?;

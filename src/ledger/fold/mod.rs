@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     format::{
-        entry::{About, Access, Create, EntryKind, Publish, RULES},
+        entry::{About, Access, Create, EntryKind, Grant, Publish, RULES},
         record::{Field, decode},
     },
     id::{ActorId, Hash},
@@ -49,6 +49,9 @@ impl State {
         let grants: BTreeMap<_, _> = create.grants.iter().map(|grant| (grant.actor, grant.clone())).collect();
         if !grants.get(&entry.actor).is_some_and(|grant| grant.kinds.contains(&(EntryKind::Grant as u8))) {
             return Err(fail("whoever wrote entry 0 is not among those it grants"));
+        }
+        if !grants.values().all(Grant::is_sound) {
+            return Err(fail("a grant of single sources goes beyond them"));
         }
         Ok(Self {
             head: Head { number: 0, hash: proven.hash, unknown: Default::default() },
@@ -125,6 +128,7 @@ impl State {
             EntryKind::Publish => self.may_publish(actor, &decode(body)?),
             EntryKind::Commit => self.may_commit(actor, &decode(body)?, 1),
             EntryKind::Rewrite => self.may_rewrite(actor, &decode(body)?),
+            EntryKind::Session => self.may_open(actor, &decode(body)?),
             EntryKind::Renew | EntryKind::Abort => self.open_session(decode::<About>(body)?.session, actor).map(drop),
             EntryKind::Repack | EntryKind::Heal => self.open_session(decode::<Publish>(body)?.session, actor).map(drop),
             EntryKind::Fence => self.may_fence(&decode(body)?),
@@ -133,7 +137,7 @@ impl State {
             EntryKind::Hold => self.may_hold(&decode(body)?),
             EntryKind::Release => self.may_release(&decode(body)?),
             EntryKind::Lock => self.may_lock(&decode(body)?),
-            EntryKind::Epoch => self.sources_in(&decode(body)?, self.head.number + 1).map(drop),
+            EntryKind::Epoch => self.may_renew_keys(actor, &decode(body)?),
             EntryKind::Policy => self.may_change_policy(&decode(body)?),
             EntryKind::Shred => self.may_shred(&decode(body)?),
             EntryKind::Generation => self.may_promote(&decode(body)?),
@@ -143,8 +147,7 @@ impl State {
             EntryKind::Withdraw => self.may_withdraw(&decode(body)?),
             EntryKind::Destroyed => self.name_of(&decode(body)?).map(drop),
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
-            EntryKind::Session
-            | EntryKind::Condemn
+            EntryKind::Condemn
             | EntryKind::Rescue
             | EntryKind::Dead
             | EntryKind::Drop
@@ -192,7 +195,7 @@ impl State {
             EntryKind::Damaged => mark_damaged(tables, &body(proven)?, &proven.annex.segments),
             EntryKind::Heal => self.heal(tables, proven, body(proven)?),
             EntryKind::Move => move_packs(tables, body(proven)?),
-            EntryKind::Epoch => self.new_epoch(entry.number, body(proven)?),
+            EntryKind::Epoch => self.new_epoch(entry, body(proven)?),
             EntryKind::Policy => self.new_policy(body(proven)?),
             EntryKind::Fence => self.fence(&body(proven)?),
             EntryKind::Observed => self.observed(tables, entry.number, body(proven)?),

@@ -2,11 +2,11 @@
 
 use super::{
     Proven,
-    verdict::{Rule, Stop, require, void},
+    verdict::{Refusal, Rule, Stop, permit, require, void},
 };
 use crate::{
     format::{
-        entry::{About, Entry, Publish, Session},
+        entry::{About, Entry, Grant, Publish, Session},
         pack::{PackFact, SegmentRow},
         segment::DEPTH_MAX,
     },
@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 
 impl State {
     pub(super) fn session(&mut self, entry: &Entry, session: Session) -> Rule {
+        self.may_open(entry.actor, &session)?;
         let open = OpenSession {
             actor: entry.actor,
             nonce: session.nonce,
@@ -27,10 +28,27 @@ impl State {
             next_pack: 0,
             seen: entry.number,
             renew_ns: session.renew_ns,
+            source: session.source,
             unknown: Default::default(),
         };
         self.sessions.insert(entry.number, open);
         Ok(())
+    }
+
+    pub(super) fn may_open(&self, actor: ActorId, session: &Session) -> Rule {
+        match &session.source {
+            Some(source) => self.may_write_of(actor, source),
+            None => permit(self.grants.get(&actor).is_some_and(Grant::is_of_all), Refusal::Role, || {
+                "a key whose grant names sources must name one of them".into()
+            }),
+        }
+    }
+
+    /// A key whose grant names sources writes snapshots of no other.
+    pub(super) fn may_write_of(&self, actor: ActorId, source: &str) -> Rule {
+        permit(self.grants.get(&actor).is_some_and(|grant| grant.covers(source)), Refusal::Role, || {
+            format!("the grant of {actor} does not name source {source}")
+        })
     }
 
     /// A session belongs to the key that opened it, until it is closed, aborted or fenced.

@@ -26,7 +26,7 @@ impl State {
         let added = self.new_segments(tables, proven, commit.session, &commit.packs)?;
         let is_new = entry.kind == EntryKind::Commit as u8;
         self.may_commit(entry.actor, &commit, u64::from(is_new))?;
-        self.reach_is_closed(tables, &added, commit.snapshot.parent, proven.annex)?;
+        self.reach_is_closed(tables, &added, &commit.snapshot, proven.annex)?;
         self.count_in_day(&commit.packs);
         self.add(tables, commit.session, entry.number, &commit.packs, next_pack, added)?;
         if commit.close {
@@ -41,8 +41,11 @@ impl State {
 
     /// `more` is how many snapshots there are more afterwards.
     pub(super) fn may_commit(&self, actor: ActorId, commit: &Commit, more: u64) -> Rule {
-        self.open_session(commit.session, actor)?;
+        let session = self.open_session(commit.session, actor)?;
         let Snapshot { id, source, .. } = &commit.snapshot;
+        let is_its = session.source.as_ref().is_none_or(|own| own == source);
+        permit(is_its, Refusal::Role, || format!("the session is not of source {source}"))?;
+        self.may_write_of(actor, source)?;
         require(!self.snapshots.contains_key(id), || format!("snapshot {id} exists"))?;
         permit(!self.destroyed_sources.contains_key(source), Refusal::Destroyed, || {
             format!("source {source} was destroyed")
@@ -58,13 +61,14 @@ impl State {
         &self,
         tables: &dyn Tables,
         added: &Added,
-        parent: Option<SnapshotId>,
+        snapshot: &Snapshot,
         annex: &Annex,
     ) -> Rule {
-        let inherited = match parent {
+        let inherited = match snapshot.parent {
             Some(parent) => {
-                let live = self.snapshots.get(&parent).is_some_and(SnapshotState::is_live);
-                require(live, || format!("parent {parent} is not a live snapshot"))?;
+                let found = self.snapshots.get(&parent).filter(|found| found.is_live());
+                let is_one = found.is_some_and(|found| found.snapshot.source == snapshot.source);
+                require(is_one, || format!("parent {parent} is not a live snapshot of the same source"))?;
                 self.reach(parent)
             }
             None => SegmentSet::default(),

@@ -93,6 +93,10 @@ impl Options {
         if tenant.keys.gear.is_none() {
             return Err(tenant.keys.missing("backing up"));
         }
+        if tenant.own_grant().is_some_and(|own| !own.covers(source)) {
+            let what = format!("the grant of this key does not name source {source}: nothing was stored");
+            return Err(Error::new(Kind::Refused, what).next(Next::ListRoles));
+        }
         if tenant.state.destroyed_sources.contains_key(source) {
             let what = format!("source {source} was destroyed: back up under another name; nothing was stored");
             return Err(Error::new(Kind::Refused, what));
@@ -157,7 +161,7 @@ impl<'a> Begun<'a> {
         let started_ns = tenant.environment.now_ns();
         let size = chunk_size(tenant, &labels.source)?;
         let near_only = options.compare(tenant, &labels.source) == Compare::Near;
-        let mut session = Session::begin(tenant, "backup", size, options.verify)?;
+        let mut session = Session::begin(tenant, ("backup", Some(&labels.source)), size, options.verify)?;
         session.of_source(&labels.source)?;
         let is_compared = plan.as_ref().is_some_and(|plan| !plan.rebase);
         if let Some(Plan { rebase, reach, size, saved_bytes }) = plan {

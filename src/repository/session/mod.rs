@@ -88,11 +88,17 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Writes SESSION: from then on its names are taken.
-    pub fn begin(tenant: &'a mut Tenant, why: &'static str, chunk_size: ChunkSize, verify: bool) -> Result<Self> {
+    /// Its snapshots are all of `source`, if that is given.
+    pub fn begin(
+        tenant: &'a mut Tenant,
+        (why, source): (&'static str, Option<&str>),
+        chunk_size: ChunkSize,
+        verify: bool,
+    ) -> Result<Self> {
         let keys = SealingKeys::of(tenant, 0)?;
         let gear = tenant.keys.gear.clone().ok_or_else(|| tenant.keys.missing("backing up"))?;
         tenant.read_chunk_tables()?;
-        let scope = Scope::open(tenant, why)?;
+        let scope = Scope::open(tenant, why, source)?;
         let session = scope.number;
         let due = Due::from(tenant.environment.now_ns());
         Ok(Self {

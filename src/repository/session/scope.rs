@@ -42,12 +42,19 @@ pub(in crate::repository) struct Scope {
 
 impl Scope {
     /// Writes SESSION.
-    pub fn open(tenant: &mut Tenant, why: &'static str) -> Result<Self> {
+    ///
+    /// Snapshots that it makes are all of `source`, if that is given.
+    pub fn open(tenant: &mut Tenant, why: &'static str, source: Option<&str>) -> Result<Self> {
         if !tenant.several_writers {
             refuse_others(tenant)?;
         }
         let nonce = Nonce(random(tenant.environment.as_ref()));
-        let body = SessionBody { nonce, renew_ns: tenant.renew_ns, unknown: Default::default() };
+        let body = SessionBody {
+            nonce,
+            renew_ns: tenant.renew_ns,
+            source: source.map(str::to_owned),
+            unknown: Default::default(),
+        };
         let number = tenant.append(why, |_, _| Ok(body.drafted()))?;
         let heartbeat = Heartbeat::start(tenant, why, number);
         let (reason, tenant) = ("it broke off", tenant.clone());
