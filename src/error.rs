@@ -34,6 +34,8 @@ pub enum Kind {
     NotWritable,
     /// The place that a restore or an export writes to refused; what is stored is unharmed.
     Target,
+    /// The repository or the tenant is not the one that is known, or expected, there.
+    AnotherPlace,
     /// Stopped on request.
     Interrupted,
 }
@@ -67,6 +69,8 @@ pub enum Next {
     ReadEverything,
     NameAnotherCache,
     NameTenant,
+    /// Take what is there for the right one, after all.
+    AcceptTenant,
     FindPublicHalf,
 }
 
@@ -88,6 +92,7 @@ impl Kind {
             Self::NoKey => 18,
             Self::NotWritable => 19,
             Self::Target => 20,
+            Self::AnotherPlace => 21,
             Self::Interrupted => 130,
         }
     }

@@ -10,6 +10,10 @@
 //! report derives `serde::Serialize`, and is what the command line prints with `--json`. They print nothing; a
 //! [`Monitor`](operation::Monitor) is told how far they are, and can stop them.
 //!
+//! Whoever writes to a place can put another repository or tenant there. [`Connection`](operation::open::Connection)
+//! remembers what was met, as SSH remembers hosts: as long as it lives, in a file
+//! ([`KnownPlaces`](operation::known_places::KnownPlaces)), or where a program keeps it ([`Pins`](repository::Pins)).
+//!
 //! [`format`], [`pipeline`], [`ledger`], [`policy`] and [`index`] are the engine. They are public for the tests and
 //! for tools that look into a repository, and may change with every version. [`cli`] is the program.
 //!

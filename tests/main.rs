@@ -33,6 +33,7 @@ mod naming;
 mod options;
 mod output;
 mod patience;
+mod pins;
 mod pipeline;
 mod prune;
 mod races;

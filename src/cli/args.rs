@@ -64,6 +64,20 @@ pub struct Global {
         hide_short_help = true
     )]
     pub cache_dir: Option<PathBuf>,
+    /// Open a tenant only if it has this fingerprint, which `tenant show` prints
+    #[arg(long, global = true, env = "STRONGROOM_EXPECT", hide_env_values = true, value_name = "FINGERPRINT")]
+    pub expect: Option<String>,
+    /// The file in which this user's repositories and tenants are remembered (without, `strongroom/known-places` in
+    /// the folder for settings)
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_KNOWN_PLACES",
+        hide_env_values = true,
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    pub known_places: Option<PathBuf>,
     /// A TOML file with defaults for these options; the environment beats it, and options beat both
     #[arg(
         long,

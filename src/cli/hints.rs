@@ -42,6 +42,9 @@ fn hint(next: Next) -> &'static str {
         }
         Next::FindPublicHalf => "`strongroom key generate FILE` writes the public half to FILE.pub",
         Next::NameTenant => "--tenant NAME names it; `strongroom tenant list` shows them",
+        Next::AcceptTenant => {
+            "if this is on purpose: compare the fingerprint with the one that `strongroom tenant show` prints on a machine that knows it, and then `strongroom tenant accept NAME --expect FINGERPRINT` makes this machine take it from now on"
+        }
         Next::NameAnotherCache => "--cache-dir DIR names another place for the cache",
     }
 }

@@ -9,6 +9,7 @@ mod hints;
 mod key_command;
 #[cfg(feature = "aws-kms")]
 mod kms;
+mod known;
 mod output;
 mod ready;
 mod recovery;

@@ -3,6 +3,7 @@
 use super::{
     args::{Global, KeyArgs, Progress},
     credential::credential,
+    known,
     output::{duration_ns, parse_rate, parse_size, remark, warn},
     system,
     waiting::Shown,
@@ -17,6 +18,7 @@ use crate::{
 };
 use serde::Deserialize;
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -24,16 +26,24 @@ use std::{
 
 /// What the tenants that a command opened have to tell. Clones are of one command.
 #[derive(Clone, Default)]
-pub struct Opened(Arc<Mutex<Vec<Notices>>>);
+pub struct Opened {
+    notices: Arc<Mutex<Vec<Notices>>>,
+    said: Arc<Mutex<BTreeSet<String>>>,
+}
 
 impl Opened {
     fn add(&self, notices: Notices) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(notices);
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(notices);
     }
 
     /// Takes what was not told yet.
     pub fn take_notices(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().flat_map(Notices::take).collect()
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).iter().flat_map(Notices::take).collect()
+    }
+
+    /// Says whether this command did not say something before; from now on it did.
+    pub fn is_new(&self, what: &str) -> bool {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned())
     }
 }
 
@@ -47,6 +57,8 @@ struct Profile {
     key_command: Option<String>,
     key_kms: Option<String>,
     cache_dir: Option<PathBuf>,
+    known_places: Option<PathBuf>,
+    expect: Option<String>,
     tenant: Option<String>,
     progress: Option<String>,
     limit_upload: Option<String>,
@@ -76,6 +88,8 @@ pub fn with_profile(mut global: Global) -> Result<Global> {
     global.repo = global.repo.or(profile.repo);
     global.cache_dir = global.cache_dir.or(profile.cache_dir);
     global.tenant = global.tenant.or(profile.tenant);
+    global.known_places = global.known_places.or(profile.known_places);
+    global.expect = global.expect.or(profile.expect);
     global.limit_upload = global.limit_upload.or(profile.limit_upload);
     global.limit_download = global.limit_download.or(profile.limit_download);
     global.wait_for_store = global.wait_for_store.or(profile.wait_for_store);
@@ -112,6 +126,8 @@ fn connection(global: &Global) -> Result<Connection> {
         patience: patience(global.wait_for_store.as_deref())?,
         waiting: Arc::new(Shown::new(global.progress.unwrap_or(Progress::Auto), global.quiet)),
         renew_ns,
+        pins: known::pins(global),
+        expected: global.expect.as_deref().map(str::parse).transpose()?,
         ..connection
     })
 }
@@ -155,6 +171,11 @@ pub fn repository(global: &Global) -> Result<Repository> {
         Kind::NoRepository => error.while_doing(global.repo.clone().unwrap_or_default()),
         _ => error,
     })
+}
+
+/// Opens a tenant and takes it for the right one from now on.
+pub fn accept(global: &Global, name: &str) -> Result<(Repository, Tenant)> {
+    connection(global)?.accept(|| credential(global), name)
 }
 
 /// Opens the tenant; if none was named and the key opens just one, that.

@@ -14,6 +14,7 @@ pub mod destroy;
 mod edit;
 pub mod forget;
 pub mod keys;
+pub mod known_places;
 pub mod naming;
 pub mod open;
 pub mod policy;

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Kind, Next, Result},
     format::names,
     policy::session::RENEW_NS,
-    repository::{Credential, Repository, Tenant},
+    repository::{Credential, Fingerprint, MemoryPins, Pins, Repository, Tenant, Watch},
     source::OwnFolders,
     store::{
         Limited, Patience, Place, Retried, SharedObjects, Silent, Waiting, found_at, get_if_present, is_local, open,
@@ -42,6 +42,11 @@ pub struct Connection {
     /// A writing session says that it writes something at least so often, in nanoseconds, and does; it is not taken
     /// for dead before it was silent for four times as long. 0: it says nothing.
     pub renew_ns: i64,
+    /// What is known of places. By default nothing, and what is met is remembered until the last clone is gone;
+    /// `KnownPlaces` keeps it in a file.
+    pub pins: Arc<dyn Pins>,
+    /// Only the tenant with this fingerprint is opened.
+    pub expected: Option<Fingerprint>,
     /// Clock, randomness, sleeping and threads.
     pub environment: SharedEnvironment,
 }
@@ -62,6 +67,8 @@ impl Connection {
             patience: Patience::default(),
             waiting: Arc::new(Silent),
             renew_ns: RENEW_NS,
+            pins: Arc::new(MemoryPins::default()),
+            expected: None,
             environment: Arc::new(System),
         }
     }
@@ -74,7 +81,10 @@ impl Connection {
         }
         let made =
             Repository::init(objects, self.environment.clone(), credential, self.cache.clone(), self.who.clone())?;
-        Ok(self.finished(made))
+        let made = self.finished(made);
+        let id = made.config.repository;
+        self.watch().made_repository(id)?;
+        made.watched(self.watch())
     }
 
     /// Opens the repository there. The credential is asked for only once there is something to open.
@@ -86,7 +96,21 @@ impl Connection {
         }
         let opened =
             Repository::open(objects, self.environment.clone(), credential()?, self.cache.clone(), self.who.clone())?;
-        Ok(self.finished(opened))
+        self.finished(opened).watched(self.watch())
+    }
+
+    fn watch(&self) -> Watch {
+        Watch { pins: self.pins.clone(), place: self.place.to_string(), expected: self.expected }
+    }
+
+    /// Opens a tenant whatever was known of it and its repository, and takes it for the right one from now on. A
+    /// place that was restored on purpose, a promoted copy, or a tenant that was made anew is met like this.
+    pub fn accept(&self, credential: impl FnOnce() -> Result<Credential>, name: &str) -> Result<(Repository, Tenant)> {
+        let unknown = Self { pins: Arc::new(MemoryPins::default()), ..self.clone() };
+        let repository = unknown.open(credential)?;
+        let tenant = repository.tenant(name)?;
+        self.watch().accept(repository.config.repository, &tenant.name, tenant.pin())?;
+        Ok((repository.watched(self.watch())?, tenant))
     }
 
     fn finished(&self, mut repository: Repository) -> Repository {
@@ -149,7 +173,7 @@ pub fn tenant(repository: &Repository, name: Option<&str>) -> Result<Tenant> {
         return repository.tenant(name);
     }
     match repository.tenants()?.as_slice() {
-        [(_, id, _)] => repository.tenant(&id.to_string()),
+        [(name, id, _)] => repository.chosen(name, *id),
         [] => Err(Error::new(Kind::TenantUnknown, "this key opens no tenant yet").next(Next::MakeTenant)),
         several => {
             let names: Vec<_> = several.iter().map(|(name, ..)| name.as_str()).collect();

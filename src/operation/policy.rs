@@ -337,7 +337,7 @@ pub fn set_default(repository: &Repository, rules: &NewRules) -> Result<DefaultR
                 Ok((policy != state.policy).then(|| policy.drafted()))
             })
         };
-        match repository.tenant(&known.tenant.to_string()).and_then(tell) {
+        match repository.glance(known.tenant).and_then(tell) {
             Ok(_) => report.told.push(name.clone()),
             Err(error) => report.not_told.push(NotTold { tenant: name.clone(), why: error.to_string() }),
         }

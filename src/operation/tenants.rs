@@ -7,7 +7,7 @@ use crate::{
     id::{Hash, ScopeId},
     operation::usage::Remembered,
     pipeline::chunk::ChunkSize,
-    repository::{KnownTenant, NewTenant, Repository, Tenant},
+    repository::{Fingerprint, KnownTenant, NewTenant, Repository, Tenant},
 };
 use serde::Serialize;
 
@@ -61,6 +61,11 @@ pub fn list(repository: &Repository, with_custody: bool) -> Result<Vec<Listed>> 
 pub struct View {
     pub tenant: String,
     pub tenant_id: ScopeId,
+    pub repository_id: ScopeId,
+    /// The hash of the first ledger entry.
+    pub genesis: Hash,
+    /// Stands for the three above.
+    pub fingerprint: Fingerprint,
     pub circle: &'static str,
     pub custody: &'static str,
     pub cipher: &'static str,
@@ -74,11 +79,14 @@ pub struct View {
 }
 
 /// Shows a tenant.
-pub fn show(tenant: &Tenant) -> View {
+pub fn show(repository: &Repository, tenant: &Tenant) -> View {
     let state = &tenant.state;
     View {
         tenant: tenant.name.clone(),
         tenant_id: tenant.keys.owner,
+        repository_id: repository.config.repository,
+        genesis: tenant.pin().genesis,
+        fingerprint: tenant.fingerprint(),
         circle: tenant.keys.circle.name(),
         custody: custody(state.is_managed()),
         cipher: if state.create.suite == 1 { "xaes256gcm" } else { "xchacha20poly1305" },

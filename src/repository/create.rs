@@ -5,6 +5,7 @@ use super::{
     keyring::Keys,
     open::Repository,
     pen::{Draft, Pen, Place},
+    pins::TenantPin,
     put::{Stands, put_for_certain},
     role::{Role, grant},
     tenant::Tenant,
@@ -92,6 +93,7 @@ impl Repository {
         let genesis = self.create_ledger(tenant, "tenant", new, own.state.policy.retention.clone())?;
         let recipient = new.owner.as_ref().map(|owner| owner.recipient.clone());
         self.register(&mut own, tenant, &new.name, genesis, recipient)?;
+        self.watch.accept(self.config.repository, &new.name, TenantPin { tenant, genesis })?;
         Ok(tenant)
     }
 

@@ -59,14 +59,21 @@ struct Begun {
 }
 
 /// Takes the state that the index was saved with, or the newest checkpoint's, or what entry 0 makes.
-fn begun(objects: &dyn Objects, keys: &Keys, name: &str, new_pairs: &NewPairs) -> Result<Begun> {
+fn begun(
+    objects: &dyn Objects,
+    keys: &Keys,
+    (name, new_pairs): (&str, &NewPairs),
+    meet: &dyn Fn(Hash) -> Result<()>,
+) -> Result<Begun> {
     let Slot::Entry(first) = read(objects, keys, 0)? else {
         return Err(damaged(format!(
             "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
             names::entry(keys.owner, 0)
         )));
     };
-    let (genesis, mut index) = (first.hash, Index::new(new_pairs()?));
+    let genesis = first.hash;
+    meet(genesis)?;
+    let mut index = Index::new(new_pairs()?);
     let proven = Proven { entry: &first.entry, annex: &first.annex, hash: first.hash };
     let begun = State::begin(proven).map_err(|error| damaged(format!("{name}: {error}")))?;
     if let Some(state) = index.load(genesis)? {
@@ -79,7 +86,8 @@ fn begun(objects: &dyn Objects, keys: &Keys, name: &str, new_pairs: &NewPairs) -
 
 impl Tenant {
     /// Folds what is new since the index was saved, or everything.
-    pub(super) fn open(opening: Opening) -> Result<Self> {
+    /// What `meet` says of the hash of entry 0 comes before anything else: before what this machine remembers goes.
+    pub(super) fn open(opening: Opening, meet: &dyn Fn(Hash) -> Result<()>) -> Result<Self> {
         let Opening {
             objects,
             environment,
@@ -94,7 +102,7 @@ impl Tenant {
             renew_ns,
             several_writers,
         } = opening;
-        let Begun { genesis, state, index, damage, fresh } = begun(objects.as_ref(), &keys, &name, &new_pairs)?;
+        let Begun { genesis, state, index, damage, fresh } = begun(objects.as_ref(), &keys, (&name, &new_pairs), meet)?;
         let at_checkpoint = state.head.number;
         let was_cut = damage.iter().any(|what| what.contains(checkpoint::CUT));
         let mut tenant = Self {

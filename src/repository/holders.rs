@@ -262,6 +262,7 @@ impl Repository {
 
     /// Deletes what this machine remembers of an owner.
     pub fn forget_locally(&self, owner: ScopeId) -> Result<()> {
+        self.watch.forget(owner)?;
         let Some(cache) = &self.cache else { return Ok(()) };
         let folder = cache.join(self.config.repository.to_string()).join(owner.to_string());
         match std::fs::remove_dir_all(&folder) {

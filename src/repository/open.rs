@@ -4,6 +4,7 @@ use super::{
     follow::Opening,
     identity::{Credential, Identity, unwrapped},
     keyring::Keys,
+    pins::{TenantPin, Watch},
     tenant::Tenant,
     unlock::Unlock,
 };
@@ -39,6 +40,8 @@ pub struct Repository {
     pub who: String,
     /// The machine that this runs on, for the record.
     pub from: String,
+    /// What is known of the place.
+    pub(super) watch: Watch,
 }
 
 /// A tenant that an identity opens, with the slots that open it.
@@ -96,8 +99,18 @@ impl Repository {
         cache: Option<PathBuf>,
         who: String,
     ) -> Self {
-        let (pack_cache_bytes, renew_ns, from) = (None, RENEW_NS, String::new());
-        Self { objects, environment, identity, config, cache, pack_cache_bytes, renew_ns, who, from }
+        let (pack_cache_bytes, renew_ns, from, watch) = (None, RENEW_NS, String::new(), Watch::default());
+        Self { objects, environment, identity, config, cache, pack_cache_bytes, renew_ns, who, from, watch }
+    }
+
+    /// Compares the repository with what is known of its place, and from now on its tenants, too.
+    ///
+    /// # Errors
+    /// Of the kind `AnotherPlace`: another repository was there before.
+    pub fn watched(mut self, watch: Watch) -> Result<Self> {
+        watch.repository(self.config.repository)?;
+        self.watch = watch;
+        Ok(self)
     }
 
     /// Opens the repository's own ledger: for operators.
@@ -108,23 +121,44 @@ impl Repository {
             let refused = || Error::new(Kind::WrongKey, "this key is not an operator's of this repository");
             unlock.slots(Some(own))?.pop().map(drop).ok_or_else(refused)
         })?;
-        self.open_owner(own, "repository")
+        self.open_owner(own, "repository", &|pin| self.watch.ledger(pin.genesis))
     }
 
     /// Opens a tenant by name or id.
+    ///
+    /// # Errors
+    /// Of the kind `AnotherPlace`: it is not the one that was there before.
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
+        let slot = self.slot_of(name)?;
+        let meet = |pin| self.watch.tenant(self.config.repository, &slot.name, pin);
+        self.open_owner(slot.owner, &slot.name, &meet)
+    }
+
+    /// Opens a tenant to look at it among others: as `tenant`, but one that was never met is not remembered.
+    pub fn glance(&self, id: ScopeId) -> Result<Tenant> {
+        let slot = self.slot_of(&id.to_string())?;
+        self.open_owner(slot.owner, &slot.name, &|pin| self.watch.glance(&slot.name, pin))
+    }
+
+    /// Opens the only tenant that the identity opens, which nobody named.
+    pub fn chosen(&self, name: &str, id: ScopeId) -> Result<Tenant> {
+        self.watch.may_choose(name)?;
+        self.tenant(&id.to_string())
+    }
+
+    /// Finds the slot of a tenant by name or id.
+    fn slot_of(&self, name: &str) -> Result<Slot> {
         let wanted: Option<ScopeId> = name.parse().ok();
         let own = self.config.repository;
         let unlock = self.unlock();
-        let slot = unlock.patiently(|| {
+        unlock.patiently(|| {
             let slots = self.some_slots(wanted)?;
             let is_it = |slot: &Slot| slot.owner != own && (slot.name == name || Some(slot.owner) == wanted);
             slots.into_iter().find(is_it).ok_or_else(|| {
                 Error::new(Kind::TenantUnknown, format!("there is no tenant `{name}` that this key opens"))
                     .next(Next::ListTenants)
             })
-        })?;
-        self.open_owner(slot.owner, &slot.name)
+        })
     }
 
     /// Opens the slots of the identity, of one owner or of all; without any, that is an error.
@@ -161,12 +195,14 @@ impl Repository {
         Ok(tenants)
     }
 
-    /// Opens a tenant that was listed, without listing once more.
+    /// Opens a tenant that was listed, without listing once more, to look at it: one that was never met is not
+    /// remembered.
     pub(crate) fn open_known(&self, known: &KnownTenant) -> Result<Tenant> {
         // Newer keys may have taken the place of those.
         let unlock = self.unlock();
         let keys = unlock.keys_in(known.id, &known.slots).or_else(|_| unlock.keys(known.id));
-        self.open_with(keys.map_err(|error| error.while_doing(&known.name))?, &known.name)
+        let keys = keys.map_err(|error| error.while_doing(&known.name))?;
+        self.open_with(keys, &known.name, &|pin| self.watch.glance(&known.name, pin))
     }
 
     /// Returns where what is known of an owner is kept on this machine.
@@ -175,12 +211,13 @@ impl Repository {
     }
 
     /// Opens an owner's ledger with all that this identity's slots give.
-    fn open_owner(&self, owner: ScopeId, name: &str) -> Result<Tenant> {
-        self.open_with(self.unlock().keys(owner).map_err(|error| error.while_doing(name))?, name)
+    fn open_owner(&self, owner: ScopeId, name: &str, meet: &dyn Fn(TenantPin) -> Result<()>) -> Result<Tenant> {
+        self.open_with(self.unlock().keys(owner).map_err(|error| error.while_doing(name))?, name, meet)
     }
 
-    fn open_with(&self, keys: Keys, name: &str) -> Result<Tenant> {
-        let folder = self.folder_of(keys.owner);
+    fn open_with(&self, keys: Keys, name: &str, meet: &dyn Fn(TenantPin) -> Result<()>) -> Result<Tenant> {
+        let owner = keys.owner;
+        let folder = self.folder_of(owner);
         let packs = folder.as_ref().zip(self.pack_cache_bytes);
         let packs = packs.map(|(folder, bytes)| Arc::new(PackCache::new(folder.join("packs"), bytes)));
         let new_pairs = move || -> Result<Arc<dyn KeyValue>> {
@@ -189,7 +226,7 @@ impl Repository {
                 None => Arc::new(MemoryKeyValue::default()),
             })
         };
-        Tenant::open(Opening {
+        let opening = Opening {
             objects: self.objects.clone(),
             environment: self.environment.clone(),
             keys,
@@ -202,7 +239,8 @@ impl Repository {
             from: self.from.clone(),
             renew_ns: self.renew_ns,
             several_writers: self.config.atomic_create,
-        })
+        };
+        Tenant::open(opening, &|genesis| meet(TenantPin { tenant: owner, genesis }))
     }
 
     pub(super) fn unlock(&self) -> Unlock {

@@ -3,6 +3,7 @@
 use super::{
     keyring::Keys,
     ledger,
+    pins::{Fingerprint, TenantPin},
     places::Places,
     segments::Segments,
     shared::{Fold, Notices, Shared},
@@ -133,6 +134,16 @@ impl Tenant {
     /// Returns an entry's encoding and its actor's signature, as they stand inside the seal.
     pub fn signed_record(&self, number: u64) -> Result<Vec<u8>> {
         ledger::signed_record(self.objects.as_ref(), &self.keys, number)
+    }
+
+    /// Returns what never changes of this tenant: what a client remembers of it.
+    pub fn pin(&self) -> TenantPin {
+        TenantPin { tenant: self.keys.owner, genesis: self.genesis }
+    }
+
+    /// Returns the fingerprint that people compare.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.unlock.repository, self.pin())
     }
 
     /// Returns the suite that this tenant seals with.

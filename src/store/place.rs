@@ -14,6 +14,24 @@ pub enum Place {
     Bucket(String, String, String),
 }
 
+/// In one way of writing, whichever way it was given: folders from the root on.
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory://"),
+            Self::Folder(folder) => {
+                let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+                let mut plain = PathBuf::new();
+                // Two dots stay: what is before them may be a link.
+                plain.extend(whole.components());
+                write!(f, "file://{}", plain.display())
+            }
+            Self::Bucket(scheme, bucket, prefix) if prefix.is_empty() => write!(f, "{scheme}://{bucket}"),
+            Self::Bucket(scheme, bucket, prefix) => write!(f, "{scheme}://{bucket}/{prefix}"),
+        }
+    }
+}
+
 const FORMS: &str = "a folder, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX";
 
 impl std::str::FromStr for Place {

@@ -33,6 +33,12 @@ pub enum TenantCommand {
         /// The tenant
         name: String,
     },
+    /// Take a tenant and its repository for the right ones from now on, although they are not those that this machine
+    /// met before: after the repository was restored, moved or made anew on purpose
+    Accept {
+        /// The tenant
+        name: String,
+    },
     /// Destroy all keys and data of one, for ever, and certify it
     #[command(subcommand)]
     Destroy(DestroyCommand),

@@ -50,6 +50,7 @@ fn command(global: &Global, command: Command) -> Result<()> {
         }
         Command::Tenant(TenantCommand::List { custody }) => owners::tenant_list(global, custody),
         Command::Tenant(TenantCommand::Show { name }) => owners::tenant_show(global, name),
+        Command::Tenant(TenantCommand::Accept { name }) => owners::tenant_accept(global, &name),
         Command::Tenant(TenantCommand::Destroy(command)) => destruction::destroy(global, command, false),
         Command::Source(SourceCommand::Destroy(command)) => destruction::destroy(global, command, true),
         Command::Tenant(TenantCommand::Export { name, file, overwrite }) => {

@@ -88,12 +88,25 @@ pub(super) fn tenant_list(global: &Global, with_custody: bool) -> Result<()> {
 }
 
 pub(super) fn tenant_show(global: &Global, name: String) -> Result<()> {
-    let view = tenants::show(&ready::tenant(&Global { tenant: Some(name), ..global.clone() })?);
-    print(global, &view, || {
+    let repository = ready::repository(global)?;
+    show(global, &tenants::show(&repository, &ready::tenant(&Global { tenant: Some(name), ..global.clone() })?));
+    Ok(())
+}
+
+pub(super) fn tenant_accept(global: &Global, name: &str) -> Result<()> {
+    let (repository, tenant) = ready::accept(global, name)?;
+    show(global, &tenants::show(&repository, &tenant));
+    Ok(())
+}
+
+fn show(global: &Global, view: &tenants::View) {
+    print(global, view, || {
         format!(
-            "tenant     {}\nid         {}\nthis key   {}\ncustody    {}\ncipher     {}\nchunks     {}\nsnapshots  {}\nledger     {} entries, head {}",
+            "tenant       {}\nfingerprint  {}\nid           {}\nrepository   {}\nthis key     {}\ncustody      {}\ncipher       {}\nchunks       {}\nsnapshots    {}\nledger       {} entries, head {}",
             shown(&view.tenant),
+            view.fingerprint,
             view.tenant_id,
+            view.repository_id,
             view.circle,
             view.custody,
             view.cipher,
@@ -103,7 +116,6 @@ pub(super) fn tenant_show(global: &Global, name: String) -> Result<()> {
             view.head
         )
     });
-    Ok(())
 }
 
 fn chunks(bytes: u32, fixed: bool) -> String {
