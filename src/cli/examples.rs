@@ -26,6 +26,7 @@ const EXAMPLES: &[(&str, &str)] = &[
         "tenant destroy",
         "strongroom tenant destroy request shop --reason 'contract ended'\n  strongroom tenant destroy execute shop --certificate shop-destroyed",
     ),
+    ("tenant accept", "strongroom tenant accept shop --expect FINGERPRINT"),
     ("tenant destroy request", "strongroom tenant destroy request shop --reason 'contract ended' --after 72h"),
     ("tenant destroy approve", "strongroom tenant destroy approve shop --reason 'contract 2026-17'"),
     ("tenant destroy withdraw", "strongroom tenant destroy withdraw shop --reason 'contract goes on'"),

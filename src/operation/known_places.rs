@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const HEADER: &str = "# The repositories and tenants that this user met, and where: `repository PLACE ID`,\n# `ledger PLACE FIRST-ENTRY`, `tenant PLACE ID FIRST-ENTRY NAME`. What is found to be another one is refused.\n";
+const HEADER: &str = "# The repositories and tenants that this user met, and where: repository PLACE ID,\n# ledger PLACE FIRST-ENTRY, tenant PLACE ID FIRST-ENTRY NAME. What is found to be another one is refused.\n";
 
 /// A file of pins. Several processes may use it at once; it is replaced as a whole, and only its owner reads it.
 pub struct KnownPlaces(PathBuf);
