@@ -7,8 +7,8 @@ use strongroom::{
     format::names,
     id::{Hash, ScopeId},
     operation::{known_places::KnownPlaces, open},
-    repository::{Fingerprint, Identity, MemoryPins, Pins, Repository, TenantPin, Watch},
-    store::{Objects, SharedObjects},
+    repository::{Fingerprint, MemoryPins, Pins, Repository, TenantPin, Watch},
+    store::SharedObjects,
 };
 
 /// A customer with a tenant `t` in a bucket to which somebody else can write.
