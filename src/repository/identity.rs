@@ -4,7 +4,7 @@
 use super::put::{Stands, put_for_certain};
 use crate::{
     environment::Environment,
-    error::{Error, Kind, Next, Result, failed},
+    error::{Error, Kind, Next, Result, damaged, failed},
     format::{
         Blob, decode, encode,
         key::WrappedIdentity,
@@ -53,6 +53,12 @@ pub trait Wrapper: Send + Sync {
     fn unwrap(&self, context: &str, reference: &str, wrapped: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>>;
 }
 
+/// How much work a passphrase costs whoever guesses: scrypt with N = 2^18 (256 MiB, about a second), as the program
+/// `age` takes it. Not measured on this machine: a slow or busy one must open what a fast one made.
+const SCRYPT_LOG_N: u8 = 18;
+/// More than this (1 GiB) is not spent on what somebody put into the bucket.
+const SCRYPT_LOG_N_MAX: u8 = 20;
+
 /// Wraps with a passphrase (scrypt, as an age file).
 pub struct Passphrase(pub SecretString);
 
@@ -61,11 +67,20 @@ impl Wrapper for Passphrase {
         "passphrase"
     }
     fn wrap(&self, _: &str, plain: &[u8]) -> Result<(String, Vec<u8>)> {
-        let wrapped = age::encrypt(&age::scrypt::Recipient::new(self.0.clone()), plain);
+        let mut recipient = age::scrypt::Recipient::new(self.0.clone());
+        recipient.set_work_factor(SCRYPT_LOG_N);
+        let wrapped = age::encrypt(&recipient, plain);
         wrapped.map(|wrapped| (String::new(), wrapped)).map_err(|error| failed("cannot wrap keys").because(error))
     }
     fn unwrap(&self, _: &str, _: &str, wrapped: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
-        Ok(age::decrypt(&age::scrypt::Identity::new(self.0.clone()), wrapped).ok().map(Zeroizing::new))
+        let mut identity = age::scrypt::Identity::new(self.0.clone());
+        identity.set_max_work_factor(SCRYPT_LOG_N_MAX);
+        match age::decrypt(&identity, wrapped) {
+            Err(age::DecryptError::ExcessiveWork { required, .. }) => Err(damaged(format!(
+                "a key file that a passphrase wraps asks for scrypt with N = 2^{required}, and at most 2^{SCRYPT_LOG_N_MAX} is done: somebody else put it there, or it is damaged; restore the object from a copy of the bucket"
+            ))),
+            opened => Ok(opened.ok().map(Zeroizing::new)),
+        }
     }
 }
 
