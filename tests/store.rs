@@ -348,6 +348,16 @@ fn put_strangers(folder: &Path) -> Vec<&'static str> {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_in_the_place_of_a_folder_makes_a_writer_try_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = open(&Place::Folder(folder.path().into()), true).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("dangling")).unwrap();
+    let error = objects.put_if_absent("dangling/below/x", vec!["bytes".into()]).unwrap_err();
+    assert!(error.kind == StoreErrorKind::NotWritable && error.why.contains("no file"), "{error}");
+    assert!(objects.list("dangling").unwrap().is_empty());
+}
+
+#[test]
 fn what_is_no_file_in_the_place_of_an_object_stops_whoever_reads_or_lists() {
     let folder = tempfile::tempdir().unwrap();
     let objects = open(&Place::Folder(folder.path().into()), true).unwrap();

@@ -112,7 +112,8 @@ impl Folder {
         }
     }
 
-    /// Makes the folders above an object; not in another folder than the one that was opened.
+    /// Makes the folders above an object; not in another folder than the one that was opened. What leads nowhere stays
+    /// in the way: an error says so.
     fn make_folders(&self, target: &Path) -> io::Result<()> {
         let error = self.missing(ErrorKind::NotFound.into());
         if error.kind() != ErrorKind::NotFound {
@@ -130,7 +131,11 @@ impl Folder {
                     self.give(&File::open(&folder)?)?;
                     sync(&above)?;
                 }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => match std::fs::metadata(&folder) {
+                    Ok(found) if found.is_dir() => {}
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => return Err(no_object()),
+                },
                 Err(error) => return Err(error),
             }
         }
