@@ -435,3 +435,33 @@ fn circles_of_imports_do_not_come_back() {
         edges.keys().filter(|file| reached_from(file).contains(*file)).map(|file| file.join("/")).collect();
     assert!(in_circles.is_empty(), "{in_circles:#?}");
 }
+
+/// Where something is deleted from a store, and how often: by a plan, or what was just put there by the same hand and
+/// never counted (`create`, `pen`, `order`), or is disposable (`checkpoint`, `usage`), or opens nothing that its grant
+/// does not (`holders`, `rotate`).
+const DELETIONS: &[(&str, usize)] = &[
+    ("operation/destroy/order", 1),
+    ("operation/usage", 1),
+    ("repository/checkpoint", 2),
+    ("repository/create", 1),
+    ("repository/deletion", 1),
+    ("repository/holders", 2),
+    ("repository/pen", 1),
+    ("repository/rotate", 2),
+];
+
+#[test]
+fn nothing_else_is_deleted_from_a_store_than_what_a_plan_lists() {
+    let mut found: Vec<(String, usize)> = Vec::new();
+    for (path, text) in sources() {
+        let name = path.with_extension("").display().to_string();
+        let count = text.matches("objects.delete(").count();
+        let deletes = ["repository", "operation", "server", "cli"].iter().any(|layer| name.starts_with(layer));
+        if deletes && count > 0 {
+            found.push((name, count));
+        }
+    }
+    found.sort();
+    let known: Vec<_> = DELETIONS.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    assert_eq!(found, known, "make a DeletionPlan of it, or say here why not");
+}

@@ -2,32 +2,31 @@
 //! they opened, and what was done is verified and certified. Every step can be repeated: whatever was
 //! interrupted goes on.
 
+mod order;
 mod source;
 mod status;
 
+use order::{all_of, folder, inventory, names_of, order_in, own_order, put, put_order, text};
 pub use source::{ended_source, execute_source};
 pub use status::{Executed, Status, status};
 
 use super::{
     Monitor,
     certificate::{self, Proved},
-    usage,
 };
 use crate::{
-    error::{Error, Kind, Next, Result, damaged, failed},
+    error::{Error, Kind, Next, Result, failed},
     format::{
         checkpoint::Destruction,
-        decode, encode,
+        encode,
         entry::{Annex, Body, Destroy, Destroyed, EntryKind, Request},
-        names::{self, PackKind},
+        names,
     },
-    id::{ActorId, Hash, ScopeId},
-    ledger::{Tables, tree},
+    id::{ActorId, ScopeId},
     pipeline::digest::hash,
-    repository::{Repository, Stands, Tenant, put_for_certain},
+    repository::{Repository, Tenant},
     store::get_if_present,
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -87,10 +86,6 @@ pub fn answer(tenant: &mut Tenant, source: Option<&str>, kind: EntryKind, reason
     Ok(destroy)
 }
 
-fn folder(owner: ScopeId) -> String {
-    format!("destroyed/{owner}")
-}
-
 /// Destroys a tenant for which that was asked, and returns the certificate.
 pub fn execute(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<String> {
     let owner = match unfinished(repository, name)? {
@@ -147,24 +142,9 @@ fn unfinished(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Op
     }
 }
 
-/// Reads an order to destroy a tenant: its owner, what it states, and by whom.
-fn order_in(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Value, ActorId)>> {
-    let owner = name.strip_suffix("/order").and_then(|folder| folder.rsplit('/').next());
-    let Some(owner) = owner.and_then(|owner| owner.parse::<ScopeId>().ok()) else { return Ok(None) };
-    let Some(bytes) = get_if_present(repository.objects.as_ref(), name)? else { return Ok(None) };
-    // What is no order is somebody's junk; one of a source is no order to destroy the tenant.
-    let order = text(&bytes).and_then(|order| certificate::read(&order)).ok();
-    let order = order.filter(|(order, _)| order["tenant_id"] == owner.to_string() && order["source"].is_null());
-    Ok(order.map(|(order, by)| (owner, order, by)))
-}
-
 /// Says whether a tenant's ledger is there.
 fn is_there(repository: &Repository, owner: ScopeId) -> Result<bool> {
     Ok(get_if_present(repository.objects.as_ref(), &names::entry(owner, 0))?.is_some())
-}
-
-fn text(bytes: &[u8]) -> Result<String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| damaged("a record of a destruction is not a text"))
 }
 
 /// Writes SHRED, if what was asked for may happen now.
@@ -198,146 +178,20 @@ fn begin(repository: &Repository, name: &str, monitor: &dyn Monitor) -> Result<S
     Ok(owner)
 }
 
-/// Keeps the inventory, and the order, which says that it is to be destroyed.
-fn put_order(repository: &Repository, shred: (&Tenant, u64), folder: &str, inventory: Inventory) -> Result<Value> {
-    let name = format!("{folder}/inventory");
-    let statement = order(repository, shred, inventory.summary(&name))?;
-    put(repository, &name, inventory.lines)?;
-    put(repository, &format!("{folder}/order"), certificate::sign(repository, &statement)?)?;
-    Ok(statement)
-}
-
-/// What is to be destroyed, one thing a line, and the tree over the lines.
-#[derive(Default)]
-struct Inventory {
-    lines: String,
-    parts: Vec<Hash>,
-    count: u64,
-    bytes: u64,
-}
-
-impl Inventory {
-    fn add(&mut self, line: &str, bytes: u64) {
-        tree::push(&mut self.parts, self.count, hash(line.as_bytes()));
-        self.lines += line;
-        self.count += 1;
-        self.bytes += bytes;
-    }
-    fn summary(&self, name: &str) -> Value {
-        json!({ "count": self.count, "bytes": self.bytes, "merkle_root": tree::root(&self.parts).to_string(), "inventory": name, "inventory_hash": hash(self.lines.as_bytes()).to_string() })
-    }
-}
-
-fn put(repository: &Repository, name: &str, text: String) -> Result<()> {
-    let parts = [text.into_bytes().into()];
-    let put = || put_for_certain(repository.objects.as_ref(), repository.environment.as_ref(), name, &parts);
-    let mut stands = put();
-    // Of an attempt that was interrupted: made anew, since more may have come since.
-    if let Stands::Anothers = stands {
-        repository.objects.delete(name)?;
-        stands = put();
-    }
-    match stands {
-        Stands::Ours => Ok(()),
-        Stands::Anothers => Err(failed(format!("{name}: somebody else destroys this tenant at this moment"))),
-        Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
-    }
-}
-
-/// Everything that is the tenant's.
-fn names_of(repository: &Repository, owner: ScopeId) -> Result<Vec<(String, u64)>> {
-    let mut all = Vec::new();
-    for prefix in [names::scope(owner), names::rings(owner)] {
-        all.extend(repository.objects.list(&prefix)?);
-    }
-    all.extend(repository.all_slots(owner)?);
-    let mut all: Vec<_> = all.into_iter().map(|listed| (listed.name, listed.size_bytes)).collect();
-    all.sort();
-    Ok(all)
-}
-
-/// Lists all objects with their hashes.
-fn inventory(repository: &Repository, tenant: &Tenant, monitor: &dyn Monitor) -> Result<Inventory> {
-    let mut inventory = Inventory::default();
-    for (name, size) in names_of(repository, tenant.keys.owner)? {
-        let known = match names::id_of_pack(&name) {
-            Some(id) => tenant
-                .index
-                .pack(id)?
-                .filter(|pack| names::pack(tenant.keys.owner, PackKind::from_number(pack.kind), id) == name)
-                .map(|pack| pack.hash),
-            None => None,
-        };
-        let content = match known {
-            Some(known) => known,
-            None => hash(&repository.objects.get(&name, None)?),
-        };
-        inventory.add(&format!("{content} {size} {name}\n"), size);
-        monitor.progress(1, size);
-    }
-    Ok(inventory)
-}
-
-/// What is to be destroyed, and the signed entries that allow it.
-fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Value) -> Result<Value> {
-    let (mut destroy, mut proofs) = (None, Vec::new());
-    let mut wanted = Vec::new();
-    let mut failure = None;
-    tenant.each_entry(&mut |entry, _| {
-        let kind = EntryKind::from_number(entry.kind);
-        if matches!(kind, Some(EntryKind::Destroy | EntryKind::Approve | EntryKind::Withdraw | EntryKind::Shred)) {
-            wanted.push(entry.number);
-        }
-        if entry.number == shred {
-            match decode::<Request>(&entry.body.0) {
-                Ok(request) => destroy = Some(request.destroy),
-                Err(error) => failure = Some(failed(error.to_string())),
-            }
-        }
-    })?;
-    failure.map_or(Ok(()), Err)?;
-    for number in wanted {
-        proofs.push(json!({ "entry": number, "record": BASE64_STANDARD.encode(tenant.signed_record(number)?) }));
-    }
-    let suite = tenant.suite()?;
-    let asked = destroy.and_then(|number| tenant.state.destructions.get(&number));
-    let asked = asked.ok_or_else(|| failed("a program error: nobody asked for this"))?;
-    // What it stored, month by month: its ledger will not tell any more. Nothing waits for that.
-    let is_all = asked.destroy.source.is_none();
-    let usage = if is_all { usage::months(tenant, None).ok() } else { None };
-    Ok(json!({
-        "certificate": "strongroom certificate of destruction, version 1",
-        "tenant": tenant.name, "tenant_id": tenant.keys.owner.to_string(), "repository_id": repository.config.repository.to_string(),
-        "source": asked.destroy.source,
-        "scope": match &asked.destroy.source {
-            None => "all keys of the tenant in every location that this repository knows, and all its objects",
-            Some(_) => "all keys of the source in every location that this repository knows, and all its segments",
-        },
-        "reason": asked.destroy.reason, "waited_at_least_seconds": asked.destroy.wait_ns / 1_000_000_000,
-        "approvals_needed": asked.destroy.approvals, "destroy_entry": destroy, "shred_entry": shred, "entries": proofs,
-        "ledger": { "entries": tenant.state.head.number + 1, "root": tenant.tree_root().to_string() },
-        "objects": objects, "snapshots": tenant.state.live().len(), "usage": usage,
-        "sanitization": {
-            "standard": "NIST SP 800-88", "method": "Purge: cryptographic erase, then deletion of the ciphertext",
-            "media": "object storage", "keys": format!("random 256-bit keys ({suite:?}), wrapped by a random root; every wrapped copy is deleted"),
-            "tool": concat!("strongroom ", env!("CARGO_PKG_VERSION")), "performed_by": repository.who, "performed_at": repository.from,
-        },
-    }))
-}
-
 /// Deletes keys first, then all else; verifies; certifies.
 fn finish(repository: &Repository, owner: ScopeId, monitor: &dyn Monitor) -> Result<String> {
     let objects = repository.objects.as_ref();
-    let mut statement = certificate::read(&text(&objects.get(&format!("{}/order", folder(owner)), None)?)?)?.0;
+    let mut statement = own_order(repository, owner)?;
     monitor.phase("destroy", statement["objects"]["bytes"].as_u64());
     let mut deleted = 0u64;
     // Twice: a backup that did not know yet may have stored something meanwhile. Names of keys come first.
     for _ in 0..2 {
-        for (name, size) in names_of(repository, owner)? {
-            objects.delete(&name)?;
+        let plan = all_of(repository, owner, &statement)?;
+        plan.carry_out(objects, &mut |deletion| {
             deleted += 1;
-            monitor.progress(1, size);
-        }
+            monitor.progress(1, deletion.bytes);
+            Ok(())
+        })?;
         // What killed writers left, too: it may be a wrapped key.
         for prefix in [names::SLOTS, &names::rings(owner), &names::scope(owner)] {
             objects.sweep(prefix, Duration::ZERO)?;

@@ -7,6 +7,7 @@ mod append;
 mod checkpoint;
 mod chunk_tables;
 mod create;
+mod deletion;
 mod evidence;
 mod follow;
 mod head;
@@ -38,6 +39,8 @@ mod unlock;
 
 pub use create::NewTenant;
 pub(crate) use create::checked_name;
+pub(crate) use deletion::DeletionPlan;
+pub use deletion::{Deletion, Reason};
 pub use head::SignedHead;
 pub use history::HistoryProblem;
 pub(crate) use history::Refolded;

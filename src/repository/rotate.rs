@@ -2,6 +2,7 @@
 
 use super::{
     append::{Outcome, does_not_count},
+    deletion::{DeletionPlan, Reason},
     keyring::{Change, Keys},
     open::Repository,
     tenant::Tenant,
@@ -178,20 +179,22 @@ impl Repository {
         let mut roots = vec![names::root_of(current)];
         // Whoever makes new keys puts the ring first: so whatever slot is seen here, its ring is seen after it.
         let slots = self.all_slots(owner)?;
-        let mut old = Vec::new();
-        for listed in self.objects.list(&names::rings(owner))? {
-            if names::epoch_of_ring(&listed.name).is_some_and(|found| found > epoch) {
-                if let Some(bytes) = get_if_present(self.objects.as_ref(), &listed.name)? {
-                    roots.extend(root_of_ring(&bytes));
-                }
-            } else if listed.name != in_use {
-                old.push(listed.name);
+        let below = names::rings(owner);
+        let rings = self.objects.list(&below)?;
+        let is_later = |name: &str| names::epoch_of_ring(name).is_some_and(|found| found > epoch);
+        for later in rings.iter().filter(|listed| is_later(&listed.name)) {
+            if let Some(bytes) = get_if_present(self.objects.as_ref(), &later.name)? {
+                roots.extend(root_of_ring(&bytes));
             }
         }
-        let is_old =
-            |name: &String| names::root_of_slot(name).is_some_and(|root| !roots.iter().any(|known| known == root));
-        old.extend(slots.into_iter().map(|listed| listed.name).filter(is_old));
-        if old.is_empty() {
+        let is_old = |name: &str| match name.starts_with(&below) {
+            true => name != in_use && !is_later(name),
+            false => names::root_of_slot(name).is_some_and(|root| !roots.iter().any(|known| known == root)),
+        };
+        let replaced = Reason::ReplacedKeys { epoch_in_use: epoch };
+        let found = rings.into_iter().chain(slots).map(|listed| (listed.name, listed.size_bytes));
+        let plan = DeletionPlan::prove(found, &mut |name| Ok(is_old(name).then_some(replaced)))?;
+        if plan.objects().is_empty() {
             return Ok(0);
         }
         let stored = get_if_present(self.objects.as_ref(), &in_use)?.unwrap_or_default();
@@ -205,10 +208,8 @@ impl Repository {
                 "the wrapped keys in use, {in_use}, do not open as they are stored: no older ones were deleted"
             )));
         }
-        for name in &old {
-            self.objects.delete(name)?;
-        }
-        Ok(old.len())
+        plan.carry_out(self.objects.as_ref(), &mut |_| Ok(()))?;
+        Ok(plan.objects().len())
     }
 }
 

@@ -89,13 +89,11 @@ impl Tenant {
         self.state.grants.get(&self.signer.as_ref()?.actor())
     }
 
-    /// Deletes the object of a pack that DROP covers, or of a session that ended without naming it, here
-    /// and in the store.
-    pub fn delete_pack(&self, name: &str) -> Result<()> {
+    /// Forgets what is kept of a pack on this machine.
+    pub(crate) fn forget_pack(&self, name: &str) {
         if let Some(packs) = &self.packs {
             packs.forget(name);
         }
-        Ok(self.objects.delete(name)?)
     }
 
     /// Returns the newest entry, where nothing of the history is lost or in doubt: while that entry is the newest, all

@@ -1,6 +1,10 @@
 //! The end of a source that has keys of its own.
 
-use super::{Inventory, certificate_in, certify, put_order, shred, text};
+use super::{
+    certificate_in, certify,
+    order::{Inventory, put_order, text},
+    shred,
+};
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{

@@ -7,37 +7,14 @@ use crate::{
     id::Hash,
     index::Index,
     ledger::{State, Tables},
-    operation::{Monitor, interrupted},
-    repository::{Refolded, Tenant},
+    operation::{Monitor, goes_on, interrupted},
+    repository::{Deletion, DeletionPlan, Reason, Refolded, Tenant},
 };
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// An annex that no entry names must be older than the newest entry by this: whoever was about to name it has lost
 /// the slot for which it was written. A bound for stores whose servers' clocks differ.
 const ANNEX_AGE_NS: i64 = 3_600_000_000_000;
-
-/// An object that may go, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Deletion {
-    #[serde(rename = "object")]
-    pub name: String,
-    pub bytes: u64,
-    #[serde(flatten)]
-    pub reason: Reason,
-}
-
-/// Why an object may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(tag = "reason", rename_all = "snake_case")]
-pub enum Reason {
-    /// That entry says that nothing lives in the pack.
-    Dropped { entry: u64 },
-    /// The session that made the pack ended without naming it.
-    NeverNamed { session: u64 },
-    /// No entry names the annex.
-    OrphanAnnex,
-}
 
 /// Objects by name, with their sizes.
 pub(super) type Objects = BTreeMap<String, u64>;
@@ -54,32 +31,22 @@ pub(super) fn listed(tenant: &Tenant) -> Result<Objects> {
     Ok(listed)
 }
 
-/// A list of objects of which each was proven to be of no use to anyone. Nothing else is ever deleted.
-pub(super) struct DeletionPlan(Vec<Deletion>);
+/// Proves which of these objects may go. With a problem in the history, fails: then nothing may.
+pub(super) fn plan(tenant: &Tenant, objects: &Objects) -> Result<DeletionPlan> {
+    let refolded = tenant.refold()?;
+    let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
+    proven(tenant, (&refolded, state, index), objects)
+}
 
-impl DeletionPlan {
-    /// Proves which of these objects may go. With a problem in the history, fails: then nothing may.
-    pub fn prove(tenant: &Tenant, objects: &Objects) -> Result<Self> {
-        let refolded = tenant.refold()?;
-        let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
-        proven(tenant, (&refolded, state, index), objects).map(Self)
-    }
-
-    pub fn objects(&self) -> &[Deletion] {
-        &self.0
-    }
-
-    /// Deletes what is on the list.
-    pub fn carry_out(&self, tenant: &Tenant, monitor: &dyn Monitor) -> Result<()> {
-        for deletion in &self.0 {
-            if monitor.is_interrupted() {
-                return Err(interrupted());
-            }
-            tenant.delete_pack(&deletion.name)?;
-            monitor.progress(1, 0);
+/// Deletes what is on the list, here and in the store.
+pub(super) fn carry_out(plan: &DeletionPlan, tenant: &Tenant, monitor: &dyn Monitor) -> Result<()> {
+    plan.carry_out(tenant.objects.as_ref(), &mut |deletion| {
+        if !goes_on(monitor, 0) {
+            return Err(interrupted());
         }
+        tenant.forget_pack(&deletion.name);
         Ok(())
-    }
+    })
 }
 
 /// What would go of these objects if these sessions had ended.
@@ -88,7 +55,7 @@ pub(super) fn foreseen(tenant: &Tenant, objects: &Objects, ended: &[u64]) -> Res
     let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
     let mut state = state.clone();
     state.sessions.retain(|session, _| !ended.contains(session));
-    proven(tenant, (&refolded, &state, index), objects)
+    Ok(proven(tenant, (&refolded, &state, index), objects)?.shown())
 }
 
 fn not_whole(tenant: &Tenant, refolded: &Refolded) -> Error {
@@ -107,11 +74,10 @@ fn proven(
     tenant: &Tenant,
     (refolded, state, index): (&Refolded, &State, &Index),
     objects: &Objects,
-) -> Result<Vec<Deletion>> {
+) -> Result<DeletionPlan> {
     let mut newest_ns = None;
-    let mut proven = Vec::new();
-    for (name, bytes) in objects {
-        let reason = match names::id_of_pack(name) {
+    DeletionPlan::prove(objects.iter().map(|(name, bytes)| (name, *bytes)), &mut |name| {
+        Ok(match names::id_of_pack(name) {
             Some(id) => match index.pack(id)? {
                 Some(pack) => refolded.dropped_by(id).filter(|_| pack.dropped).map(|entry| Reason::Dropped { entry }),
                 None => {
@@ -126,10 +92,8 @@ fn proven(
                 };
                 is_orphan(tenant, refolded, name, newest_ns)?.then_some(Reason::OrphanAnnex)
             }
-        };
-        proven.extend(reason.map(|reason| Deletion { name: name.clone(), bytes: *bytes, reason }));
-    }
-    Ok(proven)
+        })
+    })
 }
 
 /// Says whether no entry names an annex, and none will: its entry's slot was taken when it was not yet as old.

@@ -6,7 +6,7 @@ mod bury;
 mod choose;
 mod deletion;
 
-pub use deletion::{Deletion, Reason};
+pub use crate::repository::{Deletion, Reason};
 
 use super::{Monitor, interrupted};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 };
 use bury::{bury, dead_sessions, fence, unneeded};
 use choose::{choose, drop_empty};
-use deletion::{DeletionPlan, Objects, listed};
+use deletion::{Objects, listed};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -133,8 +133,8 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     monitor.phase("delete", None);
     let dropped = drop_empty(tenant)?;
     objects.extend(dropped.iter().cloned());
-    let plan = DeletionPlan::prove(tenant, &objects)?;
-    plan.carry_out(tenant, monitor)?;
+    let plan = deletion::plan(tenant, &objects)?;
+    deletion::carry_out(&plan, tenant, monitor)?;
     // Of writers that were killed; where that cannot be done now, it can be later.
     drop(tenant.objects.sweep(&names::scope(tenant.keys.owner), ABANDONED_AFTER));
     let gone: BTreeSet<&str> = plan.objects().iter().map(|deletion| deletion.name.as_str()).collect();
