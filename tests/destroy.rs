@@ -579,6 +579,50 @@ fn forged_orders_and_certificates_are_worth_nothing() {
     );
 }
 
+/// What a stranger's key says of an order that another key signed, with another reason.
+fn forged(order: &[u8], stranger: &Identity) -> bytes::Bytes {
+    let Identity::KeyFile { signing_seed, .. } = stranger else { panic!("no key file") };
+    let signer = strongroom::pipeline::sign::Signer::new(signing_seed).unwrap();
+    let mut order: serde_json::Value = serde_json::from_slice(order).unwrap();
+    let statement = order["statement"].as_str().unwrap().replace("the contract ended", "they paid me");
+    assert!(statement.contains("they paid me"));
+    let signature = signer.sign(&[b"strongroom certificate v1".as_slice(), statement.as_bytes()].concat());
+    order["statement"] = statement.into();
+    order["actor"] = signer.actor().to_string().into();
+    order["signature"] = hex::encode(signature).into();
+    order.to_string().into()
+}
+
+/// Somebody who may write to the bucket lays an order of theirs where this key has just put its own.
+#[test]
+fn an_order_that_somebody_else_laid_is_neither_carried_out_nor_signed() {
+    let clay = Arc::new(Clay::default());
+    let fixture = condemned(&clay);
+    let id = fixture.tenant().keys.owner.to_string();
+    let stranger = Identity::generate(fixture.environment.as_ref());
+    let (beneath, name) = (clay.clone(), format!("destroyed/{id}/order"));
+    let swapping = Faulty::new(clay.clone(), move |_, verb, asked| {
+        if verb == Verb::Get && asked == name {
+            let mut objects = beneath.0.lock().unwrap();
+            objects.get_mut(asked).into_iter().for_each(|order| {
+                if !String::from_utf8_lossy(order).contains("they paid me") {
+                    *order = forged(order, &stranger);
+                }
+            });
+        }
+        None
+    });
+    let before = of(&clay, &id).len();
+    let refused = destroy::execute(&fixture.repository_on(Arc::new(swapping)).unwrap(), "t", &Unwatched).unwrap_err();
+    assert!(refused.kind == Kind::Unknown && refused.message.contains("not this key's"), "{refused}");
+    assert!(of(&clay, &id).len() > before, "something was deleted");
+    assert!(clay.0.lock().unwrap().keys().all(|name| !name.ends_with("/certificate")));
+    // The order that this key gives again is carried out.
+    let certificate = destroy::execute(&fixture.repository(), "t", &Unwatched).unwrap();
+    assert_eq!(certificate::verify(&certificate).unwrap().statement["reason"], "the contract ended");
+    assert_eq!(of(&clay, &id), [""; 0]);
+}
+
 /// A writer that was killed leaves a draft that no listing shows; of a slot, that is a key.
 #[test]
 fn a_draft_of_a_wrapped_key_does_not_outlive_its_tenant() {
