@@ -562,7 +562,7 @@ fn an_ssh_key_owns_a_tenant_opens_it_and_signs() {
         let restored = out.join(data.strip_prefix("/").unwrap()).join("one");
         assert_eq!(std::fs::read(restored).unwrap(), std::fs::read(data.join("one")).unwrap());
         // The operator is its steward, and reads nothing.
-        place.fails(&["--tenant", name, "cat", &format!("latest:{}/one", data.display())], 17, "tenant");
+        place.fails(&["--tenant", name, "cat", &format!("latest:{}/one", data.display())], 17, "opens the content");
         if !passphrase.is_empty() {
             assert_eq!(with(&["snapshots"], "wrong").status.code(), Some(11));
         }
@@ -852,7 +852,10 @@ fn roles_do_what_they_are_for_and_nothing_else() {
         (&["hold", "place", "latest", "--case", "C", "--reason", "r"], &["administrator", "hold,release"]),
         (&["policy", "set", "--keep-last", "9"], &["administrator"]),
     ] {
-        for role in roles.iter().chain(&["hold,release"]) {
+        // Whoever may not is asked first: what is as wanted already is a success for everyone.
+        let (first, then): (Vec<_>, Vec<_>) =
+            roles.iter().chain(&["hold,release"]).partition(|role| !may.contains(role));
+        for role in first.into_iter().chain(then) {
             let expected = if may.contains(role) { 0 } else { 17 };
             assert_eq!(code(role, arguments), expected, "{role}: {arguments:?}");
         }

@@ -819,7 +819,7 @@ fn a_check_of_the_keys_fails_if_one_of_them_opens_nothing() {
     }
     let paper = actor("paper");
     assert!(place.ok(&["key", "list"]).contains(&paper[..12]));
-    place.fails(&["key", "remove", &paper[..5], "--reason", "r"], 2, "names no key");
+    place.fails(&["key", "remove", &paper[..3], "--reason", "r"], 2, "names no key");
     place.ok(&["key", "remove", &paper[..12], "--reason", "lost"]);
     assert!(!place.ok(&["key", "list"]).contains("paper"));
     place.fails(&["key", "sheet", &file("nowhere")], 2, "nowhere");

@@ -6,8 +6,9 @@
 //! writers, three pruners and five faults: random walks.
 
 use crate::fold::{AGENT, Ledger, OWNER, names, pack_fact, row, segments_body, session_body, snapshot, snapshots_body};
-use crate::support::search::{breaks, holds_always};
+use crate::support::search::{Histories, breaks, holds_always};
 use stateright::{Checker, Model, Property};
+use std::rc::Rc;
 use strongroom::{
     format::{
         encode,
@@ -93,7 +94,7 @@ enum Action {
 }
 
 /// Which rule is left out, to see that the model would notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mutation {
     None,
     /// Objects are deleted without waiting for DROP.
@@ -174,99 +175,117 @@ fn segment(id: (u64, u32)) -> SegmentId {
     SegmentId { session: id.0, ordinal: id.1 }
 }
 
-/// Folds the first entries with the project's own rules, less one.
-fn fold(entries: &[Written], mutation: Mutation) -> (Ledger, Vec<bool>) {
-    let mut ledger = Ledger::new();
-    let mut valid = Vec::new();
-    for entry in entries {
-        let set = |ids: &[(u64, u32)]| ids.iter().map(|id| segment(*id)).collect::<SegmentSet>();
-        let (actor, kind, body, annex): (ActorId, _, _, _) = match entry {
-            Written::Session(number) => {
-                let actor = if *number >= PRUNER { OWNER } else { AGENT };
-                (actor, EntryKind::Session, session_body(), Annex::empty())
-            }
-            Written::Commit { session, snapshot: id, relies, stores, replaces } => {
-                let new = SegmentId { session: *session, ordinal: 0 };
-                let mut reach = set(relies);
-                let bases: Vec<SegmentId> = match mutation {
-                    Mutation::DeadBase => Vec::new(),
-                    _ => reach.iter().collect(),
-                };
-                if mutation == Mutation::DeadBase && *stores {
-                    reach = SegmentSet::default();
-                }
-                let depth = bases.iter().map(|base| ledger.tables.segments[base].depth + 1).max().unwrap_or(0);
-                let rows = if *stores { vec![row(new, bases, depth)] } else { vec![] };
-                let packs = if *stores { vec![pack_fact(*session, 0)] } else { vec![] };
-                for row in &rows {
-                    reach.insert(row.segment);
-                }
-                let (session, snapshot, unknown) = (*session, snapshot(*id, None), Default::default());
-                let annex = Annex { rows, reach_added: reach, ..Annex::empty() };
-                match replaces {
-                    Some(replaces) => {
-                        let replaces = SnapshotId([*replaces; 16]);
-                        let body = Rewrite { session, packs, snapshot, replaces, reason: String::new(), unknown };
-                        (OWNER, EntryKind::Rewrite, encode(&body), annex)
-                    }
-                    None => {
-                        let body = Commit { session, packs, snapshot, close: true, unknown };
-                        (AGENT, EntryKind::Commit, encode(&body), annex)
-                    }
-                }
-            }
-            Written::Retire(id) | Written::Undelete(id) => {
-                let is_retire = matches!(entry, Written::Retire(_));
-                let body = snapshots_body(&[SnapshotId([*id; 16])], true);
-                (OWNER, if is_retire { EntryKind::Retire } else { EntryKind::Undelete }, body, Annex::empty())
-            }
-            Written::Rescue(ids) => {
-                let body =
-                    Segments { condemn: None, reason: String::new(), packs: Vec::new(), unknown: Default::default() };
-                (OWNER, EntryKind::Rescue, encode(&body), names(&set(ids)))
-            }
-            Written::Condemn(ids, _) => (OWNER, EntryKind::Condemn, segments_body(None), names(&set(ids))),
-            Written::Dead { condemn, segments, .. } => {
-                (OWNER, EntryKind::Dead, segments_body(Some(*condemn)), names(&set(segments)))
-            }
-            Written::Fence { session, seen } => {
-                let body = encode(&About {
-                    session: *session,
-                    reason: String::new(),
-                    seen: *seen,
-                    unknown: Default::default(),
-                });
-                (OWNER, EntryKind::Fence, body, Annex::empty())
-            }
-            Written::Repack { session, moved } => {
-                let rows = moved.iter().map(|(id, from)| {
-                    let state = ledger.tables.segments.get(&segment(*id));
-                    let bases = state.map(|state| state.bases.clone()).unwrap_or_default();
-                    let moved_from = Some(pack_fact(*from, 0).pack);
-                    SegmentRow { moved_from, ..row(segment(*id), bases, 0) }
-                });
-                let rows = rows.collect();
-                let packs = vec![pack_fact(*session, 0)];
-                let body = encode(&Publish { session: *session, packs, unknown: Default::default() });
-                (OWNER, EntryKind::Repack, body, Annex { rows, ..Annex::empty() })
-            }
-            Written::Drop(session) => {
-                let body = encode(&Packs {
-                    packs: vec![pack_fact(*session, 0).pack],
-                    tier: None,
-                    unknown: Default::default(),
-                });
-                (OWNER, EntryKind::Drop, body, Annex::empty())
-            }
-        };
-        // A rule is left out by hiding from it what it looks at.
-        let whole = ledger.clone();
-        blind(&mut ledger, entries, entry, mutation);
-        let verdict = ledger.apply(actor, kind, body, &annex);
-        unblind(&mut ledger, whole, entry, mutation);
-        valid.push(verdict == Verdict::Valid);
+/// What a history comes to, and which of its entries count.
+struct Folded {
+    ledger: Ledger,
+    valid: Vec<bool>,
+}
+
+impl Default for Folded {
+    fn default() -> Self {
+        Self { ledger: Ledger::new(), valid: Vec::new() }
     }
-    (ledger, valid)
+}
+
+thread_local! {
+    static KNOWN: Histories<Mutation, Written, Folded> = Histories::default();
+}
+
+/// Folds entries with the project's own rules, less one.
+fn fold(entries: &[Written], mutation: Mutation) -> Rc<Folded> {
+    KNOWN.with(|known| known.fold(mutation, entries, &|before, entries| add(before, entries, mutation)))
+}
+
+/// Folds the last of these entries.
+fn add(before: &Folded, entries: &[Written], mutation: Mutation) -> Folded {
+    let (mut ledger, mut valid) = (before.ledger.clone(), before.valid.clone());
+    let Some(entry) = entries.last() else { return Folded { ledger, valid } };
+    let (actor, kind, body, annex) = drafted(entry, &ledger, mutation);
+    // A rule is left out by hiding from it what it looks at.
+    blind(&mut ledger, entries, entry, mutation);
+    let verdict = ledger.apply(actor, kind, body, &annex);
+    unblind(&mut ledger, &before.ledger, entry, mutation);
+    valid.push(verdict == Verdict::Valid);
+    if mutation == Mutation::None {
+        ledger.check();
+    }
+    Folded { ledger, valid }
+}
+
+fn drafted(entry: &Written, ledger: &Ledger, mutation: Mutation) -> (ActorId, EntryKind, Vec<u8>, Annex) {
+    let set = |ids: &[(u64, u32)]| ids.iter().map(|id| segment(*id)).collect::<SegmentSet>();
+    match entry {
+        Written::Session(number) => {
+            let actor = if *number >= PRUNER { OWNER } else { AGENT };
+            (actor, EntryKind::Session, session_body(), Annex::empty())
+        }
+        Written::Commit { session, snapshot: id, relies, stores, replaces } => {
+            let new = SegmentId { session: *session, ordinal: 0 };
+            let mut reach = set(relies);
+            let bases: Vec<SegmentId> = match mutation {
+                Mutation::DeadBase => Vec::new(),
+                _ => reach.iter().collect(),
+            };
+            if mutation == Mutation::DeadBase && *stores {
+                reach = SegmentSet::default();
+            }
+            let depth = bases.iter().map(|base| ledger.tables.segments[base].depth + 1).max().unwrap_or(0);
+            let rows = if *stores { vec![row(new, bases, depth)] } else { vec![] };
+            let packs = if *stores { vec![pack_fact(*session, 0)] } else { vec![] };
+            for row in &rows {
+                reach.insert(row.segment);
+            }
+            let (session, snapshot, unknown) = (*session, snapshot(*id, None), Default::default());
+            let annex = Annex { rows, reach_added: reach, ..Annex::empty() };
+            match replaces {
+                Some(replaces) => {
+                    let replaces = SnapshotId([*replaces; 16]);
+                    let body = Rewrite { session, packs, snapshot, replaces, reason: String::new(), unknown };
+                    (OWNER, EntryKind::Rewrite, encode(&body), annex)
+                }
+                None => {
+                    let body = Commit { session, packs, snapshot, close: true, unknown };
+                    (AGENT, EntryKind::Commit, encode(&body), annex)
+                }
+            }
+        }
+        Written::Retire(id) | Written::Undelete(id) => {
+            let is_retire = matches!(entry, Written::Retire(_));
+            let body = snapshots_body(&[SnapshotId([*id; 16])], true);
+            (OWNER, if is_retire { EntryKind::Retire } else { EntryKind::Undelete }, body, Annex::empty())
+        }
+        Written::Rescue(ids) => {
+            let body =
+                Segments { condemn: None, reason: String::new(), packs: Vec::new(), unknown: Default::default() };
+            (OWNER, EntryKind::Rescue, encode(&body), names(&set(ids)))
+        }
+        Written::Condemn(ids, _) => (OWNER, EntryKind::Condemn, segments_body(None), names(&set(ids))),
+        Written::Dead { condemn, segments, .. } => {
+            (OWNER, EntryKind::Dead, segments_body(Some(*condemn)), names(&set(segments)))
+        }
+        Written::Fence { session, seen } => {
+            let body =
+                encode(&About { session: *session, reason: String::new(), seen: *seen, unknown: Default::default() });
+            (OWNER, EntryKind::Fence, body, Annex::empty())
+        }
+        Written::Repack { session, moved } => {
+            let rows = moved.iter().map(|(id, from)| {
+                let state = ledger.tables.segments.get(&segment(*id));
+                let bases = state.map(|state| state.bases.clone()).unwrap_or_default();
+                let moved_from = Some(pack_fact(*from, 0).pack);
+                SegmentRow { moved_from, ..row(segment(*id), bases, 0) }
+            });
+            let rows = rows.collect();
+            let packs = vec![pack_fact(*session, 0)];
+            let body = encode(&Publish { session: *session, packs, unknown: Default::default() });
+            (OWNER, EntryKind::Repack, body, Annex { rows, ..Annex::empty() })
+        }
+        Written::Drop(session) => {
+            let body =
+                encode(&Packs { packs: vec![pack_fact(*session, 0).pack], tier: None, unknown: Default::default() });
+            (OWNER, EntryKind::Drop, body, Annex::empty())
+        }
+    }
 }
 
 fn blind(ledger: &mut Ledger, entries: &[Written], entry: &Written, mutation: Mutation) {
@@ -305,13 +324,14 @@ fn blind(ledger: &mut Ledger, entries: &[Written], entry: &Written, mutation: Mu
     }
 }
 
-fn unblind(ledger: &mut Ledger, whole: Ledger, entry: &Written, mutation: Mutation) {
+fn unblind(ledger: &mut Ledger, whole: &Ledger, entry: &Written, mutation: Mutation) {
     match (mutation, entry) {
         (
             Mutation::DeadUnchecked | Mutation::StalePlan | Mutation::RootsFromListing,
             Written::Condemn(..) | Written::Dead { .. },
         ) => {
-            (ledger.state.snapshots, ledger.state.sessions) = (whole.state.snapshots, whole.state.sessions);
+            (ledger.state.snapshots, ledger.state.sessions) =
+                (whole.state.snapshots.clone(), whole.state.sessions.clone());
         }
         (Mutation::DeadBase, Written::Commit { session, relies, stores: true, .. }) => {
             if let Some(state) = ledger.tables.segments.get_mut(&SegmentId { session: *session, ordinal: 0 }) {
@@ -326,7 +346,8 @@ impl World {
     /// What a writer does next, given what it has folded; nothing if it is done.
     fn draft(&self, writer: usize, system: &System) -> Option<Written> {
         let actor = &self.writers[writer];
-        let (ledger, _) = fold(&self.entries[..actor.folded as usize], system.mutation);
+        let folded = fold(&self.entries[..actor.folded as usize], system.mutation);
+        let ledger = &folded.ledger;
         let replaces = (system.rewrites && writer + 1 == system.writers).then_some(1);
         match actor.step {
             0 if replaces.is_some() => Some(Written::Session(REWRITER)),
@@ -351,7 +372,8 @@ impl World {
 
     fn repack_draft(&self, pruner: usize, mutation: Mutation) -> Option<Written> {
         let actor = &self.pruners[pruner];
-        let (ledger, _) = fold(&self.entries[..actor.folded as usize], mutation);
+        let folded = fold(&self.entries[..actor.folded as usize], mutation);
+        let ledger = &folded.ledger;
         match actor.step {
             0 => Some(Written::Session(PRUNER + pruner as u8)),
             1 => {
@@ -368,7 +390,8 @@ impl World {
 
     fn prune_draft(&self, pruner: usize, mutation: Mutation) -> Option<Written> {
         let actor = &self.pruners[pruner];
-        let (mut ledger, _) = fold(&self.entries[..actor.folded as usize], mutation);
+        let folded = fold(&self.entries[..actor.folded as usize], mutation);
+        let ledger = &folded.ledger;
         let all = |wanted: SegmentStatus| {
             ledger
                 .tables
@@ -378,11 +401,12 @@ impl World {
                 .map(|(id, _)| (id.session, id.ordinal))
                 .collect::<Vec<_>>()
         };
+        let mut state = ledger.state.clone();
         if mutation == Mutation::RootsFromListing {
-            let newest = ledger.state.snapshots.values().map(|state| state.number).max();
-            ledger.state.snapshots.retain(|_, state| Some(state.number) != newest);
+            let newest = state.snapshots.values().map(|state| state.number).max();
+            state.snapshots.retain(|_, state| Some(state.number) != newest);
         }
-        let useful = ledger.state.protected_reach();
+        let useful = state.protected_reach();
         match actor.step {
             0 => Some(Written::Retire(1)),
             1 => {
@@ -417,7 +441,8 @@ impl System {
 
     /// Sessions that are over, as far as a pruner knows, and whose pack no entry names.
     fn left_over(&self, world: &World, pruner: usize) -> Vec<u64> {
-        let (ledger, _) = fold(&world.entries[..world.pruners[pruner].folded as usize], self.mutation);
+        let folded = fold(&world.entries[..world.pruners[pruner].folded as usize], self.mutation);
+        let ledger = &folded.ledger;
         let over = (1..ledger.next()).filter(|number| {
             matches!(world.entries[*number as usize - 1], Written::Session(_))
                 && !ledger.state.sessions.contains_key(number)
@@ -476,7 +501,8 @@ impl Model for System {
             actions.push(Action::Undelete);
         }
         // Any open session may be taken for dead: a writer that was only asleep must survive it.
-        let (ledger, _) = fold(&world.entries, self.mutation);
+        let folded = fold(&world.entries, self.mutation);
+        let ledger = &folded.ledger;
         if world.faults < self.faults_max {
             actions.extend(ledger.state.sessions.keys().map(|session| Action::Fence(*session)));
         }
@@ -494,7 +520,8 @@ impl Model for System {
             }
             Action::Undelete => {
                 // What was condemned meanwhile is rescued first.
-                let (ledger, _) = fold(&world.entries, self.mutation);
+                let folded = fold(&world.entries, self.mutation);
+                let ledger = &folded.ledger;
                 let reach = ledger.state.reach(SnapshotId([1; 16]));
                 let status = |id: &SegmentId| ledger.tables.segments.get(id).map(|state| state.status);
                 let condemned = reach.iter().filter(|id| status(id) == Some(SegmentStatus::Condemned));
@@ -530,15 +557,16 @@ impl Model for System {
                         actor.session = tail + 1;
                     }
                     // Condemned segments count as missing.
-                    let (ledger, _) = fold(&world.entries[..actor.folded as usize], self.mutation);
+                    let folded = fold(&world.entries[..actor.folded as usize], self.mutation);
+                    let ledger = &folded.ledger;
                     let usable = ledger.tables.segments.iter().find(|(_, state)| state.status == SegmentStatus::Live);
                     actor.relies = usable.map(|(id, _)| (id.session, id.ordinal)).into_iter().collect();
                 }
                 // After a lost answer it reads the slot, finds its own nonce, and is done as well.
                 (actor.step, actor.folded) = (actor.step + 1, tail + 1);
                 if actor.step == 2 && self.mutation != Mutation::TrustVoidCommit {
-                    let (_, valid) = fold(&next.entries, self.mutation);
-                    if valid.last() == Some(&false) {
+                    let folded = fold(&next.entries, self.mutation);
+                    if folded.valid.last() == Some(&false) {
                         // Fenced while asleep: it starts over with a new session, once.
                         next.writers[writer].step = if world.faults > 0 && next.entries.len() < 9 { 0 } else { 3 };
                     }
@@ -556,8 +584,8 @@ impl Model for System {
                     next.deleted.extend(segments.iter().map(|(session, _)| *session));
                 }
                 next.entries.push(draft.clone());
-                let (_, valid) = fold(&next.entries, self.mutation);
-                let valid = valid.last() == Some(&true) || self.mutation == Mutation::TrustVoidDrop;
+                let folded = fold(&next.entries, self.mutation);
+                let valid = folded.valid.last() == Some(&true) || self.mutation == Mutation::TrustVoidDrop;
                 let actor = &mut next.pruners[pruner];
                 actor.folded = tail + 1;
                 if let Written::Session(_) = &draft {
@@ -589,19 +617,14 @@ impl Model for System {
             })
         }
         fn restores(system: &System, world: &World) -> bool {
-            let (ledger, _) = fold(&world.entries, system.mutation);
-            if system.mutation == Mutation::None {
-                ledger.check();
-            }
+            let folded = fold(&world.entries, system.mutation);
+            let ledger = &folded.ledger;
             let live = ledger.state.live();
-            live.iter().all(|state| ledger.state.reach(state.snapshot.id).iter().all(|id| opens(&ledger, world, id)))
+            live.iter().all(|state| ledger.state.reach(state.snapshot.id).iter().all(|id| opens(ledger, world, id)))
         }
         fn success_is_success(system: &System, world: &World) -> bool {
-            // A fold is dear.
-            if world.writers.iter().all(|writer| writer.step != 2) {
-                return true;
-            }
-            let (ledger, _) = fold(&world.entries, system.mutation);
+            let folded = fold(&world.entries, system.mutation);
+            let ledger = &folded.ledger;
             world.writers.iter().enumerate().all(|(number, writer)| {
                 writer.step != 2 || ledger.state.snapshots.contains_key(&SnapshotId([10 + number as u8; 16]))
             })

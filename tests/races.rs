@@ -8,8 +8,9 @@
 use crate::fold::{
     Ledger, OWNER, commit_body, names, pack_fact, row, segments_body, session_body, snapshot, snapshots_body,
 };
-use crate::support::search::{breaks, holds_always};
+use crate::support::search::{Histories, breaks, holds_always};
 use stateright::{Model, Property};
+use std::rc::Rc;
 use strongroom::{
     format::{
         encode,
@@ -101,7 +102,7 @@ enum Action {
     Stop(usize),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mutation {
     None,
     /// What was not seen in its slot is told not to be done.
@@ -150,6 +151,7 @@ fn id(snapshot: u8) -> SnapshotId {
     SnapshotId([snapshot; 16])
 }
 
+#[derive(Clone)]
 struct Folded {
     ledger: Ledger,
     valid: Vec<bool>,
@@ -157,26 +159,45 @@ struct Folded {
     promised: Vec<SnapshotId>,
 }
 
-fn fold(entries: &[Written], mutation: Mutation) -> Folded {
-    let mut folded = Folded { ledger: Ledger::new(), valid: Vec::new(), promised: Vec::new() };
-    for entry in entries {
-        let ledger = &mut folded.ledger;
-        let (kind, body, annex) = draft_of(&entry.said, ledger, mutation);
-        let whole = ledger.clone();
-        if mutation == Mutation::HoldsOnLiveOnly && matches!(kind, EntryKind::Condemn | EntryKind::Dead) {
-            ledger.state.holds.clear();
-        }
-        let valid = ledger.apply(OWNER, kind, body, &annex) == Verdict::Valid;
-        ledger.state.holds = if kind == EntryKind::Hold { ledger.state.holds.clone() } else { whole.state.holds };
-        if mutation == Mutation::NoRescue && kind == EntryKind::Undelete {
-            ledger.tables = whole.tables;
-        }
-        if valid && kind == EntryKind::Hold {
-            let kept = ledger.state.snapshots.values().filter(|state| !state.gone);
-            folded.promised.extend(kept.map(|state| state.snapshot.id));
-        }
-        folded.valid.push(valid);
+impl Default for Folded {
+    fn default() -> Self {
+        Self { ledger: Ledger::new(), valid: Vec::new(), promised: Vec::new() }
     }
+}
+
+thread_local! {
+    static KNOWN: Histories<Mutation, Written, Folded> = Histories::default();
+}
+
+/// Folds entries with the project's own rules, less one.
+fn fold(entries: &[Written], mutation: Mutation) -> Rc<Folded> {
+    KNOWN.with(|known| known.fold(mutation, entries, &|before, entries| add(before, entries, mutation)))
+}
+
+/// Folds the last of these entries.
+fn add(before: &Folded, entries: &[Written], mutation: Mutation) -> Folded {
+    let mut folded = before.clone();
+    let Some(entry) = entries.last() else { return folded };
+    let (ledger, whole) = (&mut folded.ledger, &before.ledger);
+    let (kind, body, annex) = draft_of(&entry.said, ledger, mutation);
+    if mutation == Mutation::HoldsOnLiveOnly && matches!(kind, EntryKind::Condemn | EntryKind::Dead) {
+        ledger.state.holds.clear();
+    }
+    let valid = ledger.apply(OWNER, kind, body, &annex) == Verdict::Valid;
+    if kind != EntryKind::Hold {
+        ledger.state.holds = whole.state.holds.clone();
+    }
+    if mutation == Mutation::NoRescue && kind == EntryKind::Undelete {
+        ledger.tables = whole.tables.clone();
+    }
+    if mutation == Mutation::None {
+        ledger.check();
+    }
+    if valid && kind == EntryKind::Hold {
+        let kept = ledger.state.snapshots.values().filter(|state| !state.gone);
+        folded.promised.extend(kept.map(|state| state.snapshot.id));
+    }
+    folded.valid.push(valid);
     folded
 }
 
@@ -222,14 +243,15 @@ fn draft_of(said: &Said, ledger: &Ledger, mutation: Mutation) -> (EntryKind, Vec
 }
 
 impl System {
-    fn folded(&self, world: &World, actor: usize) -> Ledger {
-        fold(&world.entries[..world.actors[actor].folded as usize], self.mutation).ledger
+    fn folded(&self, world: &World, actor: usize) -> Rc<Folded> {
+        fold(&world.entries[..world.actors[actor].folded as usize], self.mutation)
     }
 
     /// What an actor writes next, by what it has folded.
     fn draft(&self, world: &World, number: usize) -> Option<Said> {
         let actor = &world.actors[number];
-        let ledger = self.folded(world, number);
+        let folded = self.folded(world, number);
+        let ledger = &folded.ledger;
         let with = |wanted: SegmentStatus| {
             let segments = ledger.tables.segments.iter().filter(move |(_, state)| state.status == wanted);
             segments.map(|(id, _)| id.session).collect::<Vec<_>>()
@@ -276,7 +298,7 @@ impl System {
         if world.actors[number].step == 1 {
             world.actors[number].folded = world.entries.len() as u64;
         }
-        let found = self.folded(world, number).tables.segments.get(&segment(1)).cloned();
+        let found = self.folded(world, number).ledger.tables.segments.get(&segment(1)).cloned();
         let place = found.filter(|state| state.status != SegmentStatus::Dead).map(|state| state.pack.session);
         let misses = place.filter(|pack| world.deleted.contains(pack));
         let misses = if read_fails { place.filter(|_| self.mutation == Mutation::ErrorIsDamage) } else { misses };
@@ -444,9 +466,6 @@ impl Model for System {
         fn opens(system: &System, world: &World) -> bool {
             let folded = fold(&world.entries, system.mutation);
             let (ledger, live) = (&folded.ledger, folded.ledger.state.live());
-            if system.mutation == Mutation::None {
-                ledger.check();
-            }
             let mut all = live.iter().map(|state| state.snapshot.id).chain(folded.promised.iter().copied());
             all.all(|snapshot| {
                 ledger.state.reach(snapshot).iter().all(|id| {
@@ -469,14 +488,15 @@ impl Model for System {
             )
         }
         fn nothing_is_damaged(system: &System, world: &World) -> bool {
-            let tables = fold(&world.entries, system.mutation).ledger.tables;
-            tables.segments.values().all(|state| !state.damaged)
+            let folded = fold(&world.entries, system.mutation);
+            folded.ledger.tables.segments.values().all(|state| !state.damaged)
         }
         fn one_stays(system: &System, world: &World) -> bool {
             !fold(&world.entries, system.mutation).ledger.state.live().is_empty()
         }
         fn what_came_back_counts(system: &System, world: &World) -> bool {
-            let ledger = fold(&world.entries, system.mutation).ledger;
+            let folded = fold(&world.entries, system.mutation);
+            let ledger = &folded.ledger;
             let condemned = |id| ledger.tables.segments[&id].status == SegmentStatus::Condemned;
             ledger.state.live().iter().all(|state| !ledger.state.reach(state.snapshot.id).iter().any(condemned))
         }
