@@ -11,21 +11,11 @@ use crate::{
     format::{
         checkpoint::{CheckpointPart, PackStateFact, SegmentFact},
         decode, encode,
-        pack::ChunkRow,
-        segment::ChunkList,
-        segment_set::SegmentSet,
     },
-    id::{ChunkId, Hash, PackId, SegmentId, SnapshotId},
+    id::{Hash, PackId, SegmentId, SnapshotId},
     ledger::{PackState, SegmentState, SegmentStatus, SnapshotState, State, Tables, TablesError},
 };
 use std::{collections::BTreeMap, sync::Arc};
-
-/// Where a chunk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkPlace {
-    pub segment: SegmentId,
-    pub number: u32,
-}
 
 /// The view of one tenant. Changes of the fold stay in memory until `save`.
 ///
@@ -42,13 +32,13 @@ pub struct Index {
     snapshots: BTreeMap<SnapshotId, SnapshotState>,
 }
 
-fn segment_key(tag: u8, id: SegmentId) -> Vec<u8> {
+pub(super) fn segment_key(tag: u8, id: SegmentId) -> Vec<u8> {
     let mut key = vec![tag];
     key.extend_from_slice(&id.session.to_be_bytes());
     key.extend_from_slice(&id.ordinal.to_be_bytes());
     key
 }
-fn pack_key(tag: u8, id: PackId) -> Vec<u8> {
+pub(super) fn pack_key(tag: u8, id: PackId) -> Vec<u8> {
     let mut key = vec![tag];
     key.extend_from_slice(&encode(&id));
     key
@@ -65,13 +55,8 @@ fn note_changes(batch: &mut Batch, number: u64) {
     let journal: Vec<_> = changed.map(|(key, _)| (journal_key(number, key), Some(Vec::new()))).collect();
     batch.0.extend(journal);
 }
-fn damaged() -> Error {
+pub(super) fn damaged() -> Error {
     failed("the local index is damaged; delete the cache folder and repeat")
-}
-fn chunk_key(id: ChunkId) -> Vec<u8> {
-    let mut key = vec![b'c'];
-    key.extend_from_slice(&id.0);
-    key
 }
 const STATE: &[u8] = b"m";
 const READ_LAST: &[u8] = b"r";
@@ -111,7 +96,7 @@ impl Index {
     }
 
     /// Returns the rows, unless a change of them was lost.
-    fn usable(&self) -> Result<&Arc<dyn KeyValue>> {
+    pub(super) fn usable(&self) -> Result<&Arc<dyn KeyValue>> {
         match &self.lost {
             None => Ok(&self.pairs),
             Some(why) => Err(failed(format!(
@@ -345,64 +330,6 @@ impl Index {
         }
     }
 
-    /// Remembers the chunks of a pack.
-    pub fn put_chunks(&self, pack: PackId, rows: &[ChunkRow]) -> Result<()> {
-        let mut batch = Batch::default();
-        for row in rows {
-            for (number, (id, _)) in row.chunks.iter().enumerate() {
-                let mut place = segment_key(b'k', row.segment);
-                place.extend_from_slice(&(number as u32).to_be_bytes());
-                batch.put(chunk_key(id), place[1..].to_vec());
-            }
-            batch.put(segment_key(b'k', row.segment), encode(&row.chunks));
-        }
-        batch.delete(pack_key(b'u', pack));
-        self.usable()?.write(batch)
-    }
-
-    /// Forgets the chunks of segments that are dead.
-    pub fn forget_chunks(&self, segments: &SegmentSet) -> Result<()> {
-        for segment in segments.iter() {
-            let mut batch = Batch::default();
-            for (id, _) in self.chunks_of(segment)?.unwrap_or_default().iter() {
-                // Elsewhere, if it was stored again.
-                if self.chunk(id)?.is_some_and(|place| place.segment == segment) {
-                    batch.delete(chunk_key(id));
-                }
-            }
-            batch.delete(segment_key(b'k', segment));
-            batch.delete(segment_key(b'x', segment));
-            self.usable()?.write(batch)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets the chunks of segments that died, whoever pruned them: of at most `segments_max`, the rest the next time.
-    pub fn forget_dead(&self, segments_max: u64) -> Result<()> {
-        let mut dead = SegmentSet::default();
-        self.usable()?.scan(b"x", b"x", &mut |key, _| {
-            dead.insert(segment_of(key).ok_or_else(damaged)?);
-            Ok(dead.len() < segments_max)
-        })?;
-        self.forget_chunks(&dead)
-    }
-
-    /// Returns where a chunk is, as far as chunk tables were read.
-    pub fn chunk(&self, id: ChunkId) -> Result<Option<ChunkPlace>> {
-        let Some(place) = self.usable()?.get(&chunk_key(id))? else { return Ok(None) };
-        let place: [u8; 16] = place.try_into().map_err(|_| damaged())?;
-        let (session, rest) = place.split_at(8);
-        let (ordinal, number) = rest.split_at(4);
-        let number32 = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let session = session.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-        Ok(Some(ChunkPlace { segment: SegmentId { session, ordinal: number32(ordinal) }, number: number32(number) }))
-    }
-
-    /// Returns the chunks of a segment.
-    pub fn chunks_of(&self, segment: SegmentId) -> Result<Option<ChunkList>> {
-        Ok(self.usable()?.get(&segment_key(b'k', segment))?.and_then(|bytes| decode(&bytes).ok()))
-    }
-
     /// Returns which part of how many the last check read that read a part of the packs.
     pub fn read_last(&self) -> Result<Option<(u32, u32)>> {
         let read = self.usable()?.get(READ_LAST)?.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
@@ -446,7 +373,7 @@ impl Index {
     }
 }
 
-fn segment_of(key: &[u8]) -> Option<SegmentId> {
+pub(super) fn segment_of(key: &[u8]) -> Option<SegmentId> {
     let number = |range: std::ops::Range<usize>| {
         key.get(range).map(|bytes| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)))
     };
