@@ -145,7 +145,7 @@ fn rules_keep_what_restic_keeps() {
     let mut random = Random(1);
     let mut time_ns = "2023-12-20T03:00:00Z".parse::<Timestamp>().unwrap().as_nanosecond() as i64;
     let mut snapshots = Vec::new();
-    for number in 0..24 {
+    for number in 0..14 {
         let made = candidate(number, time_ns, &mut random);
         let time = Timestamp::from_nanosecond(i128::from(time_ns)).unwrap().strftime("%Y-%m-%d %H:%M:%S").to_string();
         let mut arguments = vec!["backup", "-q", "--host", "h", "--time", &time];

@@ -48,6 +48,15 @@ pub fn simulate(rules: &Retention, zone: &TimeZone, years: u32, every_hours: u32
     if !(1..=100).contains(&years) || count > BACKUPS_MAX {
         return Err(bad(format!("simulated are 1 to 100 years, and at most {BACKUPS_MAX} backups")));
     }
+    let too_many = || {
+        bad(format!(
+            "these rules keep more than {SNAPSHOTS_MAX} snapshots at a time, which is more than is simulated: take fewer years, or more hours between backups"
+        ))
+    };
+    // The last so many stay whatever other rules say: no need to make them all to find out.
+    if i64::from(rules.last.unwrap_or(0)).min(count) > SNAPSHOTS_MAX as i64 {
+        return Err(too_many());
+    }
     let mut live: Vec<Candidate> = Vec::new();
     let (mut most, mut by_year) = (0, Vec::new());
     for number in 0..count {
@@ -61,9 +70,7 @@ pub fn simulate(rules: &Retention, zone: &TimeZone, years: u32, every_hours: u32
         live.retain(|candidate| kept.contains(&candidate.id));
         most = most.max(live.len());
         if most > SNAPSHOTS_MAX {
-            return Err(bad(format!(
-                "these rules keep more than {SNAPSHOTS_MAX} snapshots at a time, which is more than is simulated: take fewer years, or more hours between backups"
-            )));
+            return Err(too_many());
         }
         if (number + 1) * step_hours / HOURS_A_YEAR > number * step_hours / HOURS_A_YEAR {
             by_year.push(live.len());

@@ -6,9 +6,11 @@ use std::{cell::RefCell, collections::HashMap, fmt::Debug, hash::Hash, rc::Rc};
 /// How many histories are remembered.
 const HISTORIES_MAX: usize = 20_000;
 
+type Known<Entry, Folded> = HashMap<Vec<Entry>, Rc<Folded>>;
+
 /// What histories come to, under given rules: to fold one is most of what a state costs, and many states have
 /// the same. Each thread has its own.
-pub struct Histories<Rules, Entry, Folded>(RefCell<HashMap<Rules, HashMap<Vec<Entry>, Rc<Folded>>>>);
+pub struct Histories<Rules, Entry, Folded>(RefCell<HashMap<Rules, Known<Entry, Folded>>>);
 
 impl<Rules, Entry, Folded> Default for Histories<Rules, Entry, Folded> {
     fn default() -> Self {
