@@ -43,7 +43,8 @@ fn entry(number: u64, previous: Hash, actor: ActorId, kind: EntryKind, body: Vec
         kind: kind as u8,
         rules: RULES,
         body: Blob(body),
-        previous_is_junk: false,
+        junk: None,
+        junk_hash: None,
         annex: Blob::default(),
         annex_hash: None,
         unknown: Default::default(),
@@ -116,7 +117,7 @@ impl Ledger {
             Verdict::Void(why) if why.refusal.is_some() => {
                 assert!(foreseen.is_some(), "{kind:?} was written in vain: {why}")
             }
-            Verdict::Void(_) => {}
+            Verdict::Void(_) | Verdict::Junk(_) => {}
         }
         verdict
     }
@@ -482,6 +483,8 @@ fn no_interleaving_lets_a_live_snapshot_reach_a_dead_segment() {
             }
             if verdict == Verdict::Valid {
                 *valid.entry(step % 3).or_insert(0u64) += 1;
+            } else if matches!(verdict, Verdict::Junk(_)) {
+                assert_eq!((&ledger.state, &ledger.tables), (&before.state, &before.tables), "seed {seed} step {step}");
             } else {
                 // A void entry changes nothing but the head, the tree over all entries, and the count of seals.
                 assert_eq!(ledger.tables, before.tables, "seed {seed} step {step}");
@@ -625,6 +628,7 @@ pub fn commit_body(session: u64, segment: SegmentId, snapshot: Snapshot) -> (Vec
 fn refusal(verdict: &Verdict) -> Option<Refusal> {
     match verdict {
         Verdict::Void(why) => why.refusal,
+        Verdict::Junk(_) => None,
         Verdict::Valid => panic!("it counts"),
     }
 }

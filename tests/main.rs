@@ -26,6 +26,7 @@ mod evidence;
 mod fixtures;
 mod fold;
 mod format;
+mod junk;
 mod keys;
 mod long;
 mod model;

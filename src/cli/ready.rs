@@ -190,7 +190,7 @@ pub fn tenant(global: &Global) -> Result<Tenant> {
         remark(global, &format!("tenant {name} ({owner}), this key opens {opens}; {at}"));
         tenant.void.iter().for_each(|(number, why)| remark(global, &format!("ledger entry {number} is {why}")));
     }
-    tenant.damage.iter().for_each(|damage| warn(global, damage));
+    tenant.doubts().iter().for_each(|doubt| warn(global, doubt));
     Ok(tenant)
 }
 

@@ -150,7 +150,7 @@ fn row(name: String, report: &backup::Report, began: std::time::Instant) -> Day 
     Day {
         name,
         logical: stats.logical_bytes,
-        stored: stats.stored_bytes + stats.metadata_bytes,
+        stored: stats.stored_bytes.saturating_add(stats.metadata_bytes),
         seconds: began.elapsed().as_secs_f64(),
     }
 }

@@ -121,6 +121,14 @@ record! {
         24 source_count: u32,
         /// Sources whose keys were destroyed, and the SHRED of each.
         25 destroyed_sources: BTreeMap<String, u64>,
+        /// Slots that hold no entry: the first of several in a row, and what is known of them.
+        26 junk: BTreeMap<u64, JunkRun>,
+    }
+
+    /// Slots in a row that hold no entry, as the entry after them names them.
+    JunkRun {
+        0 count: u64,
+        1 hash: Hash,
     }
 
     /// A source with keys of its own.

@@ -16,6 +16,10 @@ use std::collections::BTreeMap;
 pub const RULES: u8 = 1;
 /// The largest stored entry; a reader refuses more.
 pub const ENTRY_BYTES_MAX: u64 = 1 << 20;
+/// The largest stored annex; a reader refuses more.
+pub const ANNEX_BYTES_MAX: u64 = 64 << 20;
+/// The most slots in a row that an entry can name as junk: reading that many costs whoever wrote them more.
+pub const JUNK_MAX: u64 = 1 << 28;
 /// The largest annex that stands inside its entry.
 pub const INLINE_ANNEX_BYTES_MAX: usize = 2 << 10;
 
@@ -45,7 +49,7 @@ record! {
     /// What every entry says, whatever its kind.
     Entry {
         0 number: u64,
-        /// BLAKE3 of the stored bytes of the entry before; zeros in entry 0.
+        /// BLAKE3 of the stored bytes of the last entry before that is no junk; zeros in entry 0.
         1 previous: Hash,
         /// Tells a writer whether the entry in a slot is its own.
         2 nonce: [u8; 16],
@@ -55,12 +59,14 @@ record! {
         /// The version of the rules that the body follows.
         6 rules: u8,
         7 body: Blob,
-        /// Names the object in the slot before as unauthentic junk.
-        8 previous_is_junk: bool,
+        /// How many slots in a row before this one hold junk; absent if none does.
+        8 junk: Option<u64>,
         /// The annex, if small.
         9 annex: Blob,
         /// The annex's stored hash, if it is an object of its own.
         10 annex_hash: Option<Hash>,
+        /// BLAKE3 of the BLAKE3 hashes of that junk, in the order of slots.
+        11 junk_hash: Option<Hash>,
     }
 
     /// What the actor says of itself; nothing is decided by it.

@@ -43,6 +43,10 @@ pub fn source_of_content(number: u32) -> u32 {
     number >> EPOCH_BITS
 }
 const EPOCH_BITS: u32 = 20;
+/// The largest stored ring; a reader refuses more.
+pub const RING_BYTES_MAX: u64 = 64 << 20;
+/// The largest stored slot, or wrapped key file; a reader refuses more.
+pub const WRAPPED_BYTES_MAX: u64 = 1 << 20;
 /// The newest epoch, and the highest number of a source, that there can be.
 pub const EPOCH_MAX: u32 = (1 << EPOCH_BITS) - 1;
 pub const SOURCE_MAX: u32 = (1 << (32 - EPOCH_BITS)) - 1;

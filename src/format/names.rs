@@ -5,6 +5,8 @@ use crate::id::{ActorId, Hash, PackId, ScopeId};
 
 /// The repository's description, the only object in plain.
 pub const CONFIG: &str = "config";
+/// The highest number of an entry: segments' ids have room for no more.
+pub const ENTRY_NUMBER_MAX: u64 = u32::MAX as u64;
 /// Below it lies all that is an owner's, but for wrapped keys.
 pub const SCOPES: &str = "t";
 
@@ -120,8 +122,13 @@ pub fn scope_of_slot(name: &str) -> Option<ScopeId> {
 /// Reads the range of entries out of the name of a run's head; a part is none.
 pub fn range_of_run(name: &str) -> Option<(u64, u64)> {
     let (first, last) = name.rsplit('/').next()?.split_once('-')?;
-    let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
-    Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last)
+    Some((entry_number(first)?, entry_number(last)?)).filter(|(first, last)| first <= last)
+}
+/// Reads a number of an entry, which is written in one way only. Numbers that no ledger comes to are those of foreign
+/// objects, so nobody has to count beyond them.
+fn entry_number(text: &str) -> Option<u64> {
+    let number = u64::from_str_radix(text, 16).ok()?;
+    (number <= ENTRY_NUMBER_MAX && text == format!("{number:016x}")).then_some(number)
 }
 /// Reads the id out of the name of a pack.
 pub fn id_of_pack(name: &str) -> Option<PackId> {
@@ -134,6 +141,5 @@ pub fn id_of_pack(name: &str) -> Option<PackId> {
 }
 /// Reads the number out of the name of an entry.
 pub fn number_of_entry(name: &str) -> Option<u64> {
-    let number = name.rsplit('/').next()?;
-    (number.len() == 16).then(|| u64::from_str_radix(number, 16).ok())?
+    entry_number(name.rsplit('/').next()?)
 }

@@ -79,14 +79,15 @@ impl Field for SegmentSet {
         if numbers.len() % 3 != 0 {
             return Err(malformed("segment set", "an incomplete run"));
         }
-        let (mut set, mut next) = (RoaringTreemap::new(), 0);
+        let (mut set, mut next, mut members) = (RoaringTreemap::new(), 0, 0u64);
         for run in numbers.chunks_exact(3) {
             let (session, first, count) = (run[0], run[1], run[2]);
             if session > u64::from(u32::MAX) || first.saturating_add(count) > u64::from(u32::MAX) || count == 0 {
                 return Err(malformed("segment set", "a run out of range"));
             }
             let start = (session << 32) | first;
-            if start < next || set.len() + count > SEGMENTS_MAX {
+            members = members.saturating_add(count);
+            if start < next || members > SEGMENTS_MAX {
                 return Err(malformed("segment set", "runs out of order or too many segments"));
             }
             set.insert_range(start..start + count);

@@ -8,6 +8,6 @@ mod state;
 mod tables;
 pub mod tree;
 
-pub use fold::{Exceeded, Proven, Refusal, Verdict, Void};
-pub use state::{Head, OpenSession, SnapshotState, State};
+pub use fold::{Exceeded, PACK_BYTES_MAX, Proven, Refusal, TIME_NS_MAX, Verdict, Void};
+pub use state::{Head, JunkRun, OpenSession, SnapshotState, State};
 pub use tables::{MemoryTables, PackState, SegmentState, SegmentStatus, Tables, TablesError};

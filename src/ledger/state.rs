@@ -1,6 +1,6 @@
 //! The folded ledger, less the tables of segments and packs.
 
-pub use crate::format::checkpoint::{Head, OpenSession, SnapshotState, State, TenantState};
+pub use crate::format::checkpoint::{Head, JunkRun, OpenSession, SnapshotState, State, TenantState};
 use crate::{
     format::{
         entry::{Commit, EntryKind, Grant, Hold},
@@ -13,6 +13,17 @@ use crate::{
 use std::collections::BTreeMap;
 
 impl State {
+    /// Says whether a slot that was passed holds no entry.
+    pub fn is_junk(&self, number: u64) -> bool {
+        self.junk_at(number).is_some()
+    }
+
+    /// Returns the slots without an entry that a slot is one of.
+    pub fn junk_at(&self, number: u64) -> Option<&JunkRun> {
+        let (first, run) = self.junk.range(..=number).next_back()?;
+        (number - first < run.count).then_some(run)
+    }
+
     /// Returns a snapshot's reach: its own difference upon its ancestors'.
     pub fn reach(&self, id: SnapshotId) -> SegmentSet {
         let mut chain = Vec::new();

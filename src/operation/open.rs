@@ -4,13 +4,11 @@
 use crate::{
     environment::{SharedEnvironment, System, private_folder},
     error::{Error, Kind, Next, Result},
-    format::names,
+    format::{key::WRAPPED_BYTES_MAX, names},
     policy::session::RENEW_NS,
     repository::{Credential, Fingerprint, MemoryPins, Pins, Repository, Tenant, Watch},
     source::OwnFolders,
-    store::{
-        Limited, Patience, Place, Retried, SharedObjects, Silent, Waiting, found_at, get_if_present, is_local, open,
-    },
+    store::{Limited, Patience, Place, Retried, SharedObjects, Silent, Waiting, found_at, get_bounded, is_local, open},
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -76,7 +74,7 @@ impl Connection {
     /// Makes a repository there; the credential becomes its operator's.
     pub fn make(&self, credential: impl Into<Credential>) -> Result<Repository> {
         let objects = self.objects(true)?;
-        if !self.beside_others && get_if_present(objects.as_ref(), names::CONFIG)?.is_none() {
+        if !self.beside_others && get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.is_none() {
             self.refuse_if_used()?;
         }
         let made =
@@ -90,7 +88,7 @@ impl Connection {
     /// Opens the repository there. The credential is asked for only once there is something to open.
     pub fn open(&self, credential: impl FnOnce() -> Result<Credential>) -> Result<Repository> {
         let objects = self.objects(false)?;
-        if get_if_present(objects.as_ref(), names::CONFIG)?.is_none() {
+        if get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.is_none() {
             let missing = Error::new(Kind::NoRepository, "there is no repository at this place");
             return Err(missing.next(Next::MakeRepository));
         }

@@ -315,7 +315,8 @@ impl<'a> Remaining<'a> {
                 return Ok(Some(entry));
             }
             rewritten.removed_files += u64::from(entry.file_type == FileType::File);
-            rewritten.removed_bytes += entry.content.as_ref().map_or(0, |content| content.length);
+            let bytes = entry.content.as_ref().map_or(0, |content| content.length);
+            rewritten.removed_bytes = rewritten.removed_bytes.saturating_add(bytes);
             if let Some(stream) = &entry.content {
                 each_run(self.pool, stream, &mut |segment, _, _| {
                     self.of_removed.insert(segment);

@@ -7,7 +7,10 @@
 use super::{Monitor, access::ExportPermit};
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
-    format::names::{self, PackKind},
+    format::{
+        entry::ENTRY_BYTES_MAX,
+        names::{self, PackKind},
+    },
     id::{Hash, PackId, ScopeId},
     ledger::PackState,
     pipeline::digest::hash,
@@ -178,7 +181,7 @@ impl<'a> Archive<'a> {
             if self.members.contains_key(&wanted.name) {
                 continue;
             }
-            match repository.objects.get(&wanted.name, None) {
+            match read_whole(repository, &wanted.name) {
                 Ok(bytes) => self.add(repository, wanted, bytes, monitor)?,
                 Err(error) if error.is_not_found() => missing = missing.or(Some(error)),
                 Err(error) => return Err(error.into()),
@@ -197,7 +200,7 @@ impl<'a> Archive<'a> {
         let is_right = |bytes: &[u8]| wanted.hash.is_none_or(|expected| hash(bytes) == expected);
         if !is_right(&bytes) {
             // A bit may have flipped on the way.
-            bytes = repository.objects.get(&wanted.name, None)?;
+            bytes = read_whole(repository, &wanted.name)?;
             if !is_right(&bytes) {
                 return Err(damaged(format!("{} is not what was stored; nothing was exported", wanted.name))
                     .next(crate::error::Next::ReadEverything));
@@ -235,6 +238,14 @@ impl<'a> Archive<'a> {
         append(&mut self.tar, MANIFEST, &text).map_err(local)?;
         let mut out = self.tar.into_inner().map_err(local)?;
         out.flush().and_then(|()| out.get_ref().sync_all()).map_err(local)
+    }
+}
+
+/// Reads an object whole; of what stands in the ledger no more than an entry may have, since it may be anybody's junk.
+fn read_whole(repository: &Repository, name: &str) -> std::result::Result<bytes::Bytes, StoreError> {
+    match names::number_of_entry(name) {
+        Some(_) => repository.objects.get_at_most(name, ENTRY_BYTES_MAX + 1),
+        None => repository.objects.get(name, None),
     }
 }
 

@@ -47,7 +47,7 @@ impl StreamDigest {
     }
     /// Adds zeros; runs of them that touch count as one.
     pub fn zeros(&mut self, bytes: u64) {
-        self.zeros += bytes;
+        self.zeros = self.zeros.saturating_add(bytes);
     }
     fn end_zeros(&mut self) {
         if self.zeros > 0 {

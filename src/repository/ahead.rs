@@ -2,14 +2,15 @@
 
 use super::{
     keyring::Keys,
-    ledger::{Slot, StoredEntry, read},
+    ledger::StoredEntry,
+    trail::{Next, SlotReader, Trail},
     unlock::Unlock,
 };
 use crate::{
     error::Result,
     index::Index,
     ledger::{Proven, State},
-    store::Objects,
+    store::SharedObjects,
 };
 use std::sync::Arc;
 
@@ -23,24 +24,22 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Folds on to the ledger's tail. Junk is passed where the entry after it names it. Stops before what cannot be
-    /// read, and says what is wrong with it.
-    pub fn follow(&mut self, objects: &dyn Objects, unlock: &Unlock) -> Result<Option<String>> {
+    /// Folds on to the ledger's tail, past junk. Stops before what cannot be read, and says what is wrong with it.
+    pub fn follow(&mut self, objects: &SharedObjects, unlock: &Unlock) -> Result<Option<String>> {
+        let own = None;
+        let mut trail = Trail::default();
         loop {
-            let number = self.state.head.number + 1;
-            match read(objects, &self.keys, number)? {
-                Slot::Absent => {
+            let slots = SlotReader { objects, environment: &unlock.environment, keys: &self.keys, own };
+            match trail.next(&slots, &self.state, false)? {
+                Next::Entry(found) => self.fold(&found, unlock)?,
+                Next::Behind(behind) => {
+                    let lost = behind.lost.first().map_or(self.state.head.number + 1, |(number, _)| *number);
+                    return Ok(Some(format!("ledger entry {lost} cannot be read")));
+                }
+                Next::End(tail) => {
                     self.settle_keys();
-                    return Ok(None);
+                    return Ok(tail.doubt());
                 }
-                Slot::Entry(found) => self.fold(&found, unlock)?,
-                Slot::WithoutAnnex { why, .. } => {
-                    return Ok(Some(format!("ledger entry {number} cannot be read ({why})")));
-                }
-                Slot::Unauthentic { hash, why } => match read(objects, &self.keys, number + 1)?.entry() {
-                    Some(next) if next.previous_is_junk && next.previous == hash => self.state.skip_junk(hash),
-                    _ => return Ok(Some(format!("ledger entry {number} cannot be read ({why})"))),
-                },
             }
         }
     }

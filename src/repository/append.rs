@@ -7,20 +7,20 @@ use super::{
     pen::{Draft, Letter, Pen, Place, Sealed, not_written},
     put::Stands,
     tenant::{Awaited, Tenant},
+    trail::Tail,
 };
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        entry::{Access, Annex, Body, Claims, EntryKind, Observed},
+        entry::{Access, Annex, Body, Claims, ENTRY_BYTES_MAX, EntryKind, Observed},
         names,
     },
     id::{ActorId, SnapshotId},
     index::Index,
-    ledger::{Head, State, Verdict, Void},
+    ledger::{Head, State, TIME_NS_MAX, Verdict, Void},
     pipeline::{digest::hash, sign::Signer},
-    store::get_if_present,
+    store::get_bounded,
 };
-use std::sync::Arc;
 
 /// How many times one OBSERVED tells: 10 bytes each, of an entry's 1 MiB.
 const OBSERVED_MAX: u64 = 50_000;
@@ -60,7 +60,7 @@ impl Tenant {
         match self.append_once(why, &mut draft) {
             Outcome::Needless => Ok(None),
             Outcome::Done { number, verdict: Verdict::Valid, .. } => Ok(Some(number)),
-            Outcome::Done { kind, number, verdict: Verdict::Void(why) } => Err(does_not_count(kind, number, &why)),
+            Outcome::Done { kind, number, verdict } => Err(does_not_count(kind, number, &verdict)),
             Outcome::NotDone(error) | Outcome::Unknown(error) => Err(error),
         }
     }
@@ -144,11 +144,7 @@ impl Tenant {
     }
 
     fn next_place(&self) -> Place {
-        let after = match self.tail_is_junk {
-            Some(hash) => Head { number: self.state.head.number + 1, hash, unknown: Default::default() },
-            None => self.state.head.clone(),
-        };
-        Place { after: Some(after), after_is_junk: self.tail_is_junk.is_some() }
+        Place { after: Some(self.state.head.clone()), junk: self.tail.named() }
     }
 
     fn pen<'a>(&'a self, signer: &'a Signer) -> Result<Pen<'a>> {
@@ -172,16 +168,20 @@ impl Tenant {
         let written = &sealed.entry;
         let number = written.entry.number;
         if !PROMISES_NOTHING.contains(&kind) {
-            match self.is_still_there(number - 1, written.entry.previous) {
+            match self.is_still_there(&self.state.head) {
                 Ok(true) => {}
-                Ok(false) => return Outcome::NotDone(self.gone(kind, number)),
+                Ok(false) => return Outcome::NotDone(self.gone(kind)),
                 Err(error) => return Outcome::Unknown(self.may_land(sealed, error)),
             }
         }
-        if let Some(hash) = self.tail_is_junk.take() {
-            Arc::make_mut(&mut self.state).skip_junk(hash);
-        }
+        self.tail = Tail::default();
         let verdict = match self.fold(&written.entry, &written.annex, written.hash) {
+            Ok(Verdict::Junk(why)) => {
+                let name = kind.name();
+                return Outcome::NotDone(failed(format!(
+                    "a program error: {name} (entry {number}) counts for nothing: {why}"
+                )));
+            }
             Ok(verdict) => verdict,
             Err(error) => {
                 let what = format!("ledger entry {number} is written, and this machine cannot tell whether it counts");
@@ -197,16 +197,17 @@ impl Tenant {
 
     /// Says whether the entry that another follows stands where it stood: whoever destroys a tenant deletes its
     /// ledger, and in an empty place anything can be written.
-    fn is_still_there(&self, number: u64, expected: crate::id::Hash) -> Result<bool> {
-        let name = names::entry(self.keys.owner, number);
-        let is_it = |bytes: &bytes::Bytes| hash(bytes) == expected;
-        let Some(found) = get_if_present(self.objects.as_ref(), &name)? else { return Ok(false) };
+    fn is_still_there(&self, before: &Head) -> Result<bool> {
+        let name = names::entry(self.keys.owner, before.number);
+        let look = || get_bounded(self.objects.as_ref(), &name, ENTRY_BYTES_MAX);
+        let is_it = |bytes: &bytes::Bytes| hash(bytes) == before.hash;
+        let Some(found) = look()? else { return Ok(false) };
         // A bit that flipped on the way is no other history.
-        Ok(is_it(&found) || get_if_present(self.objects.as_ref(), &name)?.as_ref().is_some_and(is_it))
+        Ok(is_it(&found) || look()?.as_ref().is_some_and(is_it))
     }
 
-    fn gone(&self, kind: EntryKind, number: u64) -> Error {
-        let (name, before) = (&self.name, number - 1);
+    fn gone(&self, kind: EntryKind) -> Error {
+        let (name, before) = (&self.name, self.state.head.number);
         damaged(format!(
             "{} counts for nothing: while it was written, the history of {name} went away (ledger entry {before} is not there any more). Somebody destroyed the tenant, or cut its history",
             kind.name()
@@ -232,9 +233,14 @@ fn unknown(error: Error, what: &str) -> Error {
 const PROMISES_NOTHING: [EntryKind; 5] =
     [EntryKind::Session, EntryKind::Publish, EntryKind::Renew, EntryKind::Abort, EntryKind::Access];
 
-pub(super) fn does_not_count(kind: EntryKind, number: u64, void: &Void) -> Error {
-    let (kind, why) = (kind.name(), &void.why);
-    Error::new(kind_of(void), format!("{kind} (entry {number}) does not count, because others were faster: {why}"))
+/// The error of an entry that was written and does not count.
+pub(super) fn does_not_count(kind: EntryKind, number: u64, verdict: &Verdict) -> Error {
+    let (error, why) = match verdict {
+        Verdict::Void(void) => (kind_of(void), void.why.as_str()),
+        Verdict::Junk(why) => (Kind::Failed, why.as_str()),
+        Verdict::Valid => (Kind::Failed, "it does"),
+    };
+    Error::new(error, format!("{} (entry {number}) does not count, because others were faster: {why}", kind.name()))
 }
 
 /// What is forbidden stays so until somebody changes that; what was only overtaken can be tried again.
@@ -254,7 +260,8 @@ impl Tenant {
         while std::mem::take(&mut again) || self.state.observed_next < self.state.head.number {
             let (first, end) = (self.state.observed_next, self.state.head.number + 1);
             let numbers = first..end.min(first + OBSERVED_MAX);
-            let times = numbers.map(|number| self.written_ns(number)).collect::<Result<Vec<i64>>>()?;
+            let time = |number| self.written_ns(number).map(|ns| ns.clamp(0, TIME_NS_MAX));
+            let times = numbers.map(time).collect::<Result<Vec<i64>>>()?;
             self.append_if("observe", |state, _| {
                 let observed = Observed { first, times_ns: times.clone(), unknown: Default::default() };
                 // Somebody else may have done it meanwhile.

@@ -5,18 +5,18 @@
 use super::{keyring::Keys, signed::Form, tenant::Tenant};
 use crate::{
     environment::Environment,
-    error::{Result, damaged},
+    error::Result,
     format::{
-        checkpoint::{CHECKPOINT_CONTEXT, Checkpoint, CheckpointPart, PART_BYTES_MAX, State},
+        checkpoint::{CHECKPOINT_CONTEXT, Checkpoint, CheckpointPart, PART_BYTES_MAX, SnapshotState, State},
         decode, encode,
-        entry::{Create, EntryKind, Grant},
+        entry::{Create, ENTRY_BYTES_MAX, EntryKind, Grant},
         names,
         sealed::{Kind, Suite, magic, strip_magic},
     },
-    id::{ActorId, Hash, ScopeId},
+    id::{ActorId, Hash, ScopeId, SnapshotId},
     index::Index,
     pipeline::{digest::hash, sign::Signer},
-    store::{Objects, get_if_present},
+    store::{Objects, get_bounded},
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,8 @@ const GROWTH: u64 = 4;
 /// Of how many dead segments chunks are forgotten at one time: each has some hundred.
 const DEAD_MAX: u64 = 2_000;
 
-/// How it is told that the ledger is not the one that a checkpoint was made of.
-pub const CUT: &str = "the history was cut or changed, or that entry is damaged";
+/// How many runs that do not count are read before the ledger is folded instead.
+const USELESS_MAX: usize = 8;
 
 /// The entries of a run: first and last.
 pub type Range = (u64, u64);
@@ -82,123 +82,148 @@ const FORM: Form = Form {
     bytes_max: PART_BYTES_MAX,
 };
 
+/// What became of reading something disposable: what it says, or why it says nothing.
+type Useful<T> = std::result::Result<T, String>;
+
 /// Reads the head of a run, whose signer must be trusted by `grants`.
 fn read_head(
     objects: &dyn Objects,
     keys: &Keys,
     (first, last): Range,
     grants: &BTreeMap<ActorId, Grant>,
-) -> Result<Checkpoint> {
+) -> Result<Useful<Checkpoint>> {
     let name = names::run(keys.owner, first, last);
-    let bad = |why: &dyn std::fmt::Display| {
-        damaged(format!(
-            "checkpoint {name} cannot be used ({why}); nothing is lost: the ledger says what it said, opening takes longer, and a later backup writes another"
-        ))
+    let Some(bytes) = get_bounded(objects, &name, PART_BYTES_MAX)? else { return Ok(Err("missing".into())) };
+    let run = match FORM.open(keys, &bytes, |run: &Checkpoint| run.actor) {
+        Ok((run, _)) => run,
+        Err(why) => return Ok(Err(why)),
     };
-    let bytes = get_if_present(objects, &name)?.ok_or_else(|| bad(&"missing"))?;
-    let run = FORM.open(keys, &bytes, |run: &Checkpoint| run.actor).map_err(|why| bad(&why))?;
     if (run.first, run.state.head.number) != (first, last) {
-        return Err(bad(&"it is another one, copied"));
+        return Ok(Err("it is another one, copied".into()));
     }
     if !is_trusted(grants, run.actor) {
-        return Err(bad(&"whoever signed it has no grant for that"));
+        return Ok(Err("whoever signed it has no grant for that".into()));
     }
-    let entry = get_if_present(objects, &names::entry(keys.owner, last))?;
-    if entry.map(|bytes| hash(&bytes)) != Some(run.state.head.hash) {
-        return Err(damaged(format!(
-            "checkpoint {name} was made when the ledger had another entry {last}: {CUT}; newer snapshots may be missing. Find out who changed the bucket and restore it from a copy"
-        )));
-    }
-    Ok(run)
+    let entry = get_bounded(objects, &names::entry(keys.owner, last), ENTRY_BYTES_MAX)?;
+    Ok(match entry.map(|bytes| hash(&bytes)) == Some(run.state.head.hash) {
+        true => Ok(run),
+        false => Err(format!("it was made where the ledger had another entry {last}")),
+    })
 }
 
 /// Reads a part of a run.
-fn read_part(objects: &dyn Objects, keys: &Keys, range: Range, expected: Hash) -> Result<CheckpointPart> {
+fn read_part(objects: &dyn Objects, keys: &Keys, range: Range, expected: Hash) -> Result<Useful<CheckpointPart>> {
     let name = names::run_part(keys.owner, range.0, range.1, expected);
-    let bad = |why: &dyn std::fmt::Display| {
-        damaged(format!(
-            "part of a checkpoint {name} cannot be used ({why}); nothing is lost: the ledger says what it said, opening takes longer, and a later backup writes another"
-        ))
-    };
-    let bytes = get_if_present(objects, &name)?.ok_or_else(|| bad(&"missing"))?;
-    if hash(&bytes) != expected || bytes.len() as u64 > PART_BYTES_MAX {
-        return Err(bad(&"not what was written"));
+    let Some(bytes) = get_bounded(objects, &name, PART_BYTES_MAX)? else { return Ok(Err("a part is missing".into())) };
+    if bytes.len() as u64 > PART_BYTES_MAX || hash(&bytes) != expected {
+        return Ok(Err("a part is not what was written".into()));
     }
-    let sealed = strip_magic("checkpoint", b's', &bytes).map_err(|error| bad(&error))?;
-    let plain = keys.open(Kind::Checkpoint, sealed).map_err(|error| bad(&error))?;
-    decode(&plain).map_err(|error| bad(&error))
+    let opened = strip_magic("checkpoint", b's', &bytes)
+        .map_err(|error| error.to_string())
+        .and_then(|sealed| keys.open(Kind::Checkpoint, sealed).map_err(|error| error.to_string()))
+        .and_then(|plain| decode(&plain).map_err(|error| error.to_string()));
+    Ok(opened)
 }
 
 /// What came of reading checkpoints.
 pub struct Read {
     /// The state after the last run that could be used; its tables are in the index.
     pub state: Option<State>,
-    /// What was wrong.
-    pub problems: Vec<String>,
+    /// Some are of no use: whoever may writes one of the whole ledger.
+    pub is_due: bool,
 }
 
-/// Fills an empty index from the runs in the store, as far as they can be used.
+/// What runs said that follow each other, so far.
+struct Reading<'a> {
+    objects: &'a dyn Objects,
+    keys: &'a Keys,
+    index: &'a mut Index,
+    grants: BTreeMap<ActorId, Grant>,
+    snapshots: BTreeMap<SnapshotId, SnapshotState>,
+    signers: Vec<ActorId>,
+    state: Option<State>,
+}
+
+impl Reading<'_> {
+    /// Takes a run whose head counts; says whether all of its parts are there. If not, part of it is in the index.
+    fn take(&mut self, range: Range, run: Checkpoint) -> Result<bool> {
+        for expected in &run.parts {
+            let part = match read_part(self.objects, self.keys, range, *expected)? {
+                Ok(part) => part,
+                Err(_) => return Ok(false),
+            };
+            self.snapshots.extend(part.snapshots.iter().map(|state| (state.snapshot.id, state.clone())));
+            self.index.put_part(part, range.1)?;
+        }
+        self.grants = run.state.grants.clone();
+        self.signers.push(run.actor);
+        self.state = Some(run.state);
+        Ok(true)
+    }
+}
+
+/// Fills an empty index from the runs in the store, as far as they can be used. Of those that begin with the same
+/// entry the longest that counts is taken: anybody may have put others there.
 pub fn read(objects: &dyn Objects, keys: &Keys, create: &Create, index: &mut Index) -> Result<Read> {
-    let mut read = Read { state: None, problems: Vec::new() };
-    let mut grants: BTreeMap<_, _> = create.grants.iter().map(|grant| (grant.actor, grant.clone())).collect();
-    let mut snapshots = BTreeMap::new();
-    let mut signers = Vec::new();
-    for range in chain(list(objects, keys.owner)?) {
-        let taken = read_head(objects, keys, range, &grants).and_then(|run| {
-            for expected in &run.parts {
-                let part = read_part(objects, keys, range, *expected)?;
-                snapshots.extend(part.snapshots.iter().map(|state| (state.snapshot.id, state.clone())));
-                index.put_part(part, range.1)?;
-            }
-            Ok(run)
-        });
-        match taken {
-            Ok(run) => {
-                grants = run.state.grants.clone();
-                signers.push(run.actor);
-                read.state = Some(run.state);
-            }
-            Err(error) if error.kind == crate::error::Kind::Damaged => {
-                // What the broken run left in the index must go, and with it the runs before.
-                index.clear()?;
-                return Ok(Read { state: None, problems: vec![error.message] });
-            }
-            Err(error) => return Err(error),
+    let grants = granted_first(create);
+    let (snapshots, signers) = (BTreeMap::new(), Vec::new());
+    let mut reading = Reading { objects, keys, index, grants, snapshots, signers, state: None };
+    let mut runs = list(objects, keys.owner)?;
+    runs.sort_unstable();
+    let (mut next, mut useless) = (0, 0);
+    while let Some(at) = runs.iter().rposition(|(first, _)| *first == next) {
+        let run = runs.remove(at);
+        let Ok(head) = read_head(objects, keys, run, &reading.grants)? else {
+            useless += 1;
+            if useless < USELESS_MAX { continue } else { break }
+        };
+        next = run.1 + 1;
+        if !reading.take(run, head)? {
+            // What the broken run left in the index must go, and with it the runs before.
+            reading.index.clear()?;
+            return Ok(Read { state: None, is_due: true });
         }
     }
     // A key that was revoked since may have been stolen before: its checkpoints count no more.
+    let Reading { index, grants, snapshots, signers, mut state, .. } = reading;
     if !signers.iter().all(|actor| is_trusted(&grants, *actor)) {
         index.clear()?;
-        return Ok(Read { state: None, problems: Vec::new() });
+        return Ok(Read { state: None, is_due: false });
     }
-    if let Some(state) = &mut read.state {
+    if let Some(state) = &mut state {
         state.snapshots = snapshots;
     }
-    Ok(read)
+    Ok(Read { state, is_due: useless > 0 })
 }
 
-/// Says what is wrong with the runs in the store, one text an object.
-pub fn problems(
-    objects: &dyn Objects,
-    keys: &Keys,
-    grants: &BTreeMap<ActorId, Grant>,
-) -> Result<Vec<(String, String)>> {
+fn granted_first(create: &Create) -> BTreeMap<ActorId, Grant> {
+    create.grants.iter().map(|grant| (grant.actor, grant.clone())).collect()
+}
+
+/// Says which runs in the store are of no use, and why, one text an object.
+pub fn problems(objects: &dyn Objects, keys: &Keys, state: &State) -> Result<Vec<(String, String)>> {
+    let useless = |range: Range| -> Result<Option<String>> {
+        let run = match read_head(objects, keys, range, &state.grants)? {
+            Ok(run) => run,
+            Err(why) => return Ok(Some(why)),
+        };
+        for expected in &run.parts {
+            if let Err(why) = read_part(objects, keys, range, *expected)? {
+                return Ok(Some(why));
+            }
+        }
+        Ok(None)
+    };
     let mut problems = Vec::new();
     for range in list(objects, keys.owner)? {
-        let wrong = read_head(objects, keys, range, grants).and_then(|run| {
-            run.parts.iter().try_for_each(|expected| read_part(objects, keys, range, *expected).map(drop))
-        });
-        match wrong {
-            Err(error) if error.kind == crate::error::Kind::Damaged => problems.push((range, error.message)),
-            other => other?,
-        }
+        problems.extend(useless(range)?.map(|why| (range, why)));
     }
     if !problems.is_empty() {
         // Somebody may have written a longer one meanwhile, and deleted those that it covers.
         let now = list(objects, keys.owner)?;
         problems.retain(|(range, _)| now.contains(range) && !now.iter().any(|other| covers(*other, *range)));
     }
-    Ok(problems.into_iter().map(|(range, what)| (names::run(keys.owner, range.0, range.1), what)).collect())
+    Ok(problems.into_iter().map(|(range, why)| (names::run(keys.owner, range.0, range.1), why)).collect())
 }
 
 /// Writes a run from `first` to the state's head, then deletes the runs that it covers. `state` and
@@ -237,7 +262,9 @@ pub fn write(
     let run_of = |name: &String| names::range_of_run(name.rsplit_once('.').map_or(name.as_str(), |(head, _)| head));
     // Whoever wrote a longer one at the same time may have deleted parts of this one: then it is of no use.
     let is_whole = run.parts.iter().all(|part| names.contains(&names::run_part(owner, range.0, range.1, *part)));
-    if !is_whole || names.iter().filter_map(run_of).any(|other| covers(other, range)) {
+    // What goes beyond is another's: so far nobody can tell whether it counts.
+    let is_known = |other: &Range| other.1 <= range.1;
+    if !is_whole || names.iter().filter_map(run_of).filter(is_known).any(|other| covers(other, range)) {
         objects.delete(&names::run(owner, range.0, range.1))?;
     }
     // Whoever is reading one of these folds the ledger instead.
@@ -291,9 +318,16 @@ impl Tenant {
         if !is_trusted(&self.state.grants, signer.actor()) || !is_whole {
             return Ok(());
         }
-        let chain = chain(list(self.objects.as_ref(), self.keys.owner)?);
-        let first = if self.checkpoint_due { 0 } else { first_of_next(&chain, self.state.head.number) };
-        if first > self.state.head.number {
+        let head = self.state.head.number;
+        let mut runs = list(self.objects.as_ref(), self.keys.owner)?;
+        // What goes beyond the head may be another's who is further, or anybody's: it says nothing yet.
+        runs.retain(|(_, last)| *last <= head);
+        let chain = chain(runs);
+        let first = if self.checkpoint_due { 0 } else { first_of_next(&chain, head) };
+        // A reader believes the first run only of those whom CREATE names; others add to what these wrote.
+        let is_first = is_trusted(&granted_first(&self.state.create), signer.actor());
+        let first = if is_first { first } else { first.max(chain.first().map_or(head, |run| run.1) + 1) };
+        if first > head {
             return Ok(());
         }
         // A run that is gone again may have told what this machine has forgotten since.

@@ -16,14 +16,14 @@ use crate::{
     format::{
         VERSION, encode,
         entry::{Annex, Body, Claims, Create, EntryKind, Grant, Policy, Retention, Tenant as TenantBody},
-        key::{Circle, Config},
+        key::{Circle, Config, WRAPPED_BYTES_MAX},
         names,
         sealed::{Suite, magic},
     },
     id::{Hash, ScopeId},
     ledger::{Head, State},
     pipeline::chunk::ChunkSize,
-    store::{Objects, Put, SharedObjects, get_if_present},
+    store::{Objects, Put, SharedObjects, get_bounded},
 };
 use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc};
@@ -48,7 +48,7 @@ impl Repository {
         cache: Option<PathBuf>,
         who: String,
     ) -> Result<Self> {
-        if get_if_present(objects.as_ref(), names::CONFIG)?.is_some() {
+        if get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.is_some() {
             return Err(failed("there is a repository already; nothing was changed"));
         }
         refuse_over_data(objects.as_ref())?;
@@ -183,11 +183,11 @@ impl Repository {
             unknown: Default::default(),
         };
         let draft = Draft { kind: EntryKind::Create, body: encode(&create), annex: Annex::empty() };
-        let first = pen.write(&Place { after: None, after_is_junk: false }, claims.clone(), &draft)?;
+        let first = pen.write(&Place { after: None, junk: None }, claims.clone(), &draft)?;
         if let Some(narrowed) = narrowed {
             let after = Some(Head { number: 0, hash: first.hash, unknown: Default::default() });
             let draft = Draft { kind: EntryKind::Grant, body: encode(&narrowed), annex: Annex::empty() };
-            pen.write(&Place { after, after_is_junk: false }, claims, &draft)?;
+            pen.write(&Place { after, junk: None }, claims, &draft)?;
         }
         Ok(first.hash)
     }

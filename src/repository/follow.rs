@@ -3,22 +3,23 @@
 use super::{
     checkpoint,
     keyring::Keys,
-    ledger::{Slot, read},
+    ledger::{StoredEntry, read_whole},
     tenant::{NewPairs, Tenant},
+    trail::{Behind, Next, Tail, Trail},
     unlock::Unlock,
 };
 use crate::{
     environment::SharedEnvironment,
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        entry::{Annex, Entry},
+        entry::{Annex, ENTRY_BYTES_MAX, Entry},
         names,
     },
     id::Hash,
     index::Index,
-    ledger::{Proven, State, Verdict},
+    ledger::{Head, Proven, State, Verdict},
     pipeline::{digest::hash, sign::Signer},
-    store::{Objects, PackCache, SharedObjects, get_if_present},
+    store::{Objects, PackCache, SharedObjects, get_bounded},
 };
 use std::sync::Arc;
 
@@ -41,19 +42,13 @@ pub(super) struct Opening {
     pub several_writers: bool,
 }
 
-/// What came next in the ledger.
-enum Step {
-    On,
-    End,
-}
-
 /// What the ledger is followed on from.
 struct Begun {
     genesis: Hash,
     state: State,
     index: Index,
-    /// What is wrong with checkpoints.
-    damage: Vec<String>,
+    /// Some checkpoints are of no use.
+    checkpoint_due: bool,
     /// The index had nothing.
     fresh: bool,
 }
@@ -65,7 +60,7 @@ fn begun(
     (name, new_pairs): (&str, &NewPairs),
     meet: &dyn Fn(Hash) -> Result<()>,
 ) -> Result<Begun> {
-    let Slot::Entry(first) = read(objects, keys, 0)? else {
+    let Some(first) = read_whole(objects, keys, 0)? else {
         return Err(damaged(format!(
             "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
             names::entry(keys.owner, 0)
@@ -77,11 +72,11 @@ fn begun(
     let proven = Proven { entry: &first.entry, annex: &first.annex, hash: first.hash };
     let begun = State::begin(proven).map_err(|error| damaged(format!("{name}: {error}")))?;
     if let Some(state) = index.load(genesis)? {
-        return Ok(Begun { genesis, state, index, damage: Vec::new(), fresh: false });
+        return Ok(Begun { genesis, state, index, checkpoint_due: false, fresh: false });
     }
     let read = checkpoint::read(objects, keys, &begun.create, &mut index)?;
-    let (state, damage) = (read.state.unwrap_or(begun), read.problems);
-    Ok(Begun { genesis, state, index, damage, fresh: true })
+    let (state, checkpoint_due) = (read.state.unwrap_or(begun), read.is_due);
+    Ok(Begun { genesis, state, index, checkpoint_due, fresh: true })
 }
 
 impl Tenant {
@@ -102,9 +97,9 @@ impl Tenant {
             renew_ns,
             several_writers,
         } = opening;
-        let Begun { genesis, state, index, damage, fresh } = begun(objects.as_ref(), &keys, (&name, &new_pairs), meet)?;
+        let Begun { genesis, state, index, checkpoint_due, fresh } =
+            begun(objects.as_ref(), &keys, (&name, &new_pairs), meet)?;
         let at_checkpoint = state.head.number;
-        let was_cut = damage.iter().any(|what| what.contains(checkpoint::CUT));
         let mut tenant = Self {
             objects,
             environment,
@@ -117,18 +112,19 @@ impl Tenant {
             from,
             renew_ns,
             several_writers,
-            checkpoint_due: !damage.is_empty(),
-            damage,
+            checkpoint_due,
+            damage: Vec::new(),
             packs,
             new_pairs,
             unlock,
             genesis,
-            hole: was_cut.then(|| "its history was cut or changed".into()),
+            hole: None,
             despite_damage: false,
             shared: Arc::default(),
             steps: 0,
             awaited: None,
-            tail_is_junk: None,
+            tail: Tail::default(),
+            trail: Trail::default(),
             void: Vec::new(),
         };
         if !fresh {
@@ -143,7 +139,8 @@ impl Tenant {
     /// Refuses a history that is shorter than, or different from, the one that was seen before.
     fn check_remembered_head(&self) -> Result<()> {
         let head = &self.state.head;
-        let found = get_if_present(self.objects.as_ref(), &names::entry(self.keys.owner, head.number))?;
+        let name = names::entry(self.keys.owner, head.number);
+        let found = get_bounded(self.objects.as_ref(), &name, ENTRY_BYTES_MAX)?;
         let found_hash = found.map(|bytes| hash(&bytes));
         if found_hash == Some(head.hash) {
             return Ok(());
@@ -164,8 +161,8 @@ impl Tenant {
     pub(super) fn sync_from(&mut self, fresh: bool) -> Result<()> {
         self.index.check()?;
         let before = self.state.head.number;
-        self.tail_is_junk = None;
-        while let Step::On = self.step(fresh)? {
+        self.tail = Tail::default();
+        while self.step(fresh)? {
             if self.index.unsaved() > UNSAVED_MAX {
                 self.save()?;
             }
@@ -191,87 +188,51 @@ impl Tenant {
         }
     }
 
-    /// Folds what lies in the next slot.
-    fn step(&mut self, fresh: bool) -> Result<Step> {
-        let number = self.state.head.number + 1;
+    /// Folds what comes next; says whether there was anything.
+    fn step(&mut self, fresh: bool) -> Result<bool> {
         self.need_key_of_epoch()?;
-        match read(self.objects.as_ref(), &self.keys, number)? {
-            Slot::Entry(found) => drop(self.fold(&found.entry, &found.annex, found.hash)?),
-            Slot::WithoutAnnex { hash, why, .. } => self.skip_lost(number, &why, hash),
-            Slot::Absent if fresh => return self.step_into_gap(number),
-            Slot::Absent => return Ok(Step::End),
-            Slot::Unauthentic { hash, why } => return self.step_over(number, hash, &why),
+        let mut trail = self.trail;
+        let next = trail.next(&self.slots(), &self.state, fresh)?;
+        self.trail = trail;
+        if trail.is_lost {
+            let number = self.state.head.number + 1;
+            self.hole.get_or_insert_with(|| format!("ledger entry {number} is lost"));
         }
-        Ok(Step::On)
-    }
-
-    /// Goes past what nobody signed, if there is something behind it.
-    fn step_over(&mut self, number: u64, junk: Hash, why: &str) -> Result<Step> {
-        let next = read(self.objects.as_ref(), &self.keys, number + 1)?;
-        if let Some(next) = next.entry() {
-            match next.previous_is_junk && next.previous == junk {
-                true => Arc::make_mut(&mut self.state).skip_junk(junk),
-                false => self.skip_lost(number, why, next.previous),
-            }
-            return Ok(Step::On);
-        }
-        // Several in a row: what follows tells that there was more.
-        if let Some(next) = self.authentic_after(number + 1)? {
-            for lost in number..next.number {
-                let is_last = lost + 1 == next.number;
-                self.skip_lost(lost, why, if is_last { next.previous } else { Hash::default() });
-            }
-            return Ok(Step::On);
-        }
-        let what = format!(
-            "ledger entry {number} cannot be read ({why}): it is junk that somebody put there, or a damaged newest entry; if a backup just ended, its snapshot may be the one that is missing"
-        );
-        if !self.damage.contains(&what) {
-            self.damage.push(what);
-        }
-        self.tail_is_junk = Some(junk);
-        Ok(Step::End)
-    }
-
-    /// Finds the first entry after a number that is what it says, among those that the store lists.
-    pub(super) fn authentic_after(&self, number: u64) -> Result<Option<Entry>> {
-        let listed = self.objects.list(&names::ledger(self.keys.owner))?;
-        let mut later: Vec<u64> = listed.iter().filter_map(|listed| names::number_of_entry(&listed.name)).collect();
-        later.retain(|later| *later > number);
-        later.sort_unstable();
-        for later in later {
-            if let Some(entry) = read(self.objects.as_ref(), &self.keys, later)?.entry() {
-                return Ok(Some(entry.clone()));
+        match next {
+            Next::Entry(found) => self.fold(&found.entry, &found.annex, found.hash).map(|_| true),
+            Next::Behind(behind) => self.go_past(behind).map(|()| true),
+            Next::End(tail) => {
+                self.tail = tail;
+                Ok(false)
             }
         }
-        Ok(None)
     }
 
-    /// Looks whether an entry is missing, or this is the end. The next one was written after it: so if both
-    /// were written since the first look, the missing one is there now.
-    fn step_into_gap(&mut self, number: u64) -> Result<Step> {
-        let next = read(self.objects.as_ref(), &self.keys, number + 1)?;
-        let Some(next) = next.entry() else { return Ok(Step::End) };
-        if get_if_present(self.objects.as_ref(), &names::entry(self.keys.owner, number))?.is_none() {
-            self.skip_lost(number, "missing", next.previous);
+    /// Goes on past entries that are lost; what they said is unknown, so nothing may be written.
+    fn go_past(&mut self, behind: Behind) -> Result<()> {
+        for (number, why) in &behind.lost {
+            self.damage.push(format!(
+                "ledger entry {number} is lost ({why}): what it said is unknown, later snapshots can be restored as far as they do not need it, and nothing can be written. Restore `{}` from a copy of the bucket",
+                names::entry(self.keys.owner, *number)
+            ));
         }
-        Ok(Step::On)
+        let StoredEntry { entry, annex, hash } = *behind.entry;
+        Arc::make_mut(&mut self.state).skip_lost(behind.to);
+        if let Verdict::Junk(_) = self.fold(&entry, &annex, hash)? {
+            let here = Head { number: entry.number, hash, unknown: Default::default() };
+            Arc::make_mut(&mut self.state).skip_lost(here);
+        }
+        Ok(())
     }
 
-    /// Goes on past an entry that is lost; what it said is unknown, so nothing may be written.
-    fn skip_lost(&mut self, number: u64, why: &str, hash: Hash) {
-        self.damage.push(format!(
-            "ledger entry {number} is lost ({why}): what it said is unknown, later snapshots can be restored as far as they do not need it, and nothing can be written. Restore `{}` from a copy of the bucket",
-            names::entry(self.keys.owner, number)
-        ));
-        self.hole.get_or_insert_with(|| format!("ledger entry {number} is lost"));
-        Arc::make_mut(&mut self.state).skip_junk(hash);
-    }
-
-    /// Says why the newest snapshot that is seen here may not be the newest one: an entry cannot be read.
+    /// Says why the newest snapshot that is seen here may not be the newest one.
     pub fn unreadable(&self) -> Option<String> {
-        let number = self.state.head.number + 1;
-        self.hole.clone().or_else(|| self.tail_is_junk.map(|_| format!("ledger entry {number} cannot be read")))
+        self.hole.clone().or_else(|| self.tail.doubt())
+    }
+
+    /// Lists what a person should know of the history: what was found wrong, and what cannot be known.
+    pub fn doubts(&self) -> Vec<String> {
+        self.damage.iter().cloned().chain(self.tail.doubt()).collect()
     }
 
     pub(super) fn fold(&mut self, entry: &Entry, annex: &Annex, hash: Hash) -> Result<Verdict> {

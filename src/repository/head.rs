@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         decode,
-        entry::{EntryKind, Grant},
+        entry::{ENTRY_BYTES_MAX, EntryKind, Grant},
         names,
     },
     id::{ActorId, Hash},
@@ -15,6 +15,7 @@ use crate::{
         digest::hash,
         sign::{SIGNATURE, Signer, verify},
     },
+    store::get_bounded,
 };
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -102,9 +103,14 @@ impl Tenant {
     /// Returns the leaves of the tree over the first `size` entries, from the store; fewer if it has fewer.
     pub fn leaves(&self, size: u64) -> Result<Vec<Hash>> {
         let mut leaves = Vec::new();
-        for number in 0..size {
+        for number in 0..size.min(self.state.head.number + 1) {
+            // Where junk lies or lay, the entry after it counts.
+            if let Some(junk) = self.state.junk_at(number) {
+                leaves.push(tree::leaf(junk.hash));
+                continue;
+            }
             let name = names::entry(self.keys.owner, number);
-            let Some(bytes) = crate::store::get_if_present(self.objects.as_ref(), &name)? else { break };
+            let Some(bytes) = get_bounded(self.objects.as_ref(), &name, ENTRY_BYTES_MAX)? else { break };
             leaves.push(tree::leaf(hash(&bytes)));
         }
         Ok(leaves)

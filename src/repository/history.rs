@@ -3,27 +3,31 @@
 use super::{
     checkpoint,
     follow::UNSAVED_MAX,
-    ledger::{Slot, StoredEntry, read},
+    ledger::{StoredEntry, read_whole},
     tenant::Tenant,
+    trail::{Behind, MISSING, Next, Tail, Trail},
 };
 use crate::{
-    error::{Error, Result, failed},
+    error::{Result, failed},
     format::{
         decode,
-        entry::{Entry, EntryKind, Packs},
-        key::Circle,
+        entry::{ENTRY_BYTES_MAX, EntryKind, Packs},
+        key::{Circle, RING_BYTES_MAX},
         names,
     },
     id::{Hash, PackId, SnapshotId},
     index::Index,
-    ledger::{Proven, State, Verdict},
+    ledger::{Head, Proven, State, Verdict},
     pipeline::digest::hash,
-    store::get_if_present,
+    store::get_bounded,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+/// How many objects are looked at, from each end of those behind an empty slot.
+const LATER_LOOKS: usize = 8;
 
 /// What is wrong with a history.
 #[derive(Debug)]
@@ -72,8 +76,6 @@ impl Refolded {
 struct Refold<'a> {
     tenant: &'a Tenant,
     folded: Refolded,
-    /// The hash of the entry before; none where that is not known.
-    previous: Option<Hash>,
 }
 
 impl Tenant {
@@ -84,13 +86,8 @@ impl Tenant {
         index.clear()?;
         let (annexes, drops) = (BTreeSet::new(), BTreeMap::new());
         let folded = Refolded { problems: Vec::new(), state: None, index, annexes, drops };
-        let mut refold = Refold { tenant: self, folded, previous: Some(Hash::default()) };
-        for number in 0..=self.state.head.number {
-            refold.next(number)?;
-            if refold.folded.index.unsaved() > UNSAVED_MAX {
-                refold.folded.index.spill(number)?;
-            }
-        }
+        let mut refold = Refold { tenant: self, folded };
+        refold.all()?;
         let mut refolded = refold.folded;
         match &mut refolded.state {
             Some(state) if refolded.problems.is_empty() => refolded.index.save(self.genesis, state)?,
@@ -101,64 +98,65 @@ impl Tenant {
 }
 
 impl Refold<'_> {
-    fn next(&mut self, number: u64) -> Result<()> {
-        let (objects, keys) = (self.tenant.objects.as_ref(), self.tenant.keys.as_ref());
-        match read(objects, keys, number)? {
-            Slot::Entry(found) => self.fold(&found)?,
-            Slot::WithoutAnnex { entry, hash, why } => {
-                self.follows(&entry);
-                self.problem(number, format!("ledger entry {number} cannot be read: {why}"));
-                self.previous = Some(hash);
-            }
-            Slot::Unauthentic { hash, why } => {
-                let next = read(objects, keys, number + 1)?;
-                let named = next.entry().is_some_and(|next| next.previous_is_junk && next.previous == hash);
-                if !named {
-                    self.problem(number, format!("ledger entry {number} cannot be read: {why}"));
-                }
-                self.previous = named.then_some(hash);
-                if let Some(state) = &mut self.folded.state {
-                    state.skip_junk(hash);
+    /// Folds as far as the tenant was followed: what was seen there must be there.
+    fn all(&mut self) -> Result<()> {
+        let end = self.tenant.state.head.number;
+        let Some(mut state) = self.begin()? else { return Ok(()) };
+        let mut trail = Trail::known_to(end);
+        while state.head.number < end {
+            match trail.next(&self.tenant.slots(), &state, false)? {
+                Next::Entry(found) => drop(self.fold(&mut state, &found)?),
+                Next::Behind(behind) => self.go_past(&mut state, behind)?,
+                Next::End(_) => {
+                    let number = state.head.number + 1;
+                    self.problem(number, format!("ledger entry {number} is missing, or cannot be read"));
+                    break;
                 }
             }
-            Slot::Absent => {
-                self.problem(number, format!("ledger entry {number} is missing"));
-                self.previous = None;
+            if self.folded.index.unsaved() > UNSAVED_MAX {
+                self.folded.index.spill(state.head.number)?;
             }
         }
+        self.folded.state = Some(state);
         Ok(())
     }
 
-    fn follows(&mut self, entry: &Entry) {
-        if self.previous.is_some_and(|previous| previous != entry.previous) {
-            let number = entry.number;
-            let what = format!("ledger entry {number} does not follow the entry before it: one of them was changed");
+    fn begin(&mut self) -> Result<Option<State>> {
+        let (objects, keys) = (self.tenant.objects.as_ref(), self.tenant.keys.as_ref());
+        let Some(first) = read_whole(objects, keys, 0)? else {
+            self.problem(0, "ledger entry 0 is missing, or cannot be read".into());
+            return Ok(None);
+        };
+        let begun = State::begin(Proven { entry: &first.entry, annex: &first.annex, hash: first.hash });
+        Ok(begun.map_err(|why| self.problem(0, why.to_string())).ok())
+    }
+
+    fn go_past(&mut self, state: &mut State, behind: Behind) -> Result<()> {
+        for (number, why) in behind.lost {
+            let what = match why.as_str() {
+                MISSING => format!("ledger entry {number} is missing"),
+                why => format!("ledger entry {number} cannot be read: {why}"),
+            };
             self.problem(number, what);
         }
-    }
-
-    fn fold(&mut self, found: &StoredEntry) -> Result<()> {
-        let number = found.entry.number;
-        self.follows(&found.entry);
-        self.previous = Some(found.hash);
-        let proven = Proven { entry: &found.entry, annex: &found.annex, hash: found.hash };
-        self.folded.annexes.extend(found.entry.annex_hash);
-        match &mut self.folded.state {
-            Some(state) => {
-                let applied = state.apply(&mut self.folded.index, proven);
-                let verdict = applied.map_err(|error| failed(error.to_string()))?;
-                if verdict == Verdict::Valid && found.entry.kind == EntryKind::Drop as u8 {
-                    let dropped = decode::<Packs>(&found.entry.body.0).map(|body| body.packs).unwrap_or_default();
-                    self.folded.drops.extend(dropped.into_iter().map(|pack| (pack, number)));
-                }
-            }
-            None if number == 0 => match State::begin(proven) {
-                Ok(state) => self.folded.state = Some(state),
-                Err(why) => self.problem(0, why.to_string()),
-            },
-            None => {}
+        state.skip_lost(behind.to);
+        if let Verdict::Junk(_) = self.fold(state, &behind.entry)? {
+            let (number, hash) = (behind.entry.entry.number, behind.entry.hash);
+            state.skip_lost(Head { number, hash, unknown: Default::default() });
         }
         Ok(())
+    }
+
+    fn fold(&mut self, state: &mut State, found: &StoredEntry) -> Result<Verdict> {
+        self.folded.annexes.extend(found.entry.annex_hash);
+        let proven = Proven { entry: &found.entry, annex: &found.annex, hash: found.hash };
+        let applied = state.apply(&mut self.folded.index, proven);
+        let verdict = applied.map_err(|error| failed(error.to_string()))?;
+        if verdict == Verdict::Valid && found.entry.kind == EntryKind::Drop as u8 {
+            let dropped = decode::<Packs>(&found.entry.body.0).map(|body| body.packs).unwrap_or_default();
+            self.folded.drops.extend(dropped.into_iter().map(|pack| (pack, found.entry.number)));
+        }
+        Ok(verdict)
     }
 
     fn problem(&mut self, number: u64, what: String) {
@@ -175,19 +173,22 @@ impl Tenant {
     pub fn verify_ledger(&mut self) -> Result<Vec<HistoryProblem>> {
         let mut refolded = self.refold()?;
         refolded.problems.extend(self.gap_after_head()?);
-        let about = |object: String, what: String| HistoryProblem { object, entry: None, what, snapshot: None };
         let is_replaced = self.exclusively(|tenant| tenant.replace_unless_equal(&refolded))??;
-        let mut problems = if is_replaced {
-            let what = "what this machine remembered, or took from a checkpoint, is not what the ledger says; it was thrown away, and the ledger counts";
-            vec![about("index".into(), what.into())]
-        } else {
-            refolded.problems
-        };
-        for (name, what) in checkpoint::problems(self.objects.as_ref(), &self.keys, &self.state.grants)? {
-            self.exclusively(|tenant| tenant.checkpoint_due = true)?;
-            problems.push(about(name, what));
+        if !is_replaced {
+            return Ok(refolded.problems);
         }
-        Ok(problems)
+        let what = "what this machine remembered, or took from a checkpoint, is not what the ledger says; it was thrown away, and the ledger counts";
+        Ok(vec![HistoryProblem { object: "index".into(), entry: None, what: what.into(), snapshot: None }])
+    }
+
+    /// Says which checkpoints in the store are of no use, and why: nothing is lost with them. The next writer that may
+    /// makes them anew.
+    pub fn useless_checkpoints(&mut self) -> Result<Vec<(String, String)>> {
+        let useless = checkpoint::problems(self.objects.as_ref(), &self.keys, &self.state)?;
+        if !useless.is_empty() {
+            self.exclusively(|tenant| tenant.checkpoint_due = true)?;
+        }
+        Ok(useless)
     }
 
     /// Takes what the ledger says instead of what this machine remembers, if that is something else. Where somebody
@@ -201,25 +202,30 @@ impl Tenant {
         // Whoever still looks at the rows finds them; the next opening does not believe them.
         self.index.spill(self.state.head.number)?;
         (self.state, self.index) = (Arc::new(state.clone()), index.clone());
-        (self.hole, self.tail_is_junk) = (None, None);
+        (self.hole, self.tail, self.trail) = (None, Tail::default(), Trail::default());
         Ok(true)
     }
 
-    /// Says whether an entry is missing right behind the head. Others may append meanwhile, but leave no gap.
+    /// Says whether an entry is missing behind the head: whether somebody who is believed wrote one that comes later.
+    /// Others may append meanwhile, but leave no gap.
     fn gap_after_head(&self) -> Result<Option<HistoryProblem>> {
-        let end = self.state.head.number + 1;
-        let is_there = || Ok::<_, Error>(read(self.objects.as_ref(), &self.keys, end)?.entry().is_some());
-        if is_there()? {
-            return Ok(None);
+        let end = self.state.head.number + 1 + self.tail.count;
+        let listed = self.objects.list(&names::ledger(self.keys.owner))?;
+        let mut later: Vec<u64> = listed.iter().filter_map(|listed| names::number_of_entry(&listed.name)).collect();
+        later.retain(|later| *later > end);
+        later.sort_unstable();
+        // The first and the last ones: whoever puts others there must not make this take for ever.
+        let last = later.split_off(later.len().min(LATER_LOOKS));
+        for later in later.into_iter().chain(last.into_iter().rev().take(LATER_LOOKS)) {
+            let proves = self.slots().signer_of(&self.state, later)?.is_some_and(|(_, is_believed)| is_believed);
+            // What follows it was written after it: now that one is seen, the other must be there.
+            let name = names::entry(self.keys.owner, end);
+            if proves && get_bounded(self.objects.as_ref(), &name, ENTRY_BYTES_MAX)?.is_none() {
+                let what = format!("ledger entry {end} is missing, and entry {later} is there");
+                return Ok(Some(HistoryProblem { object: name, entry: Some(end), what, snapshot: None }));
+            }
         }
-        let Some(later) = self.authentic_after(end)? else { return Ok(None) };
-        // What follows it was written after it: now that one is seen, the other must be there.
-        if is_there()? {
-            return Ok(None);
-        }
-        let (object, later) = (names::entry(self.keys.owner, end), later.number);
-        let what = format!("ledger entry {end} is missing, and entry {later} is there");
-        Ok(Some(HistoryProblem { object, entry: Some(end), what, snapshot: None }))
+        Ok(None)
     }
 
     /// Says what is wrong with the ring in use, as far as these keys tell: its name, and what.
@@ -227,7 +233,7 @@ impl Tenant {
         let committed = self.state.commitments.get(&self.state.epoch);
         let Some(committed) = committed else { return Ok(Vec::new()) };
         let name = names::ring(self.keys.owner, self.state.epoch, committed);
-        let bytes = get_if_present(self.objects.as_ref(), &name)?.unwrap_or_default();
+        let bytes = get_bounded(self.objects.as_ref(), &name, RING_BYTES_MAX)?.unwrap_or_default();
         let closed = self.keys.closed_parts(&bytes).into_iter();
         let what = |circle: Circle| format!("the wrapped keys for whoever opens {} do not open", circle.opens());
         Ok(closed.map(|circle| (name.clone(), what(circle))).collect())
@@ -237,15 +243,14 @@ impl Tenant {
     pub fn verify_history(&mut self, known: Option<(u64, Hash)>) -> Result<Vec<HistoryProblem>> {
         let mut problems = self.verify_ledger()?;
         // What nobody signed at the end may be a newest entry that was damaged.
-        if self.tail_is_junk.is_some() {
-            let number = self.state.head.number + 1;
+        if let Some((number, why)) = self.tail.unreadable.clone() {
             let object = names::entry(self.keys.owner, number);
-            let what = format!("ledger entry {number} cannot be read");
+            let what = format!("ledger entry {number} cannot be read: {why}");
             problems.push(HistoryProblem { object, entry: Some(number), what, snapshot: None });
         }
         if let Some((number, expected)) = known {
             let object = names::entry(self.keys.owner, number);
-            let stored = get_if_present(self.objects.as_ref(), &object)?;
+            let stored = get_bounded(self.objects.as_ref(), &object, ENTRY_BYTES_MAX)?;
             let what = match stored.map(|bytes| hash(&bytes) == expected) {
                 Some(true) => None,
                 Some(false) => Some(format!("ledger entry {number} is not the one that the given head names")),

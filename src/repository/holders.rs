@@ -71,7 +71,7 @@ impl Repository {
                 // It may be granted, or may be yet: then it must open.
                 Outcome::Unknown(error) => return Err(error),
                 Outcome::Needless => None,
-                Outcome::Done { kind, number, verdict: Verdict::Void(why) } => Some(does_not_count(kind, number, &why)),
+                Outcome::Done { kind, number, verdict } => Some(does_not_count(kind, number, &verdict)),
                 Outcome::NotDone(error) => Some(error),
             };
             self.objects.delete(&slot)?;

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Kind, Next, Result, damaged, failed},
     format::{
         Blob, decode, encode,
-        key::WrappedIdentity,
+        key::{WRAPPED_BYTES_MAX, WrappedIdentity},
         names,
         sealed::{magic, strip_magic},
     },
@@ -108,7 +108,7 @@ pub(super) fn keep_wrapped(
 pub(super) fn unwrapped(objects: &dyn Objects, wrapper: &dyn Wrapper, repository: ScopeId) -> Result<Identity> {
     let mut without_slots = None;
     for listed in objects.list(&names::identities(wrapper.kind()))? {
-        let bytes = objects.get(&listed.name, None)?;
+        let bytes = objects.get_at_most(&listed.name, WRAPPED_BYTES_MAX + 1)?;
         let record: Result<WrappedIdentity, _> = strip_magic("wrapped key file", b'i', &bytes).and_then(decode);
         let Ok(record) = record else { continue };
         let Ok(public) = record.public.parse::<PublicIdentity>() else { continue };

@@ -42,6 +42,13 @@ pub(super) struct OpenRing {
     pub sources: BTreeMap<String, SourceKeys>,
 }
 
+/// A key that something is sealed with: its epoch, and the commitment to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SealedWith {
+    pub epoch: u32,
+    pub commitment: [u8; 32],
+}
+
 /// What the next epoch changes besides its keys.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
@@ -120,6 +127,26 @@ impl Keys {
     /// Returns a key of an epoch, if this circle has it.
     pub fn key(&self, scope: KeyScope, epoch: u32) -> Option<Key> {
         self.rings.iter().find_map(|ring| ring.keys.get(&(scope, epoch))).cloned()
+    }
+
+    /// Opens something sealed, and says with which key it was.
+    pub(super) fn open_telling(&self, kind: Kind, sealed: &[u8]) -> Result<(Vec<u8>, SealedWith), OpenError> {
+        let binding = Binding { kind, owner: self.owner, segment: None };
+        let mut opened = Err(OpenError::NoKey(0));
+        for ring in &self.rings {
+            let mut with = SealedWith::default();
+            let key_of = |epoch| {
+                let key = ring.keys.get(&(kind.key_scope(), epoch)).cloned();
+                let told = key.as_ref().map_or([0; 32], |key| commitment(key.bytes()));
+                with = SealedWith { epoch, commitment: told };
+                key
+            };
+            opened = open(sealed, binding, key_of).map(|plain| (plain, with));
+            if opened.is_ok() {
+                break;
+            }
+        }
+        opened
     }
 
     /// Opens something sealed.

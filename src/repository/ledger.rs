@@ -1,18 +1,24 @@
-//! A ledger in the store, read. Whether an entry counts, the fold says.
+//! A ledger's objects in the store, read one by one. Which of them follow each other, `trail` says; whether an entry
+//! counts, the fold.
 
-use super::{keyring::Keys, signed::Form};
+use super::{
+    keyring::{Keys, SealedWith},
+    signed::Form,
+};
 use crate::{
-    error::{Error, Kind as ErrorKind, Result, damaged},
+    error::{Result, damaged},
     format::{
         decode,
-        entry::{Annex, ENTRY_BYTES_MAX, Entry, SIGNATURE_CONTEXT},
+        entry::{ANNEX_BYTES_MAX, Annex, ENTRY_BYTES_MAX, Entry, SIGNATURE_CONTEXT},
         names,
-        sealed::{Kind, NEWER, strip_magic},
+        sealed::{Kind, strip_magic},
     },
     id::Hash,
+    ledger::State,
     pipeline::digest::hash,
-    store::{Objects, get_if_present},
+    store::{Objects, get_bounded},
 };
+use bytes::Bytes;
 
 /// What is found in a slot of a ledger.
 pub(super) enum Slot {
@@ -22,23 +28,23 @@ pub(super) enum Slot {
         hash: Hash,
         why: String,
     },
-    /// Signed by its actor, but the object with its facts is missing or damaged: what it says is unknown.
-    WithoutAnnex {
-        entry: Box<Entry>,
-        hash: Hash,
-        why: String,
-    },
-    Entry(Box<StoredEntry>),
+    Signed(Box<SignedEntry>),
 }
 
-impl Slot {
-    /// Returns the entry that an actor signed.
-    pub(super) fn entry(&self) -> Option<&Entry> {
-        match self {
-            Self::Entry(found) => Some(&found.entry),
-            Self::WithoutAnnex { entry, .. } => Some(entry),
-            Self::Absent | Self::Unauthentic { .. } => None,
-        }
+/// An entry that its actor signed for its slot.
+pub(super) struct SignedEntry {
+    pub entry: Entry,
+    /// BLAKE3 of what is stored; of an object that is too large, of as much of it as was read.
+    pub hash: Hash,
+    sealed_with: SealedWith,
+}
+
+impl SignedEntry {
+    /// Says whether it is sealed with the key that is in force where it stands: whoever was left out of new keys could
+    /// go on with the old one else.
+    pub fn is_sealed_in_time(&self, state: &State) -> bool {
+        let committed = state.commitments.get(&state.epoch).map(|keys| keys.ledger);
+        self.sealed_with.epoch == state.epoch && committed == Some(self.sealed_with.commitment)
     }
 }
 
@@ -49,29 +55,27 @@ pub(super) struct StoredEntry {
     pub hash: Hash,
 }
 
-/// Reads entry `number`. What does not open is read a second time: a bit that flipped on the way
-/// must not make anyone take a good entry for junk.
+/// Reads a slot. What does not open is read a second time: a bit that flipped on the way must not make anyone take a
+/// good entry for junk.
 pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Slot> {
     let name = names::entry(keys.owner, number);
-    let Some(mut bytes) = get_if_present(objects, &name)? else { return Ok(Slot::Absent) };
-    let entry = match authentic(keys, number, &bytes) {
-        Ok(entry) => Ok(entry),
-        Err(_) => {
-            bytes = objects.get(&name, None)?;
-            authentic(keys, number, &bytes)
+    let mut wrong = None;
+    for _ in 0..2 {
+        let Some(bytes) = get_bounded(objects, &name, ENTRY_BYTES_MAX)? else { return Ok(Slot::Absent) };
+        let hash = hash(&bytes);
+        match authentic(keys, number, &bytes) {
+            Ok((entry, sealed_with)) => return Ok(Slot::Signed(Box::new(SignedEntry { entry, hash, sealed_with }))),
+            Err(why) => wrong = Some(Slot::Unauthentic { hash, why }),
         }
-    };
-    let stored_hash = hash(&bytes);
-    match entry {
-        Ok(entry) => Ok(match read_annex(objects, keys, &entry)? {
-            Ok(annex) => Slot::Entry(Box::new(StoredEntry { entry, annex, hash: stored_hash })),
-            Err(why) => Slot::WithoutAnnex { entry: Box::new(entry), hash: stored_hash, why },
-        }),
-        Err(why) if why.contains(NEWER) => Err(Error::new(
-            ErrorKind::NewerFormat,
-            format!("ledger entry {number} was {why}: use a newer strongroom; nothing was changed"),
-        )),
-        Err(why) => Ok(Slot::Unauthentic { hash: stored_hash, why }),
+    }
+    Ok(wrong.unwrap_or(Slot::Absent))
+}
+
+/// Reads an entry with its annex; none if it is not there or not what somebody signed.
+pub(super) fn read_whole(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Option<StoredEntry>> {
+    match read(objects, keys, number)? {
+        Slot::Signed(signed) => Ok(with_annex(objects, keys, *signed)?.ok()),
+        Slot::Absent | Slot::Unauthentic { .. } => Ok(None),
     }
 }
 
@@ -82,41 +86,52 @@ pub(super) const FORM: Form =
 /// Returns what is inside an entry's seal.
 pub(super) fn signed_record(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Vec<u8>> {
     let bad = |error: &dyn std::fmt::Display| damaged(format!("ledger entry {number} does not open: {error}"));
-    let bytes = objects.get(&names::entry(keys.owner, number), None)?;
+    let found = get_bounded(objects, &names::entry(keys.owner, number), ENTRY_BYTES_MAX)?;
+    let bytes = found.ok_or_else(|| bad(&"missing"))?;
     let sealed = strip_magic(FORM.what, FORM.letter, &bytes).map_err(|error| bad(&error))?;
     keys.open(FORM.kind, sealed).map_err(|error| bad(&error))
 }
 
-fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<Entry, String> {
-    let entry = FORM.open(keys, bytes, |entry: &Entry| entry.actor)?;
+fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<(Entry, SealedWith), String> {
+    let (entry, sealed_with) = FORM.open(keys, bytes, |entry: &Entry| entry.actor)?;
     match entry.number == number {
-        true => Ok(entry),
+        true => Ok((entry, sealed_with)),
         false => Err(format!("it is entry {}, copied", entry.number)),
     }
 }
 
-/// Returns an entry's annex, or what is wrong with it; an error is the store's.
-fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<Result<Annex, String>> {
-    let bad = |why: &dyn std::fmt::Display| Ok(Err(format!("its annex is damaged ({why})")));
+/// Adds an entry's annex, or says what is wrong with that; an error is the store's.
+pub(super) fn with_annex(
+    objects: &dyn Objects,
+    keys: &Keys,
+    signed: SignedEntry,
+) -> Result<std::result::Result<StoredEntry, String>> {
+    let SignedEntry { entry, hash, .. } = signed;
+    let annex = read_annex(objects, keys, &entry)?.map_err(|why| format!("its annex is damaged ({why})"));
+    Ok(annex.map(|annex| StoredEntry { entry, annex, hash }))
+}
+
+fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<std::result::Result<Annex, String>> {
     let plain = match entry.annex_hash {
         None if entry.annex.0.is_empty() => return Ok(Ok(Annex::empty())),
-        None => entry.annex.0.clone(),
-        Some(expected) => {
-            let name = names::annex(keys.owner, expected);
-            let Some(mut stored) = get_if_present(objects, &name)? else { return bad(&"missing") };
-            if hash(&stored) != expected {
-                // A bit may have flipped on the way.
-                stored = objects.get(&name, None)?;
-            }
-            if hash(&stored) != expected {
-                return bad(&"not what was stored");
-            }
-            let opened = strip_magic("annex", b'a', &stored).map_err(|error| error.to_string());
-            match opened.and_then(|sealed| keys.open(Kind::Annex, sealed).map_err(|error| error.to_string())) {
-                Ok(plain) => plain,
-                Err(why) => return bad(&why),
-            }
-        }
+        None => Ok(entry.annex.0.clone()),
+        Some(expected) => match get_annex(objects, &names::annex(keys.owner, expected), expected)? {
+            Err(why) => Err(why),
+            Ok(stored) => strip_magic("annex", b'a', &stored)
+                .map_err(|error| error.to_string())
+                .and_then(|sealed| keys.open(Kind::Annex, sealed).map_err(|error| error.to_string())),
+        },
     };
-    decode(&plain).map_or_else(|error| bad(&error), |annex| Ok(Ok(annex)))
+    Ok(plain.and_then(|plain| decode(&plain).map_err(|error| error.to_string())))
+}
+
+fn get_annex(objects: &dyn Objects, name: &str, expected: Hash) -> Result<std::result::Result<Bytes, String>> {
+    // A bit may have flipped on the way.
+    for _ in 0..2 {
+        let Some(stored) = get_bounded(objects, name, ANNEX_BYTES_MAX)? else { return Ok(Err("missing".into())) };
+        if stored.len() as u64 <= ANNEX_BYTES_MAX && hash(&stored) == expected {
+            return Ok(Ok(stored));
+        }
+    }
+    Ok(Err("not what was stored".into()))
 }

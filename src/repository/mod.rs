@@ -35,6 +35,7 @@ mod shared;
 mod signed;
 mod stream;
 mod tenant;
+mod trail;
 mod unlock;
 
 pub use create::NewTenant;

@@ -13,14 +13,14 @@ use crate::{
     error::{Error, Kind, Next, Result, damaged},
     format::{
         VERSION, decode,
-        key::{Circle, Config, Slot},
+        key::{Circle, Config, Slot, WRAPPED_BYTES_MAX},
         names,
         sealed::strip_magic,
     },
     id::ScopeId,
     index::{KeyValue, MemoryKeyValue, open_free_slot},
     policy::session::RENEW_NS,
-    store::{PackCache, SharedObjects, get_if_present},
+    store::{PackCache, SharedObjects, get_bounded},
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -64,7 +64,7 @@ impl Repository {
     ) -> Result<Self> {
         let missing =
             || Error::new(Kind::NoRepository, "there is no repository at this place").next(Next::MakeRepository);
-        let bytes = get_if_present(objects.as_ref(), names::CONFIG)?.ok_or_else(missing)?;
+        let bytes = get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.ok_or_else(missing)?;
         let bad = |error: crate::format::Malformed| match error.why.contains(crate::format::sealed::NEWER) {
             true => Error::new(
                 Kind::NewerFormat,

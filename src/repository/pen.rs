@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind as ErrorKind, Result, failed},
     format::{
         Blob, encode,
-        entry::{Annex, Claims, ENTRY_BYTES_MAX, Entry, EntryKind, INLINE_ANNEX_BYTES_MAX, RULES},
+        entry::{ANNEX_BYTES_MAX, Annex, Claims, ENTRY_BYTES_MAX, Entry, EntryKind, INLINE_ANNEX_BYTES_MAX, RULES},
         names,
         sealed::{Kind, Suite, magic},
     },
@@ -31,9 +31,17 @@ pub(super) struct Draft {
 
 /// What follows what.
 pub(super) struct Place {
-    /// The entry before, or what nobody signed there; none before entry 0.
+    /// The entry before; none before entry 0.
     pub after: Option<Head>,
-    pub after_is_junk: bool,
+    /// How many slots hold junk between the two, and the hash of that.
+    pub junk: Option<(u64, Hash)>,
+}
+
+impl Place {
+    fn number(&self) -> u64 {
+        let before = self.after.as_ref().map_or(0, |head| head.number + 1);
+        before + self.junk.map_or(0, |(count, _)| count)
+    }
 }
 
 /// What an append keeps however often it is tried: the nonce that it is known by, and its annex, which is sealed and
@@ -86,7 +94,7 @@ impl Pen<'_> {
     pub fn seal(&self, letter: &mut Letter, place: &Place, claims: Claims, draft: &Draft) -> Result<Sealed> {
         let plain = if draft.annex.is_empty() { Vec::new() } else { encode(&draft.annex) };
         let is_inline = plain.len() <= INLINE_ANNEX_BYTES_MAX;
-        let number = place.after.as_ref().map_or(0, |head| head.number + 1);
+        let number = place.number();
         let (annex, annex_hash) = match is_inline {
             true => (plain, None),
             false => (Vec::new(), Some(self.store_annex(letter, number, plain)?)),
@@ -104,9 +112,10 @@ impl Pen<'_> {
             kind: draft.kind as u8,
             rules: RULES,
             body: Blob(draft.body.clone()),
-            previous_is_junk: place.after_is_junk,
+            junk: place.junk.map(|(count, _)| count),
             annex: Blob(annex),
             annex_hash,
+            junk_hash: place.junk.map(|(_, hash)| hash),
             unknown: Default::default(),
         };
         let bytes = FORM.close(&entry, (self.keys, self.signer, self.suite), self.epoch, self.environment)?;
@@ -134,6 +143,9 @@ impl Pen<'_> {
         letter.discard_annex(self.objects, self.keys.owner);
         let sealed = self.keys.seal(Kind::Annex, self.suite, self.epoch, &plain, self.environment)?;
         let bytes = Bytes::from([&magic(b'a')[..], &sealed].concat());
+        if bytes.len() as u64 > ANNEX_BYTES_MAX {
+            return Err(failed("what a ledger entry names is more than 64 MiB; fewer things must be named at once"));
+        }
         let stored_hash = hash(&bytes);
         letter.annex = Some(StoredAnnex { number, plain, epoch: self.epoch, hash: stored_hash });
         let name = names::annex(self.keys.owner, stored_hash);

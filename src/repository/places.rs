@@ -139,7 +139,7 @@ impl Places {
                 Ahead { began, state: index.with_snapshots(saved)?, index, keys }
             }
         };
-        let problem = ahead.follow(self.objects.as_ref(), &self.unlock)?;
+        let problem = ahead.follow(&self.objects, &self.unlock)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = ahead.keys.clone();
         *guard = Some(ahead);
         match problem {

@@ -2,7 +2,7 @@
 
 use crate::{
     environment::Environment,
-    store::{Objects, Put, StoreError, StoreErrorKind, get_if_present},
+    store::{Objects, Put, StoreError, StoreErrorKind, get_bounded},
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -78,10 +78,11 @@ pub(crate) fn put_for_certain(
 /// Says whether these bytes stand under a name; none if nothing does. What differs is read a second time: a bit
 /// may have flipped on the way.
 fn is_there(objects: &dyn Objects, name: &str, parts: &[Bytes]) -> Result<Option<bool>, StoreError> {
-    match get_if_present(objects, name)? {
+    let length = parts.iter().fold(0u64, |sum, part| sum.saturating_add(part.len() as u64));
+    match get_bounded(objects, name, length)? {
         None => Ok(None),
         Some(found) if is_joined(&found, parts) => Ok(Some(true)),
-        Some(_) => Ok(Some(is_joined(&objects.get(name, None)?, parts))),
+        Some(_) => Ok(Some(get_bounded(objects, name, length)?.is_some_and(|found| is_joined(&found, parts)))),
     }
 }
 

@@ -116,13 +116,13 @@ impl StreamReader {
     /// Begins at an offset; what lies before is not read, and the digest is not checked.
     pub fn at(pool: &SegmentPool, stream: &Stream, offset: u64) -> Result<Self> {
         let mut reader = Self::unchecked(pool, stream)?;
-        let mut skipped = 0;
+        let mut skipped = 0u64;
         while let Some(run) = reader.runs.next_run()? {
-            if skipped + run.bytes() > offset {
+            if skipped.saturating_add(run.bytes()) > offset {
                 reader.ahead.push_back(run);
                 break;
             }
-            skipped += run.bytes();
+            skipped = skipped.saturating_add(run.bytes());
         }
         reader.given = skipped;
         let rest = usize::try_from(offset.saturating_sub(skipped)).unwrap_or(0);

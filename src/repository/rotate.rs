@@ -12,12 +12,12 @@ use crate::{
     format::{
         decode,
         entry::{Body, Epoch},
-        key::{Circle, Ring, SOURCE_MAX},
+        key::{Circle, RING_BYTES_MAX, Ring, SOURCE_MAX},
         names,
         sealed::{Suite, strip_magic},
     },
     ledger::{State, Verdict},
-    store::get_if_present,
+    store::get_bounded,
 };
 
 /// What came of a rotation.
@@ -35,7 +35,7 @@ impl Repository {
     pub(super) fn put_ring(&self, keys: &Keys, suite: Suite) -> Result<String> {
         let (name, bytes) = keys.ring(suite, self.environment.as_ref())?;
         self.put_new(&name, bytes)?;
-        let stored = self.objects.get(&name, None)?;
+        let stored = self.objects.get_at_most(&name, RING_BYTES_MAX + 1)?;
         if !keys.are_in(&name, &stored, self.environment.as_ref()) {
             self.objects.delete(&name)?;
             return Err(damaged(
@@ -127,9 +127,9 @@ impl Repository {
                 }
                 // Somebody else changed who holds what: these never came into use.
                 Outcome::Needless => self.discard(tenant, made),
-                Outcome::Done { kind, number, verdict: Verdict::Void(why) } => {
+                Outcome::Done { kind, number, verdict } => {
                     self.discard(tenant, made);
-                    return Err(does_not_count(kind, number, &why));
+                    return Err(does_not_count(kind, number, &verdict));
                 }
                 Outcome::NotDone(error) => {
                     self.discard(tenant, made);
@@ -183,7 +183,7 @@ impl Repository {
         let rings = self.objects.list(&below)?;
         let is_later = |name: &str| names::epoch_of_ring(name).is_some_and(|found| found > epoch);
         for later in rings.iter().filter(|listed| is_later(&listed.name)) {
-            if let Some(bytes) = get_if_present(self.objects.as_ref(), &later.name)? {
+            if let Some(bytes) = get_bounded(self.objects.as_ref(), &later.name, RING_BYTES_MAX)? {
                 roots.extend(root_of_ring(&bytes));
             }
         }
@@ -197,7 +197,7 @@ impl Repository {
         if plan.objects().is_empty() {
             return Ok(0);
         }
-        let stored = get_if_present(self.objects.as_ref(), &in_use)?.unwrap_or_default();
+        let stored = get_bounded(self.objects.as_ref(), &in_use, RING_BYTES_MAX)?.unwrap_or_default();
         if !tenant.keys.are_in(&in_use, &stored, self.environment.as_ref()) {
             tenant.sync()?;
             if tenant.state.epoch != epoch {

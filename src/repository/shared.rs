@@ -6,10 +6,12 @@
 //! step: it goes on from the newest fold, whoever made that, and only one runs at a time. Nothing else is ever
 //! waited for: while data is read, sealed or uploaded, nobody holds anything.
 
-use super::keyring::Keys;
+use super::{
+    keyring::Keys,
+    trail::{Tail, Trail},
+};
 use crate::{
     error::{Result, failed},
-    id::Hash,
     index::Index,
     ledger::State,
 };
@@ -25,7 +27,8 @@ pub(super) struct Fold {
     pub damage: Vec<String>,
     pub void: Vec<(u64, String)>,
     pub hole: Option<String>,
-    pub tail_is_junk: Option<Hash>,
+    pub tail: Tail,
+    pub trail: Trail,
     pub checkpoint_due: bool,
 }
 

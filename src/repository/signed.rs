@@ -1,6 +1,6 @@
 //! Records that are signed by their actor and then sealed: ledger entries and checkpoints.
 
-use super::keyring::Keys;
+use super::keyring::{Keys, SealedWith};
 use crate::{
     environment::Environment,
     error::Result,
@@ -51,17 +51,17 @@ impl Form {
         keys: &Keys,
         bytes: &[u8],
         actor: impl FnOnce(&T) -> ActorId,
-    ) -> Result<T, String> {
+    ) -> Result<(T, SealedWith), String> {
         if bytes.len() as u64 > self.bytes_max {
             return Err("larger than it may be".into());
         }
         let sealed = strip_magic(self.what, self.letter, bytes).map_err(|error| error.to_string())?;
-        let plain = keys.open(self.kind, sealed).map_err(|error| error.to_string())?;
+        let (plain, sealed_with) = keys.open_telling(self.kind, sealed).map_err(|error| error.to_string())?;
         let (encoded, signature) =
             plain.split_at_checked(plain.len().saturating_sub(SIGNATURE)).ok_or("no signature")?;
         let record: T = decode(encoded).map_err(|error| error.to_string())?;
         match verify(actor(&record), &self.signed_message(keys.owner, encoded), signature) {
-            true => Ok(record),
+            true => Ok((record, sealed_with)),
             false => Err("the signature is not its actor's".into()),
         }
     }

@@ -141,7 +141,7 @@ impl StreamBuilder {
         self.cut(session, 1)?;
         self.add_run(session, Run::Zeros { bytes })?;
         self.digest.zeros(bytes);
-        self.length += bytes;
+        self.length = self.length.saturating_add(bytes);
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl StreamBuilder {
                 };
                 let (length, bytes) = (bytes.len() as u32, bytes.len() as u64);
                 self.digest.chunk(id, length);
-                self.length += bytes;
+                self.length = self.length.saturating_add(bytes);
                 let (segment, first) = (place.segment, place.number);
                 self.add_run(session, Run::Chunks { segment, first, count: 1, bytes })?;
             }
@@ -246,7 +246,7 @@ impl StreamBuilder {
 
     fn add_run(&mut self, session: &mut Session<'_>, run: Run) -> Result<()> {
         match (&mut self.open_run, run) {
-            (Some(Run::Zeros { bytes }), Run::Zeros { bytes: more }) => *bytes += more,
+            (Some(Run::Zeros { bytes }), Run::Zeros { bytes: more }) => *bytes = bytes.saturating_add(more),
             (
                 Some(Run::Chunks { segment, first, count, bytes }),
                 Run::Chunks { segment: next, first: next_first, count: more, bytes: more_bytes },

@@ -7,6 +7,7 @@ use super::{
     places::Places,
     segments::Segments,
     shared::{Fold, Notices, Shared},
+    trail::{SlotReader, Tail, Trail},
     unlock::Unlock,
 };
 use crate::{
@@ -61,8 +62,9 @@ pub struct Tenant {
     pub(super) steps: u64,
     /// The append that is under way.
     pub(super) awaited: Option<Awaited>,
-    /// The hash of what nobody signed in the slot after the head.
-    pub(super) tail_is_junk: Option<Hash>,
+    /// What stands behind the newest entry without following it.
+    pub(super) tail: Tail,
+    pub(super) trail: Trail,
     /// Entries that were void, with the reason, since the tenant was opened.
     pub void: Vec<(u64, String)>,
 }
@@ -99,7 +101,7 @@ impl Tenant {
     /// Returns the newest entry, where nothing of the history is lost or in doubt: while that entry is the newest, all
     /// that was told of the history stays so.
     pub(crate) fn whole_until(&self) -> Option<&Head> {
-        let is_whole = self.damage.is_empty() && self.hole.is_none() && self.tail_is_junk.is_none();
+        let is_whole = self.damage.is_empty() && self.hole.is_none() && self.tail.doubt().is_none();
         is_whole.then_some(&self.state.head)
     }
 
@@ -114,7 +116,10 @@ impl Tenant {
     /// Visits every entry that can be read, until a visit fails.
     pub fn try_each_entry(&self, visit: &mut dyn FnMut(&Entry, Hash) -> Result<()>) -> Result<()> {
         for number in 0..=self.state.head.number {
-            if let ledger::Slot::Entry(found) = ledger::read(self.objects.as_ref(), &self.keys, number)? {
+            if self.state.is_junk(number) {
+                continue;
+            }
+            if let Some(found) = ledger::read_whole(self.objects.as_ref(), &self.keys, number)? {
                 visit(&found.entry, found.hash)?;
             }
         }
@@ -123,10 +128,16 @@ impl Tenant {
 
     /// Returns one entry as it was written, if it is authentic.
     pub fn entry(&self, number: u64) -> Result<Option<Entry>> {
-        match ledger::read(self.objects.as_ref(), &self.keys, number)? {
-            ledger::Slot::Entry(found) => Ok(Some(found.entry)),
-            _ => Ok(None),
+        if self.state.is_junk(number) {
+            return Ok(None);
         }
+        Ok(ledger::read_whole(self.objects.as_ref(), &self.keys, number)?.map(|found| found.entry))
+    }
+
+    /// Returns what reads the slots of the ledger.
+    pub(super) fn slots(&self) -> SlotReader<'_> {
+        let own = self.signer.as_ref().map(|signer| signer.actor());
+        SlotReader { objects: &self.objects, environment: &self.environment, keys: &self.keys, own }
     }
 
     /// Returns an entry's encoding and its actor's signature, as they stand inside the seal.
@@ -185,10 +196,10 @@ impl Tenant {
     fn take_over(&mut self, fold: Fold) {
         // Where nobody else made a step, what is here is what was handed over.
         if fold.steps != self.steps {
-            let Fold { steps, state, index, keys, damage, void, hole, tail_is_junk, checkpoint_due } = fold;
+            let Fold { steps, state, index, keys, damage, void, hole, tail, trail, checkpoint_due } = fold;
             (self.steps, self.state, self.index, self.keys) = (steps, state, index, keys);
             (self.damage, self.void, self.hole) = (damage, void, hole);
-            (self.tail_is_junk, self.checkpoint_due) = (tail_is_junk, checkpoint_due);
+            (self.tail, self.trail, self.checkpoint_due) = (tail, trail, checkpoint_due);
         }
     }
 
@@ -202,7 +213,8 @@ impl Tenant {
             damage: self.damage.clone(),
             void: self.void.clone(),
             hole: self.hole.clone(),
-            tail_is_junk: self.tail_is_junk,
+            tail: self.tail.clone(),
+            trail: self.trail,
             checkpoint_due: self.checkpoint_due,
         }
     }

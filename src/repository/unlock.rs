@@ -7,9 +7,13 @@ use super::{identity::Identity, keyring::Keys};
 use crate::{
     environment::{SharedEnvironment, each_beside},
     error::{Error, Kind, Result, damaged},
-    format::{decode_secret, key::Slot, names},
+    format::{
+        decode_secret,
+        key::{RING_BYTES_MAX, Slot, WRAPPED_BYTES_MAX},
+        names,
+    },
     id::ScopeId,
-    store::{SharedObjects, get_if_present},
+    store::{SharedObjects, get_bounded},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -70,7 +74,7 @@ impl Unlock {
         });
         let (mut slots, mut closed, mut vanished) = (Vec::new(), None, false);
         let looks = each_beside(self.environment.as_ref(), &listed, |listed| -> Result<Option<Option<Slot>>> {
-            let wrapped = get_if_present(self.objects.as_ref(), &listed.name)?;
+            let wrapped = get_bounded(self.objects.as_ref(), &listed.name, WRAPPED_BYTES_MAX)?;
             Ok(wrapped.map(|wrapped| self.identity.open(&wrapped).and_then(|plain| decode_secret(&plain).ok())))
         });
         for (listed, look) in listed.into_iter().zip(looks) {
@@ -110,7 +114,8 @@ impl Unlock {
         let mut keys = Keys::none(owner);
         let mut problem = None;
         for listed in self.objects.list(&names::rings(owner))? {
-            let Some(bytes) = get_if_present(self.objects.as_ref(), &listed.name)? else { continue };
+            let ring = get_bounded(self.objects.as_ref(), &listed.name, RING_BYTES_MAX)?;
+            let Some(bytes) = ring else { continue };
             for slot in slots {
                 match keys.add(slot, &listed.name, &bytes) {
                     Ok(_) => {}

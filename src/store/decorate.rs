@@ -51,6 +51,12 @@ impl Objects for Metered {
         self.traffic.bytes_down.fetch_add(bytes.len() as u64, Relaxed);
         Ok(bytes)
     }
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.traffic.requests.fetch_add(1, Relaxed);
+        let bytes = self.inner.get_at_most(name, bytes_max)?;
+        self.traffic.bytes_down.fetch_add(bytes.len() as u64, Relaxed);
+        Ok(bytes)
+    }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.traffic.requests.fetch_add(1, Relaxed);
         self.inner.list(prefix)
@@ -91,6 +97,10 @@ impl Objects for Recorded {
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         self.note(Verb::Get, name);
         self.inner.get(name, range)
+    }
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.note(Verb::Get, name);
+        self.inner.get_at_most(name, bytes_max)
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.note(Verb::List, prefix);
@@ -149,6 +159,11 @@ impl Objects for Limited {
     }
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let bytes = self.inner.get(name, range)?;
+        self.wait(bytes.len() as u64, self.down_bytes_per_second, &self.down_free_at_ns);
+        Ok(bytes)
+    }
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        let bytes = self.inner.get_at_most(name, bytes_max)?;
         self.wait(bytes.len() as u64, self.down_bytes_per_second, &self.down_free_at_ns);
         Ok(bytes)
     }
@@ -245,6 +260,16 @@ impl Faulty {
             other => call().map(|value| (value, other)),
         }
     }
+    fn read(&self, name: &str, call: impl Fn() -> Result<Bytes, StoreError>) -> Result<Bytes, StoreError> {
+        let (bytes, fault) = self.run(Verb::Get, name, call)?;
+        if fault != Some(Fault::FlippedBit) || bytes.is_empty() {
+            return Ok(bytes);
+        }
+        let mut flipped = bytes.to_vec();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 1;
+        Ok(flipped.into())
+    }
 }
 
 impl Objects for Faulty {
@@ -257,14 +282,10 @@ impl Objects for Faulty {
         self.run(Verb::Put, name, || self.inner.put_if_absent(name, parts.clone())).map(|(put, _)| put)
     }
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let (bytes, fault) = self.run(Verb::Get, name, || self.inner.get(name, range.clone()))?;
-        if fault != Some(Fault::FlippedBit) || bytes.is_empty() {
-            return Ok(bytes);
-        }
-        let mut flipped = bytes.to_vec();
-        let middle = flipped.len() / 2;
-        flipped[middle] ^= 1;
-        Ok(flipped.into())
+        self.read(name, || self.inner.get(name, range.clone()))
+    }
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.read(name, || self.inner.get_at_most(name, bytes_max))
     }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let (listed, fault) = self.run(Verb::List, prefix, || self.inner.list(prefix))?;

@@ -188,6 +188,14 @@ pub trait Objects: Send + Sync {
     fn put_if_absent(&self, name: &str, parts: Vec<Bytes>) -> Result<Put, StoreError>;
     /// Reads an object, or a range of it: exactly that many bytes, or an error.
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError>;
+    /// Reads an object as far as its first `bytes_max` bytes, however large it is: anybody who may write to a bucket
+    /// can put anything under the name of a small object.
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        match self.get(name, Some(0..bytes_max)) {
+            Err(error) if error.kind == StoreErrorKind::Short => self.get(name, None),
+            result => result,
+        }
+    }
     /// Lists what lies below `prefix` (a folder's name without the last slash), in no order. A
     /// listing may lag behind: it proves neither absence nor death.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
@@ -205,7 +213,16 @@ pub trait Objects: Send + Sync {
 /// A store that is shared between threads.
 pub type SharedObjects = Arc<dyn Objects>;
 
-/// Reads an object that may be missing.
+/// Reads an object that may be missing, and that has at most `bytes_max` bytes: of a larger one, one byte more.
+pub fn get_bounded(objects: &dyn Objects, name: &str, bytes_max: u64) -> Result<Option<Bytes>, StoreError> {
+    match objects.get_at_most(name, bytes_max.saturating_add(1)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads an object that may be missing, whole.
 pub fn get_if_present(objects: &dyn Objects, name: &str) -> Result<Option<Bytes>, StoreError> {
     match objects.get(name, None) {
         Ok(bytes) => Ok(Some(bytes)),

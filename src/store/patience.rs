@@ -172,6 +172,9 @@ impl Objects for Retried {
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         self.run(|| self.inner.get(name, range.clone()))
     }
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.run(|| self.inner.get_at_most(name, bytes_max))
+    }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.run(|| self.inner.list(prefix))
     }

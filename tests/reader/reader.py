@@ -5,8 +5,8 @@
     reader.py REPOSITORY KEYFILE TENANT SNAPSHOT|latest TARGET
 
 Reads a local repository; needs blake3, zstandard, cryptography, pycryptodome and pyrage from PyPI.
-It does not judge who may write what: it takes every COMMIT whose signature holds, less those that
-an entry it can read took away. Everything that it restores is checked: seals, chunk ids, digests."""
+It judges little of who may write what: it takes every COMMIT of an actor with a grant to write it,
+less those that an entry it can read took away. Everything that it restores is checked: seals, chunk ids, digests."""
 import os, struct, sys
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 ENTRY, ANNEX, SEGMENT, SEGMENT_TABLE, CHUNK_TABLE, SNAPSHOT, RING = 1, 2, 3, 4, 5, 6, 7
 SCOPE = {ENTRY: 1, ANNEX: 2, SEGMENT: 4, SEGMENT_TABLE: 2, CHUNK_TABLE: 3, SNAPSHOT: 4, RING: 0}
-CREATE, PUBLISH, COMMIT, RETIRE, UNDELETE, REPACK, REWRITE, HEAL = 1, 5, 6, 9, 10, 17, 19, 21
+CREATE, GRANT, REVOKE, PUBLISH, COMMIT, RETIRE, UNDELETE = 1, 2, 3, 5, 6, 9, 10
+REPACK, REWRITE, HEAL, EPOCH = 17, 19, 21, 23
 
 
 def fail(message):
@@ -178,17 +179,47 @@ class Tenant:
     # ---- ledger.md, as far as a reader needs it
 
     def fold(self):
-        self.rows, self.snapshots, previous, number = {}, {}, bytes(32), 0
+        self.rows, self.snapshots, self.grants, self.epoch = {}, {}, {}, 0
+        previous, number, junk = bytes(32), 0, 0
         while (path := self.path / "ledger" / f"{number:016x}").exists():
-            stored = path.read_bytes()
-            plain = unseal(self.keys, ENTRY, self.owner, strip_magic(b"e", stored))
+            with open(path, "rb") as f:
+                stored = f.read((1 << 20) + 1)
+            if (entry := self.next(stored, number, previous, junk)) is not None:
+                self.apply(number, entry)
+                previous, junk = blake3.blake3(stored).digest(), -1
+            number, junk = number + 1, junk + 1
+        if not self.grants:
+            fail("the first ledger entry is missing or damaged")
+        if junk:
+            print(f"reader: the last {junk} objects of the ledger are no entries, or damaged", file=sys.stderr)
+
+    def next(self, stored, number, previous, junk):
+        """Returns the entry that follows, or nothing if an object is junk."""
+        try:
+            if len(stored) > 1 << 20:
+                return None
+            sealed = strip_magic(b"e", stored)
+            plain = unseal(self.keys, ENTRY, self.owner, sealed)
             encoded, signature = plain[:-64], plain[-64:]
             entry = record(encoded)
-            Ed25519PublicKey.from_public_bytes(entry[3]).verify(signature, b"strongroom ledger entry v1" + self.owner + encoded)
-            if entry[0] != number or entry[1] != previous:
-                fail(f"ledger entry {number} does not follow the one before it")
-            self.apply(number, entry)
-            previous, number = blake3.blake3(stored).digest(), number + 1
+            actor = entry[3]
+            Ed25519PublicKey.from_public_bytes(actor).verify(signature, b"strongroom ledger entry v1" + self.owner + encoded)
+        except (Exception, SystemExit):
+            return None
+        if entry[0] != number:
+            return None
+        kinds = self.grants.get(actor)
+        if number > 0 and kinds is None:
+            return None
+        follows = entry[1] == previous and entry.get(8, 0) == junk and (8 in entry) == (11 in entry) == (junk > 0)
+        try:
+            if follows:
+                self.annex(entry)
+        except (Exception, SystemExit):
+            follows = False
+        if not follows and kinds and GRANT in kinds:
+            fail(f"an administrator's ledger entry {number} follows something that is lost")
+        return entry if follows and struct.unpack("<I", sealed[1:5])[0] == self.epoch else None
 
     def annex(self, entry):
         if 10 in entry:
@@ -200,6 +231,18 @@ class Tenant:
 
     def apply(self, number, entry):
         kind, body = entry[5], record(entry[7])
+        if kind == CREATE:
+            self.grants = {grant[0]: grant.get(2, []) for grant in body.get(5, [])}
+        if kind not in self.grants.get(entry[3], ()):
+            return
+        if kind == GRANT and entry[3] != body[0] and body[0] in self.grants:
+            return
+        if kind == GRANT and all(granted in self.grants[entry[3]] for granted in body.get(2, [])):
+            self.grants[body[0]] = body.get(2, [])
+        if kind == REVOKE:
+            self.grants.pop(body[0], None)
+        if kind == EPOCH and body[0] == self.epoch + 1:
+            self.epoch = body[0]
         if kind in (PUBLISH, COMMIT, REPACK, REWRITE, HEAL):
             packs = body.get(1, [])
             for row in self.annex(entry).get(0, []):

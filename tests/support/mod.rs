@@ -443,6 +443,10 @@ impl Objects for Clay {
             None => Ok(bytes),
         }
     }
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        let bytes = self.get(name, None)?;
+        Ok(bytes.slice(..bytes.len().min(bytes_max as usize)))
+    }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let prefix = format!("{prefix}/");
         let map = self.0.lock().unwrap();

@@ -173,6 +173,9 @@ impl Objects for Storm {
     fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes> {
         self.read(name, |faulty| faulty.get(name, range))
     }
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes> {
+        self.read(name, |faulty| faulty.get_at_most(name, bytes_max))
+    }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         self.read(prefix, |faulty| faulty.list(prefix))
     }

@@ -71,6 +71,10 @@ impl Objects for Unruly {
         self.begin(Verb::Get, name)?;
         self.clay.get(name, range)
     }
+    fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.begin(Verb::Get, name)?;
+        self.clay.get_at_most(name, bytes_max)
+    }
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.begin(Verb::List, prefix)?;
         self.clay.list(prefix)

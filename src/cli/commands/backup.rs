@@ -219,7 +219,7 @@ fn text(report: &backup::Report) -> String {
             snapshot.source,
             size(stats.new_bytes),
             size(stats.delta_plain_bytes),
-            size(stats.stored_bytes + stats.metadata_bytes),
+            size(stats.stored_bytes.saturating_add(stats.metadata_bytes)),
             size(stats.metadata_bytes),
             size(report.read_bytes)
         ),

@@ -50,7 +50,7 @@ fn snapshot_line(one: &SnapshotView) -> String {
         one.snapshot_id.to_string(),
         format!("{unsure}{}", one.time),
         size(one.stats.logical_bytes),
-        size(one.stats.stored_bytes + one.stats.metadata_bytes),
+        size(one.stats.stored_bytes.saturating_add(one.stats.metadata_bytes)),
         one.stats.files,
         shown(&format!("{}{tags}{protected}{cost}{incomplete}", one.source))
     )

@@ -51,6 +51,7 @@ fn check_text(report: &check::Report) -> String {
     for unchecked in &report.unchecked {
         text += &format!("NOT CHECKED {}: {}\n", unchecked.object, unchecked.why);
     }
+    report.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
     if report.marked > 0 {
         text += &format!("{} segments are noted as damaged: later backups do not rely on them\n", report.marked);
     }

@@ -196,7 +196,7 @@ pub(super) fn prune_now(global: &Global, args: &PruneArgs) -> Result<()> {
 }
 
 fn prune_text(report: &prune::Report, dry_run: bool) -> String {
-    let sum = |packs: &[prune::Pack]| size(packs.iter().map(|pack| pack.length_bytes).sum());
+    let sum = |packs: &[prune::Pack]| size(packs.iter().map(|pack| pack.length_bytes).fold(0, u64::saturating_add));
     let mut text = String::new();
     for session in &report.fenced {
         text += &format!(
@@ -212,7 +212,7 @@ fn prune_text(report: &prune::Report, dry_run: bool) -> String {
         size(report.unused_bytes)
     );
     if !report.leftovers.is_empty() {
-        let bytes = report.leftovers.iter().map(|deletion| deletion.bytes).sum();
+        let bytes = report.leftovers.iter().map(|deletion| deletion.bytes).fold(0, u64::saturating_add);
         text += &format!(
             "delete   {:>6} leftovers of backups that ended early or of an earlier prune  {}\n",
             report.leftovers.len(),

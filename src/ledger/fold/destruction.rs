@@ -1,6 +1,9 @@
 //! Destruction: asked for, approved, waited for, done.
 
-use super::verdict::{Refusal, Rule, Stop, permit, refused, require, void};
+use super::{
+    bounds,
+    verdict::{Refusal, Rule, Stop, permit, refused, require, void},
+};
 use crate::{
     format::{
         checkpoint::Destruction,
@@ -24,6 +27,7 @@ impl State {
     }
 
     pub(super) fn may_destroy(&self, destroy: &Destroy) -> Rule {
+        bounds::destroy(destroy)?;
         permit(!self.protects(destroy.source.as_deref()), Refusal::Protected, || "something is held or locked".into())?;
         if let Some(source) = &destroy.source {
             require(self.sources.contains_key(source), || format!("source {source} has no keys of its own"))?;

@@ -1,6 +1,9 @@
 //! Who may write what, the keys that all is sealed with, and the policy.
 
-use super::verdict::{Refusal, Rule, Stop, permit, require};
+use super::{
+    bounds,
+    verdict::{Refusal, Rule, Stop, permit, require},
+};
 use crate::{
     format::{
         checkpoint::SourceState,
@@ -60,6 +63,7 @@ impl State {
     }
 
     pub(super) fn may_change_policy(&self, policy: &Policy) -> Rule {
+        bounds::policy(policy)?;
         let now = &self.policy;
         permit(policy.destroy_wait_ns >= now.destroy_wait_ns, Refusal::Policy, || {
             "the waiting time of DESTROY only grows".into()

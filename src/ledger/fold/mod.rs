@@ -1,5 +1,6 @@
 //! The rules: one function per kind of entry. Each checks everything before it changes anything.
 
+mod bounds;
 mod destruction;
 mod grants;
 mod packs;
@@ -11,25 +12,27 @@ mod snapshots;
 mod tenants;
 mod verdict;
 
+pub use bounds::{PACK_BYTES_MAX, TIME_NS_MAX};
 pub use quota::Exceeded;
 pub use verdict::{Proven, Refusal, Verdict, Void};
 
 use self::{
     packs::{mark_damaged, move_packs},
     reclaim::rescue,
-    verdict::{Rule, Stop, permit, require, void},
+    verdict::{Rule, Stop, permit, void},
 };
 use super::{
-    state::{Head, State},
+    state::{Head, JunkRun, State},
     tables::{Tables, TablesError},
     tree,
 };
 use crate::{
     format::{
-        entry::{About, Access, Create, EntryKind, Grant, Publish, RULES},
+        entry::{About, Access, Create, Entry, EntryKind, Grant, JUNK_MAX, Publish, RULES},
+        names::ENTRY_NUMBER_MAX,
         record::{Field, decode},
     },
-    id::{ActorId, Hash},
+    id::ActorId,
 };
 use std::collections::BTreeMap;
 
@@ -46,6 +49,9 @@ impl State {
             return Err(fail("entry 0 is not a CREATE that this version understands"));
         }
         let create: Create = decode(&entry.body.0).map_err(|error| fail(&error.to_string()))?;
+        if bounds::policy(&create.policy).is_err() {
+            return Err(fail("the policy of entry 0 has a number out of range"));
+        }
         let grants: BTreeMap<_, _> = create.grants.iter().map(|grant| (grant.actor, grant.clone())).collect();
         if !grants.get(&entry.actor).is_some_and(|grant| grant.kinds.contains(&(EntryKind::Grant as u8))) {
             return Err(fail("whoever wrote entry 0 is not among those it grants"));
@@ -79,19 +85,41 @@ impl State {
             sources: BTreeMap::new(),
             source_count: 0,
             destroyed_sources: BTreeMap::new(),
+            junk: BTreeMap::new(),
             unknown: Default::default(),
             create,
         })
     }
 
-    /// Moves past junk: an object in the next slot that nobody signed.
-    pub fn skip_junk(&mut self, hash: Hash) {
-        tree::push(&mut self.tree, self.head.number + 1, hash);
-        self.head = Head { number: self.head.number + 1, hash, unknown: Default::default() };
+    /// Moves past entries that are lost, up to one that something follows. What they said is unknown, so the state is
+    /// that of no ledger any more: it must not be remembered, and nothing may be written by it.
+    pub fn skip_lost(&mut self, to: Head) {
+        for slot in self.head.number + 1..=to.number {
+            tree::push(&mut self.tree, slot, to.hash);
+        }
+        self.head = to;
     }
 
-    /// Folds the next entry. The head moves whatever the verdict.
+    /// Says why what an actor signed is junk where it would come next: what is not signed by somebody who may write
+    /// here at all, or does not follow the head and the junk behind it, is no entry, not even a void one.
+    pub fn why_junk(&self, entry: &Entry) -> Option<String> {
+        if !self.grants.contains_key(&entry.actor) {
+            return Some(format!("{} has no grant here", entry.actor));
+        }
+        let junk = entry.junk.unwrap_or(0);
+        let number = junk.checked_add(1).and_then(|steps| self.head.number.checked_add(steps));
+        let names_junk = entry.junk != Some(0) && entry.junk.is_some() == entry.junk_hash.is_some();
+        if Some(entry.number) != number || entry.number > ENTRY_NUMBER_MAX || junk > JUNK_MAX || !names_junk {
+            return Some(format!("it says that it is entry {}, {junk} after the one before it", entry.number));
+        }
+        (entry.previous != self.head.hash).then(|| "it does not follow the entry before it".into())
+    }
+
+    /// Folds the next entry. The head moves whatever the verdict, unless that is junk.
     pub fn apply(&mut self, tables: &mut dyn Tables, proven: Proven<'_>) -> Result<Verdict, TablesError> {
+        if let Some(why) = self.why_junk(proven.entry) {
+            return Ok(Verdict::Junk(why));
+        }
         let verdict = match self.judge(tables, proven) {
             Ok(()) => Verdict::Valid,
             Err(Stop::Void(why)) => Verdict::Void(why),
@@ -99,9 +127,20 @@ impl State {
         };
         // Void or not, it was sealed, perhaps with an annex.
         self.epoch_seals = self.epoch_seals.saturating_add(2);
-        tree::push(&mut self.tree, self.head.number + 1, proven.hash);
+        self.pass_junk(proven.entry);
+        tree::push(&mut self.tree, proven.entry.number, proven.hash);
         self.head = Head { number: proven.entry.number, hash: proven.hash, unknown: Default::default() };
         Ok(verdict)
+    }
+
+    /// Each slot has a leaf; what stands for junk is what the entry after it says of it.
+    fn pass_junk(&mut self, entry: &Entry) {
+        let (Some(count), Some(hash)) = (entry.junk, entry.junk_hash) else { return };
+        let first = self.head.number + 1;
+        for slot in first..first + count {
+            tree::push(&mut self.tree, slot, hash);
+        }
+        self.junk.insert(first, JunkRun { count, hash, unknown: Default::default() });
     }
 
     /// Says why an entry would be void if it came next, as far as that shows without the tables and its
@@ -111,6 +150,11 @@ impl State {
             Err(Stop::Void(why)) => Some(why),
             Ok(()) | Err(Stop::Tables(_)) => None,
         }
+    }
+
+    /// Says whether an actor is an administrator: one who may let others in.
+    pub fn may_grant(&self, actor: ActorId) -> bool {
+        self.grants.get(&actor).is_some_and(|grant| grant.kinds.contains(&(EntryKind::Grant as u8)))
     }
 
     fn may_write(&self, actor: ActorId, kind: EntryKind) -> Rule {
@@ -147,13 +191,13 @@ impl State {
             EntryKind::Withdraw => self.may_withdraw(&decode(body)?),
             EntryKind::Destroyed => self.name_of(&decode(body)?).map(drop),
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
+            EntryKind::Observed => bounds::observed(&decode(body)?),
             EntryKind::Condemn
             | EntryKind::Rescue
             | EntryKind::Dead
             | EntryKind::Drop
             | EntryKind::Damaged
             | EntryKind::Move
-            | EntryKind::Observed
             | EntryKind::Access
             | EntryKind::Quota => Ok(()),
         }
@@ -161,14 +205,13 @@ impl State {
 
     fn judge(&mut self, tables: &mut dyn Tables, proven: Proven<'_>) -> Rule {
         let entry = proven.entry;
-        require(entry.number == self.head.number + 1, || {
-            format!("number {} after {}", entry.number, self.head.number)
-        })?;
-        require(entry.previous == self.head.hash, || "does not follow the entry before it".into())?;
         let kind = EntryKind::from_number(entry.kind).filter(|_| entry.rules == RULES);
         let Some(kind) = kind else {
             let what = format!("entry {} of kind {} under rules {}", entry.number, entry.kind, entry.rules);
-            self.not_understood.get_or_insert(what.clone());
+            // Only whoever may change who may do what can mean something that everybody must understand.
+            if self.may_grant(entry.actor) {
+                self.not_understood.get_or_insert(what.clone());
+            }
             return Err(void(format!("{what} is not known to this version")));
         };
         self.may_write(entry.actor, kind)?;

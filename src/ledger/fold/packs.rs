@@ -2,7 +2,7 @@
 //! left are dropped.
 
 use super::{
-    Proven,
+    Proven, bounds,
     sessions::{Added, located},
     verdict::{Rule, Stop, require, void},
 };
@@ -27,6 +27,7 @@ impl State {
         proven: Proven<'_>,
         publish: &Publish,
     ) -> Result<Vec<(SegmentId, SegmentState)>, Stop> {
+        bounds::packs(&publish.packs, &proven.annex.rows, self.epoch)?;
         let mut moved: BTreeMap<SegmentId, SegmentState> = BTreeMap::new();
         for row in &proven.annex.rows {
             let id = row.segment;

@@ -1,6 +1,9 @@
 //! Holds and locks: what nobody may take away.
 
-use super::verdict::{Refusal, Rule, permit, require};
+use super::{
+    bounds,
+    verdict::{Refusal, Rule, permit, require},
+};
 use crate::{
     format::entry::{Hold, Lock, Release},
     ledger::{state::State, tables::Tables},
@@ -42,6 +45,7 @@ impl State {
     }
 
     pub(super) fn may_lock(&self, lock: &Lock) -> Rule {
+        bounds::lock(lock)?;
         for id in &lock.snapshots {
             let snapshot = self.live_snapshot(*id)?;
             let shortens = snapshot.locked_until_ns.is_some_and(|until| lock.until_ns < until)

@@ -1,6 +1,9 @@
 //! How much may be stored, and the store's time that days and retention are counted by.
 
-use super::verdict::{Refusal, Rule, refused, require, void};
+use super::{
+    bounds,
+    verdict::{Refusal, Rule, refused, require, void},
+};
 use crate::{
     format::{entry::Observed, pack::PackFact},
     ledger::{state::State, tables::Tables},
@@ -41,6 +44,7 @@ impl State {
     }
 
     pub(super) fn observed(&mut self, tables: &mut dyn Tables, number: u64, observed: Observed) -> Rule {
+        bounds::observed(&observed)?;
         let end = observed.first.checked_add(observed.times_ns.len() as u64).ok_or_else(|| void("out of range"))?;
         require(observed.first == self.observed_next && end <= number, || {
             "does not go on where the last one ended".into()

@@ -1,7 +1,7 @@
 //! Sessions, and the packs and segments that they add.
 
 use super::{
-    Proven,
+    Proven, bounds,
     verdict::{Refusal, Rule, Stop, permit, require, void},
 };
 use crate::{
@@ -36,6 +36,7 @@ impl State {
     }
 
     pub(super) fn may_open(&self, actor: ActorId, session: &Session) -> Rule {
+        bounds::session(session)?;
         match &session.source {
             Some(source) => self.may_write_of(actor, source),
             None => permit(self.grants.get(&actor).is_some_and(Grant::is_of_all), Refusal::Role, || {
@@ -124,6 +125,7 @@ impl State {
         packs: &[PackFact],
     ) -> Result<Added, Stop> {
         let open = self.open_session(session, proven.entry.actor)?;
+        bounds::packs(packs, &proven.annex.rows, self.epoch)?;
         let mut added = Added { next_segment: open.next_segment, ..Added::default() };
         for row in &proven.annex.rows {
             let id = row.segment;
@@ -135,7 +137,7 @@ impl State {
             for base in &row.bases {
                 let state = added.get(tables, *base)?.ok_or_else(|| void(format!("base {base} is unknown")))?;
                 require(state.status != SegmentStatus::Dead, || format!("base {base} is dead"))?;
-                depth_below = depth_below.max(state.depth + 1);
+                depth_below = depth_below.max(state.depth.saturating_add(1));
             }
             require(row.depth >= depth_below && row.depth <= DEPTH_MAX, || format!("segment {id} has a wrong depth"))?;
             require(row.bases.is_empty() == (row.depth == 0), || format!("segment {id} has a depth without a base"))?;
@@ -220,10 +222,8 @@ impl Added {
     }
 }
 
-/// Returns the pack that a row names, and checks that the segment lies in it.
+/// Returns the pack that a row names.
 pub(super) fn located(row: &SegmentRow, packs: &[PackFact]) -> Result<PackId, Stop> {
     let fact = packs.get(row.pack as usize).ok_or_else(|| void("a row names no pack of its entry"))?;
-    let end = row.offset.checked_add(u64::from(row.length));
-    require(end.is_some_and(|end| end <= fact.length), || format!("segment {} lies outside its pack", row.segment))?;
     Ok(fact.pack)
 }

@@ -1,7 +1,7 @@
 //! Snapshots come, are replaced, leave and return.
 
 use super::{
-    Proven,
+    Proven, bounds,
     reclaim::rescue,
     sessions::Added,
     verdict::{Refusal, Rule, Stop, permit, refused, require, void},
@@ -42,6 +42,7 @@ impl State {
     /// `more` is how many snapshots there are more afterwards.
     pub(super) fn may_commit(&self, actor: ActorId, commit: &Commit, more: u64) -> Rule {
         let session = self.open_session(commit.session, actor)?;
+        bounds::snapshot(&commit.snapshot)?;
         let Snapshot { id, source, .. } = &commit.snapshot;
         let is_its = session.source.as_ref().is_none_or(|own| own == source);
         permit(is_its, Refusal::Role, || format!("the session is not of source {source}"))?;

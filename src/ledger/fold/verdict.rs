@@ -19,7 +19,10 @@ pub struct Proven<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Valid,
+    /// It breaks a rule: it counts for nothing, but stands in the ledger.
     Void(Void),
+    /// It is no entry: what follows does not follow it, and the state is as it was.
+    Junk(String),
 }
 
 /// Why an entry counts for nothing.

@@ -191,7 +191,7 @@ impl Files<'_> {
             },
         };
         self.seen.stats.files += 1;
-        self.seen.stats.logical_bytes += content.length();
+        self.seen.stats.logical_bytes = self.seen.stats.logical_bytes.saturating_add(content.length());
         self.backup.add(entry, Some(content))
     }
 

@@ -37,6 +37,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What could not be looked at: that says nothing of what is stored.
     pub unchecked: Vec<Unchecked>,
+    /// What is not as it was, and harms nobody.
+    pub notes: Vec<String>,
     /// Segments that were noted as damaged now.
     #[serde(rename = "marked_segments")]
     pub marked: u64,
@@ -125,13 +127,13 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
             to_read.push(pack);
         }
     }
-    let total: u64 = to_read.iter().map(|pack| pack.length).sum();
+    let total: u64 = to_read.iter().map(|pack| pack.length).fold(0, u64::saturating_add);
     monitor.phase("read data", part.map(|_| total));
     look_at_all(&tenant.environment, &looker, to_read, &mut |pack, look| {
         if monitor.is_interrupted() {
             return Err(interrupted());
         }
-        report.read_bytes += pack.length;
+        report.read_bytes = report.read_bytes.saturating_add(pack.length);
         monitor.progress(1, pack.length);
         found.take(pack, look)
     })?;
@@ -205,13 +207,17 @@ fn stored(tenant: &Tenant, report: &mut Report, found: &mut Found) -> Result<Vec
 
 fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
     tenant.sync()?;
-    let noticed = std::mem::take(&mut tenant.damage);
+    let noticed = tenant.doubts();
+    tenant.damage.clear();
     // Every entry is looked at again, from the store, not from what this machine remembers.
     for HistoryProblem { object, what, snapshot, .. } in tenant.verify_ledger()? {
-        let is_disposable = object == "index" || object.starts_with(&names::checkpoints(tenant.keys.owner));
-        let advice = if is_disposable { NOTHING_TO_DO } else { RESTORE_COPY };
+        let advice = if object == "index" { NOTHING_TO_DO } else { RESTORE_COPY };
         let snapshots = snapshot.into_iter().collect();
         report.problems.push(Problem { object, what, snapshots, advice: advice.into() });
+    }
+    for (object, why) in tenant.useless_checkpoints()? {
+        let note = format!("checkpoint {object} is of no use ({why}): nothing is lost, the ledger says what it said");
+        report.notes.push(note);
     }
     let mut of_ring = tenant.ring_problems()?;
     if !of_ring.is_empty() {

@@ -32,7 +32,7 @@ pub(super) fn choose(tenant: &Tenant, options: &Options, gone: &SegmentSet, repo
         if segment.status != SegmentStatus::Dead && !gone.contains(id) {
             let pack = inside.entry(segment.pack).or_default();
             pack.living += 1;
-            pack.used_bytes += u64::from(segment.length);
+            pack.used_bytes = pack.used_bytes.saturating_add(u64::from(segment.length));
             pack.damaged |= segment.damaged;
         }
         Ok(true)
@@ -53,8 +53,8 @@ pub(super) fn choose(tenant: &Tenant, options: &Options, gone: &SegmentSet, repo
             return Ok(true);
         }
         report.kept_packs += 1;
-        report.used_bytes += used_bytes;
-        report.unused_bytes += unused_bytes;
+        report.used_bytes = report.used_bytes.saturating_add(used_bytes);
+        report.unused_bytes = report.unused_bytes.saturating_add(unused_bytes);
         // Packs of open sessions, and damaged ones, stay as they are.
         let open = tenant.state.sessions.contains_key(&id.session);
         if unused_bytes > 0 && !open && used.is_some_and(|used| !used.damaged) {
@@ -75,7 +75,7 @@ pub(super) fn choose(tenant: &Tenant, options: &Options, gone: &SegmentSet, repo
         if report.unused_bytes <= allowed {
             break;
         }
-        if read_bytes + length_bytes > options.max_repack_bytes {
+        if length_bytes > options.max_repack_bytes.saturating_sub(read_bytes) {
             continue;
         }
         read_bytes += length_bytes;

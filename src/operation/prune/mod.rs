@@ -119,7 +119,8 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     }
     choose(tenant, options, &SegmentSet::default(), &mut report)?;
     let chosen: Vec<PackId> = report.repacked.iter().map(|pack| pack.id).collect();
-    monitor.phase("repack", Some(report.repacked.iter().map(|pack| pack.length_bytes).sum()));
+    let repacked = report.repacked.iter().map(|pack| pack.length_bytes).fold(0, u64::saturating_add);
+    monitor.phase("repack", Some(repacked));
     report.written_bytes = repack(
         tenant,
         &chosen,

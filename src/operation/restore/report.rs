@@ -108,7 +108,8 @@ impl Report {
             FileType::Directory => self.directories += 1,
             FileType::File => {
                 self.files += 1;
-                self.bytes += entry.content.as_ref().map_or(0, |content| content.length);
+                let bytes = entry.content.as_ref().map_or(0, |content| content.length);
+                self.bytes = self.bytes.saturating_add(bytes);
             }
             _ => self.others += 1,
         }

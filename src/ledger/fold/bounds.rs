@@ -1,0 +1,90 @@
+//! Numbers that entries hold: each has a bound, so that nobody's arithmetic can be led astray by what a key signed that
+//! may do little else.
+
+use super::verdict::{Rule, require};
+use crate::format::{
+    entry::{Destroy, Lock, Observed, Policy, Session},
+    pack::{HEADER, PackFact, SegmentRow, TRAILER},
+    snapshot::{Snapshot, Stats},
+};
+
+/// The largest pack, in bytes.
+pub const PACK_BYTES_MAX: u64 = 1 << 40;
+/// The latest time, in nanoseconds since 1970: the year 2200. The earliest is 1970.
+pub const TIME_NS_MAX: i64 = 7_258_118_400_000_000_000;
+/// The largest count or number of bytes of a snapshot's statistics.
+const STATISTIC_MAX: u64 = 1 << 60;
+/// The longest time between a session's signs of life that its writer may announce, in nanoseconds: a week.
+const RENEW_NS_MAX: i64 = 7 * 86_400_000_000_000;
+/// The most APPROVEs that a DESTROY may ask for.
+const APPROVALS_MAX: u32 = 1 << 16;
+/// The largest chunk that a policy may ask for, in bytes.
+const CHUNK_BYTES_MAX: u32 = 1 << 30;
+
+fn time(what: &str, ns: i64) -> Rule {
+    require((0..=TIME_NS_MAX).contains(&ns), || format!("{what} is not between 1970 and 2200"))
+}
+
+/// Checks packs, and where the rows say that segments lie in them: behind the header and before the tables.
+pub(super) fn packs(packs: &[PackFact], rows: &[SegmentRow], epoch: u32) -> Rule {
+    for fact in packs {
+        require(fact.length <= PACK_BYTES_MAX, || format!("pack {} is larger than any pack", fact.pack))?;
+        require(fact.epoch <= epoch, || format!("pack {} is of an epoch that has not begun", fact.pack))?;
+        let tables = fact.chunk_tables.iter().fold(0u64, |sum, table| sum.saturating_add(u64::from(*table)));
+        let is_whole = fact.chunk_tables.is_empty() || tables == u64::from(fact.chunk_table);
+        require(is_whole && segments_end(fact).is_some(), || format!("the tables of pack {} do not fit", fact.pack))?;
+    }
+    for row in rows {
+        let end = row.offset.checked_add(u64::from(row.length));
+        let room = packs.get(row.pack as usize).and_then(segments_end);
+        let fits = row.offset >= HEADER as u64 && end.is_some_and(|end| room.is_some_and(|room| end <= room));
+        require(fits, || format!("segment {} lies outside its pack", row.segment))?;
+    }
+    Ok(())
+}
+
+fn segments_end(fact: &PackFact) -> Option<u64> {
+    let behind = TRAILER as u64 + u64::from(fact.segment_table) + u64::from(fact.chunk_table);
+    fact.length.checked_sub(behind).filter(|end| *end >= HEADER as u64)
+}
+
+pub(super) fn snapshot(snapshot: &Snapshot) -> Rule {
+    time("when a snapshot began", snapshot.started_ns)?;
+    time("when a snapshot ended", snapshot.finished_ns)?;
+    stats(&snapshot.stats)
+}
+
+fn stats(stats: &Stats) -> Rule {
+    let counts = [stats.files, stats.directories, stats.others, stats.unreadable, stats.unchanged];
+    let bytes = [stats.logical_bytes, stats.new_bytes, stats.stored_bytes, stats.metadata_bytes];
+    let deltas = [stats.delta_plain_bytes, stats.delta_bytes, stats.saved_bytes.unsigned_abs()];
+    let more = [stats.vanished.0, stats.changed.0, stats.without_attributes.0];
+    let all = counts.into_iter().chain(bytes).chain(deltas).chain(more);
+    require(all.max().is_none_or(|most| most <= STATISTIC_MAX), || "a statistic is out of range".into())
+}
+
+pub(super) fn session(session: &Session) -> Rule {
+    let is_right = (0..=RENEW_NS_MAX).contains(&session.renew_ns);
+    require(is_right, || "a session says that it lives on without a sign for more than a week".into())
+}
+
+pub(super) fn lock(lock: &Lock) -> Rule {
+    time("the end of a lock", lock.until_ns)
+}
+
+pub(super) fn observed(observed: &Observed) -> Rule {
+    observed.times_ns.iter().try_for_each(|ns| time("an observed time", *ns))
+}
+
+pub(super) fn destroy(destroy: &Destroy) -> Rule {
+    time("a waiting time", destroy.wait_ns)?;
+    require(destroy.approvals <= APPROVALS_MAX, || "nobody can gather so many approvals".into())
+}
+
+pub(super) fn policy(policy: &Policy) -> Rule {
+    time("a waiting time", policy.destroy_wait_ns.unwrap_or(0))?;
+    let approvals = policy.destroy_approvals.unwrap_or(0);
+    require(approvals <= APPROVALS_MAX, || "nobody can gather so many approvals".into())?;
+    let chunks = policy.sources.values().map(|source| source.chunk_bytes).chain([policy.chunk_bytes]);
+    require(chunks.max().is_none_or(|most| most <= CHUNK_BYTES_MAX), || "chunks are too large".into())
+}

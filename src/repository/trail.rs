@@ -1,0 +1,281 @@
+//! Which objects of a ledger follow each other, and which are junk that anybody put there.
+//!
+//! Whoever may write to a bucket can put objects into slots, and whoever holds a key, or held one once, can sign
+//! anything. None of that may stop anybody: what no actor with a grant sealed with the keys in force, as the next entry,
+//! is junk, however much there is, and is passed over. Only the word of an administrator, or one's own, proves that an
+//! entry is lost: what does not follow from what is seen, and is signed by one of these, followed something else once.
+
+use super::{
+    keyring::Keys,
+    ledger::{SignedEntry, Slot, StoredEntry, read, with_annex},
+};
+use crate::{
+    environment::{SharedEnvironment, each_beside},
+    error::{Result, failed},
+    format::entry::Entry,
+    id::{ActorId, Hash},
+    ledger::{Head, State},
+    store::SharedObjects,
+};
+use std::{collections::VecDeque, sync::Arc};
+
+/// How many slots are read at once where one holds junk after the other: at most 1 MiB each.
+const AT_ONCE_MAX: u64 = 32;
+
+/// What reads slots.
+pub(super) struct SlotReader<'a> {
+    pub objects: &'a SharedObjects,
+    pub environment: &'a SharedEnvironment,
+    pub keys: &'a Arc<Keys>,
+    /// Whose entries are one's own.
+    pub own: Option<ActorId>,
+}
+
+/// What comes next in a ledger.
+pub(super) enum Next {
+    /// What follows the head, past the junk that it names.
+    Entry(Box<StoredEntry>),
+    /// What is behind entries that are lost.
+    Behind(Behind),
+    /// Nothing follows the head.
+    End(Tail),
+}
+
+/// The next thing that can be read behind entries that are lost.
+pub(super) struct Behind {
+    /// Their numbers, and why.
+    pub lost: Vec<(u64, String)>,
+    /// Where the fold goes on.
+    pub to: Head,
+    pub entry: Box<StoredEntry>,
+}
+
+/// What stands behind the newest entry without following it.
+#[derive(Clone, Default)]
+pub(super) struct Tail {
+    /// How many slots in a row hold junk.
+    pub count: u64,
+    hashes: Box<blake3::Hasher>,
+    /// The first that does not even open, and why: it may be a newest entry that was damaged.
+    pub unreadable: Option<(u64, String)>,
+    /// An entry that somebody signed behind the empty slot.
+    pub beyond: Option<(u64, ActorId)>,
+}
+
+impl Tail {
+    fn add(&mut self, number: u64, hash: Hash, unreadable: Option<String>) {
+        self.count += 1;
+        self.hashes.update(&hash.0);
+        if let Some(why) = unreadable {
+            self.unreadable.get_or_insert((number, why));
+        }
+    }
+
+    /// Returns what the entry that is written next says of the junk before it.
+    pub fn named(&self) -> Option<(u64, Hash)> {
+        (self.count > 0).then(|| (self.count, Hash(*self.hashes.finalize().as_bytes())))
+    }
+
+    /// Says why the newest entry that is seen may not be the newest one.
+    pub fn doubt(&self) -> Option<String> {
+        let unreadable = self.unreadable.as_ref().map(|(number, why)| {
+            format!(
+                "ledger entry {number} cannot be read ({why}): it is junk that somebody put there, or a damaged newest entry; if a backup just ended, its snapshot may be the one that is missing"
+            )
+        });
+        let beyond = self.beyond.map(|(number, actor)| {
+            format!(
+                "ledger entry {number} is there, and no entry before it that it follows: either {actor}, whose key signed it, made it up, or an entry is lost. Nobody can tell which; what is written next takes the empty place, and {number} counts for nothing then"
+            )
+        });
+        unreadable.or(beyond)
+    }
+}
+
+/// A walk along a ledger.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Trail {
+    /// An entry with this number stood here.
+    known_to: u64,
+    /// Something before that cannot be read, or is another: what is read from there on follows nothing.
+    pub is_lost: bool,
+}
+
+enum Judgement {
+    Follows(Box<StoredEntry>),
+    Junk(Option<String>),
+    /// It followed something that is not there any more.
+    Proof,
+}
+
+impl Trail {
+    /// Begins a walk where an entry of this number was seen before.
+    pub fn known_to(number: u64) -> Self {
+        Self { known_to: number, is_lost: false }
+    }
+
+    /// Finds what follows the state's head. `beyond`: also looks behind an empty slot.
+    pub fn next(&mut self, reader: &SlotReader, state: &State, beyond: bool) -> Result<Next> {
+        if !self.is_lost {
+            if let Some(next) = self.following(reader, state, beyond)? {
+                return Ok(next);
+            }
+            self.is_lost = true;
+        }
+        self.behind(reader, state)
+    }
+
+    /// Finds what follows; none if something that did is lost.
+    fn following(&mut self, reader: &SlotReader, state: &State, beyond: bool) -> Result<Option<Next>> {
+        let mut slots = Slots::new(reader, state.head.number + 1);
+        let mut tail = Tail::default();
+        loop {
+            let number = state.head.number + 1 + tail.count;
+            match slots.next()? {
+                Slot::Unauthentic { hash, why } => tail.add(number, hash, Some(why)),
+                Slot::Signed(signed) => {
+                    let hash = signed.hash;
+                    match judge(reader, state, *signed)? {
+                        Judgement::Follows(found) => return Ok(Some(Next::Entry(found))),
+                        Judgement::Junk(why) => tail.add(number, hash, why),
+                        Judgement::Proof => {
+                            self.known_to = self.known_to.max(number);
+                            return Ok(None);
+                        }
+                    }
+                }
+                Slot::Absent if state.head.number < self.known_to => return Ok(None),
+                Slot::Absent if beyond && self.looks_beyond(reader, state, number, &mut tail)? => {
+                    slots = Slots::new(reader, number);
+                }
+                Slot::Absent if state.head.number < self.known_to => return Ok(None),
+                Slot::Absent => return Ok(Some(Next::End(tail))),
+            }
+        }
+    }
+
+    /// Looks behind an empty slot. Says whether that was filled meanwhile: what is behind it was written after it.
+    fn looks_beyond(&mut self, reader: &SlotReader, state: &State, empty: u64, tail: &mut Tail) -> Result<bool> {
+        let Slot::Signed(signed) = reader.slot(empty + 1)? else { return Ok(false) };
+        let actor = signed.entry.actor;
+        if !state.grants.contains_key(&actor) {
+            return Ok(false);
+        }
+        if !matches!(reader.slot(empty)?, Slot::Absent) {
+            return Ok(true);
+        }
+        match reader.believes(state, actor) {
+            true => self.known_to = empty + 1,
+            false => tail.beyond = Some((empty + 1, actor)),
+        }
+        Ok(false)
+    }
+
+    /// Finds what can be read behind the head, whatever it follows.
+    fn behind(&mut self, reader: &SlotReader, state: &State) -> Result<Next> {
+        let mut lost: Vec<(u64, String)> = Vec::new();
+        let mut number = state.head.number + 1;
+        loop {
+            match reader.slot(number)? {
+                Slot::Absent if number < self.known_to || matches!(reader.slot(number + 1)?, Slot::Signed(_)) => {
+                    lost.push((number, MISSING.into()));
+                }
+                Slot::Absent => {
+                    let unreadable = lost.into_iter().next();
+                    return Ok(Next::End(Tail { unreadable, ..Tail::default() }));
+                }
+                Slot::Unauthentic { why, .. } => lost.push((number, why)),
+                Slot::Signed(signed) => match with_annex(reader.objects.as_ref(), reader.keys, *signed)? {
+                    Err(why) => lost.push((number, why)),
+                    Ok(found) => return Ok(Next::Behind(behind(state, lost, found))),
+                },
+            }
+            number += 1;
+        }
+    }
+}
+
+/// What is said of an entry that is not there.
+pub(super) const MISSING: &str = "missing";
+
+fn behind(state: &State, mut lost: Vec<(u64, String)>, found: StoredEntry) -> Behind {
+    let before = before(&found.entry).max(state.head.number);
+    // What it names as junk is not lost.
+    lost.retain(|(number, _)| *number <= before);
+    let to = Head { number: before, hash: found.entry.previous, unknown: Default::default() };
+    if lost.is_empty() && to != state.head {
+        lost.push((before, "the entry after it follows another one".into()));
+    }
+    Behind { lost, to, entry: Box::new(found) }
+}
+
+/// The number of the entry that another says that it follows.
+fn before(entry: &Entry) -> u64 {
+    entry.number.saturating_sub(1).saturating_sub(entry.junk.unwrap_or(0))
+}
+
+fn judge(reader: &SlotReader, state: &State, signed: SignedEntry) -> Result<Judgement> {
+    let actor = signed.entry.actor;
+    let is_believed = reader.believes(state, actor);
+    if state.why_junk(&signed.entry).is_some() {
+        return Ok(if is_believed { Judgement::Proof } else { Judgement::Junk(None) });
+    }
+    if !signed.is_sealed_in_time(state) {
+        return Ok(Judgement::Junk(None));
+    }
+    Ok(match with_annex(reader.objects.as_ref(), reader.keys, signed)? {
+        Ok(found) => Judgement::Follows(Box::new(found)),
+        Err(_) if is_believed => Judgement::Proof,
+        Err(why) => Judgement::Junk(Some(why)),
+    })
+}
+
+impl SlotReader<'_> {
+    fn slot(&self, number: u64) -> Result<Slot> {
+        read(self.objects.as_ref(), self.keys, number)
+    }
+
+    /// Says whether an actor's word proves something: one's own, and an administrator's, who could do all harm anyway.
+    fn believes(&self, state: &State, actor: ActorId) -> bool {
+        state.grants.contains_key(&actor) && (self.own == Some(actor) || state.may_grant(actor))
+    }
+
+    /// Says who signed an entry that stands under a number, and whether that proves that it was written there.
+    pub fn signer_of(&self, state: &State, number: u64) -> Result<Option<(ActorId, bool)>> {
+        let Slot::Signed(signed) = self.slot(number)? else { return Ok(None) };
+        let actor = signed.entry.actor;
+        Ok(state.grants.contains_key(&actor).then(|| (actor, self.believes(state, actor))))
+    }
+}
+
+/// Slots in order, read ahead where there is junk: more at once, the more there is.
+struct Slots<'a> {
+    reader: &'a SlotReader<'a>,
+    next: u64,
+    at_once: u64,
+    /// How many were read; the first two one by one, since one is nearly always all that there is.
+    read: u64,
+    ready: VecDeque<Slot>,
+}
+
+impl<'a> Slots<'a> {
+    fn new(reader: &'a SlotReader<'a>, first: u64) -> Self {
+        Self { reader, next: first, at_once: 1, read: 0, ready: VecDeque::new() }
+    }
+
+    fn next(&mut self) -> Result<Slot> {
+        if self.ready.is_empty() {
+            self.at_once = if self.read < 2 { 1 } else { (self.at_once * 2).min(AT_ONCE_MAX) };
+            self.ready = self.read_many(self.at_once)?;
+            (self.next, self.read) = (self.next + self.at_once, self.read + self.at_once);
+        }
+        self.ready.pop_front().ok_or_else(|| failed("a program error: a slot was not read"))
+    }
+
+    fn read_many(&self, count: u64) -> Result<VecDeque<Slot>> {
+        let numbers: Vec<u64> = (self.next..self.next + count).collect();
+        each_beside(self.reader.environment.as_ref(), &numbers, |number| self.reader.slot(*number))
+            .into_iter()
+            .collect()
+    }
+}
