@@ -9,6 +9,10 @@ use roaring::RoaringTreemap;
 /// The most segments that one stored set may name: 2^28, which is 32 MiB as a bitmap.
 pub const SEGMENTS_MAX: u64 = 1 << 28;
 
+/// The most segments that a program names in one entry, so that every set of so many fits into an annex: 11 bytes each
+/// at worst.
+pub const NAMED_MAX: u64 = 1 << 22;
+
 /// A set of segments.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct SegmentSet(pub RoaringTreemap);
@@ -35,6 +39,14 @@ impl SegmentSet {
     }
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+    /// Keeps the newest members alone, at most so many. What is based on a member is newer than it.
+    pub fn newest(&self, count: u64) -> Self {
+        let gone = self.len().saturating_sub(count);
+        let first = self.0.iter().nth(usize::try_from(gone).unwrap_or(usize::MAX));
+        let mut newest = self.clone();
+        newest.0.remove_range(..first.unwrap_or(0));
+        newest
     }
     pub fn is_disjoint(&self, other: &Self) -> bool {
         self.0.is_disjoint(&other.0)

@@ -13,6 +13,7 @@ use crate::{
         entry::{ANNEX_BYTES_MAX, Annex, Claims, ENTRY_BYTES_MAX, Entry, EntryKind, INLINE_ANNEX_BYTES_MAX, RULES},
         names,
         sealed::{Kind, Suite, magic},
+        segment_set::SEGMENTS_MAX,
     },
     id::{Hash, ScopeId},
     ledger::Head,
@@ -92,6 +93,10 @@ impl Letter {
 impl Pen<'_> {
     /// Seals an entry for a slot; its annex, if it is large, is in the store then.
     pub fn seal(&self, letter: &mut Letter, place: &Place, claims: Claims, draft: &Draft) -> Result<Sealed> {
+        let annex = &draft.annex;
+        if [&annex.reach_added, &annex.reach_removed, &annex.segments].iter().any(|set| set.len() > SEGMENTS_MAX) {
+            return Err(failed("more segments would be named at once than anybody reads; fewer must be"));
+        }
         let plain = if draft.annex.is_empty() { Vec::new() } else { encode(&draft.annex) };
         let is_inline = plain.len() <= INLINE_ANNEX_BYTES_MAX;
         let number = place.number();

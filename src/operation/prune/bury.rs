@@ -6,7 +6,7 @@ use crate::{
     format::{
         encode,
         entry::{About, Annex, EntryKind, Segments},
-        segment_set::SegmentSet,
+        segment_set::{NAMED_MAX, SegmentSet},
     },
     id::SegmentId,
     index::Index,
@@ -127,7 +127,9 @@ pub(super) fn bury(tenant: &mut Tenant) -> Result<u64> {
                 fresh.insert(id);
             }
         }
-        let annex = Annex { segments: closed(fresh, index)?, ..Annex::empty() };
+        // Of very many, the rest is the next prune's.
+        let segments = closed(fresh.newest(NAMED_MAX), index)?;
+        let annex = Annex { segments, ..Annex::empty() };
         let body = Segments { condemn: None, reason: REASON.into(), packs: Vec::new(), unknown: Default::default() };
         Ok((!annex.is_empty()).then(|| (EntryKind::Condemn, encode(&body), annex)))
     })?;

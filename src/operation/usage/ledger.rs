@@ -9,7 +9,7 @@ use crate::{
         pack::PackFact,
     },
     id::{ActorId, PackId},
-    ledger::Tables,
+    ledger::{TIME_NS_MAX, Tables},
     repository::Tenant,
 };
 use serde::{Deserialize, Serialize};
@@ -225,7 +225,11 @@ impl Notes {
                 self.observers.extend(grant.map(|grant| grant.actor));
             }
             Some(EntryKind::Observed) if self.observers.contains(&entry.actor) => {
-                let observed = decode::<Observed>(body).ok().filter(|observed| observed.first == self.observed_next);
+                let counts = |observed: &Observed| {
+                    let in_range = observed.times_ns.iter().all(|ns| (0..=TIME_NS_MAX).contains(ns));
+                    observed.first == self.observed_next && in_range
+                };
+                let observed = decode::<Observed>(body).ok().filter(counts);
                 if let Some(observed) = observed {
                     self.observed_next += observed.times_ns.len() as u64;
                     self.times.extend((observed.first..).zip(observed.times_ns));
@@ -234,14 +238,11 @@ impl Notes {
             _ => {}
         }
         for fact in packs {
-            // What is in no table was void.
-            if tenant.index.pack(fact.pack)?.is_some() && self.came.insert(fact.pack) {
-                match kind {
-                    Some(EntryKind::Repack | EntryKind::Heal) => {
-                        change.copied = change.copied.saturating_add(fact.length)
-                    }
-                    _ => change.added = change.added.saturating_add(fact.length),
-                }
+            // What is in no table was void; and so may this entry be, which names the same pack with any length.
+            let Some(pack) = tenant.index.pack(fact.pack)?.filter(|_| self.came.insert(fact.pack)) else { continue };
+            match kind {
+                Some(EntryKind::Repack | EntryKind::Heal) => change.copied = change.copied.saturating_add(pack.length),
+                _ => change.added = change.added.saturating_add(pack.length),
             }
         }
         if change.added > 0 || change.copied > 0 || change.deleted > 0 || change.backup {
