@@ -147,7 +147,6 @@
 //! | lane | what a session fills with the segments and packs of one kind |
 //! | kind | of segments and packs: content of streams (data), or catalogues and long recipes (meta), so that metadata can stay hot |
 //! | junk | what stands in an entry's place and is none: no actor with a grant signed it, sealed with the keys in force, as what comes next |
-//! | lane | one of the two streams of segments and packs that a session fills: data, and metadata |
 //! | layered | of a difference: made after those that serve as bases, so what is compared with it is compared with its bases |
 //! | live | of a snapshot: not forgotten |
 //! | neighbour | a stored chunk beside which new data without an earlier version lies |
