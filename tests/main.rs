@@ -23,6 +23,7 @@ mod delta;
 mod destroy;
 mod durability;
 mod evidence;
+mod features;
 mod fixtures;
 mod fold;
 mod format;

@@ -2,7 +2,7 @@
 //! Chapter: `format-spec/checkpoint.md`. What the fold does with these is the ledger's business.
 
 use super::{
-    entry::{Create, Destroy, Grant, Hold, Policy, Quota},
+    entry::{Create, Destroy, Feature, Grant, Hold, Policy, Quota},
     key::Commitments,
     record::{Field, Malformed, Reader, Writer, malformed, record},
     segment_set::SegmentSet,
@@ -123,6 +123,8 @@ record! {
         25 destroyed_sources: BTreeMap<String, u64>,
         /// Slots that hold no entry: the first of several in a row, and what is known of them.
         26 junk: BTreeMap<u64, JunkRun>,
+        /// Features in use, by name.
+        27 features: BTreeMap<String, Feature>,
     }
 
     /// Slots in a row that hold no entry, as the entry after them names them.

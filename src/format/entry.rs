@@ -327,6 +327,15 @@ record! {
         1 certificate: Hash,
     }
 
+    /// FEATURE: what came after the first version is in use from now on.
+    Feature {
+        0 name: String,
+        /// The least version of the program that knows it.
+        1 since: String,
+        /// A program that does not know it may still read.
+        2 readable: bool,
+    }
+
     /// GENERATION: a replica was promoted.
     Generation {
         0 generation: u32,
@@ -386,5 +395,5 @@ macro_rules! bodies {
 // PUBLISH, REPACK and HEAL share a body, as do RETIRE and UNDELETE, and others: these are not here.
 bodies! {
     Create, Grant, Revoke, Session, Commit, Hold, Release, Lock, Rewrite, Epoch, Policy, Observed, Quota, Destroy,
-    Destroyed, Generation, Access, Tenant,
+    Destroyed, Generation, Access, Tenant, Feature,
 }

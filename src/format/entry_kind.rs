@@ -52,6 +52,7 @@ kinds! {
     Approve = 33 "APPROVE",
     Withdraw = 34 "WITHDRAW",
     Destroyed = 35 "DESTROYED",
+    Feature = 40 "FEATURE",
 }
 
 impl EntryKind {
@@ -109,6 +110,7 @@ impl EntryKind {
         Self::Approve,
         Self::Withdraw,
         Self::Destroyed,
+        Self::Feature,
     ];
     /// What a steward's key may write.
     pub const STEWARD_ROLE: &[Self] = &[

@@ -113,7 +113,8 @@ impl Index {
     /// Returns the state that was saved, if it is of the ledger with this entry 0. Anything else
     /// (another ledger, another layout, damage) is thrown away.
     pub fn load(&mut self, genesis: Hash) -> Result<Option<State>> {
-        match self.saved_state(genesis)? {
+        // A newer program may understand more of what was folded.
+        match self.saved_state(genesis)?.filter(|state| state.not_understood.is_none()) {
             Some(state) => self.with_snapshots(state).map(Some),
             // What lies there without a state is a rest of an opening that was cut off.
             None => self.clear().map(|()| None),

@@ -3,8 +3,9 @@
 use crate::{
     environment::each_beside,
     error::Result,
-    format::sealed::Suite,
+    format::{entry::Feature, sealed::Suite},
     id::{Hash, ScopeId},
+    ledger::State,
     operation::usage::Remembered,
     pipeline::chunk::ChunkSize,
     repository::{Fingerprint, KnownTenant, NewTenant, Repository, Tenant},
@@ -76,6 +77,18 @@ pub struct View {
     /// The hash of the newest ledger entry.
     pub head: Hash,
     pub epoch: u32,
+    /// Features in use that came after the first version.
+    pub features: Vec<FeatureView>,
+}
+
+/// A feature in use.
+#[derive(Debug, Serialize)]
+pub struct FeatureView {
+    pub feature: String,
+    /// The least version of the program that knows it.
+    pub since: String,
+    /// This program knows it.
+    pub known: bool,
 }
 
 /// Shows a tenant.
@@ -96,5 +109,10 @@ pub fn show(repository: &Repository, tenant: &Tenant) -> View {
         entries: state.head.number + 1,
         head: state.head.hash,
         epoch: state.epoch,
+        features: state.features.values().map(|feature| feature_view(state, feature)).collect(),
     }
+}
+
+fn feature_view(state: &State, feature: &Feature) -> FeatureView {
+    FeatureView { feature: feature.name.clone(), since: feature.since.clone(), known: state.knows(feature) }
 }

@@ -123,7 +123,7 @@ impl Tenant {
     /// Refuses where it is not known what the ledger says.
     fn may_be_written(&self) -> Result<()> {
         self.index.check()?;
-        let (kind, why) = match (&self.hole, &self.state.not_understood) {
+        let (kind, why) = match (self.hole.clone(), self.state.not_known()) {
             (Some(why), _) => (Kind::Damaged, why),
             (None, Some(why)) => (Kind::NewerFormat, why),
             (None, None) => return Ok(()),

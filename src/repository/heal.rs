@@ -48,7 +48,7 @@ impl Tenant {
         let granted = actor.and_then(|actor| self.state.grants.get(&actor));
         let may = |kind: EntryKind| granted.is_some_and(|granted| granted.kinds.contains(&(kind as u8)));
         let may_all = [EntryKind::Session, EntryKind::Heal, EntryKind::Abort].into_iter().all(may);
-        if damaged.is_empty() || !may_all || self.state.not_understood.is_some() {
+        if damaged.is_empty() || !may_all || self.state.not_known().is_some() {
             return Ok(0);
         }
         // What cannot be read of chunk tables is told by whoever needs it.

@@ -67,7 +67,7 @@ impl Refolded {
     /// Returns what the ledger says. A history of which an entry is missing, damaged or not understood says
     /// nothing that may be relied on: then none.
     pub fn whole(&self) -> Option<(&State, &Index)> {
-        let state = self.state.as_ref().filter(|state| state.not_understood.is_none())?;
+        let state = self.state.as_ref().filter(|state| state.not_known().is_none())?;
         self.problems.is_empty().then_some((state, &self.index))
     }
 }

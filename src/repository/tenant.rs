@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     environment::SharedEnvironment,
-    error::{Result, failed},
+    error::{Error, Kind, Result, failed},
     format::{
         entry::{Entry, Grant},
         names,
@@ -167,6 +167,9 @@ impl Tenant {
 
     /// Returns what reads segments.
     pub fn segments(&self) -> Result<Segments> {
+        if let Some(why) = self.state.not_readable() {
+            return Err(Error::new(Kind::NewerFormat, format!("{} cannot be read: {why}", self.name)));
+        }
         self.keys.key(KeyScope::Content, 0).ok_or_else(|| self.keys.missing("reading content"))?;
         Ok(Segments::new(self.places()?, self.packs.clone(), self.hasher()?))
     }

@@ -101,8 +101,16 @@ pub(super) fn tenant_accept(global: &Global, name: &str) -> Result<()> {
 
 fn show(global: &Global, view: &tenants::View) {
     print(global, view, || {
+        let known = |known| if known { "" } else { ", which this program does not know" };
+        let features: String = view
+            .features
+            .iter()
+            .map(|one| {
+                format!("\nfeature      {} (since {}{})", shown(&one.feature), shown(&one.since), known(one.known))
+            })
+            .collect();
         format!(
-            "tenant       {}\nfingerprint  {}\nid           {}\nrepository   {}\nthis key     {}\ncustody      {}\ncipher       {}\nchunks       {}\nsnapshots    {}\nledger       {} entries, head {}",
+            "tenant       {}\nfingerprint  {}\nid           {}\nrepository   {}\nthis key     {}\ncustody      {}\ncipher       {}\nchunks       {}\nsnapshots    {}\nledger       {} entries, head {}{features}",
             shown(&view.tenant),
             view.fingerprint,
             view.tenant_id,

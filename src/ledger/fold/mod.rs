@@ -2,6 +2,7 @@
 
 mod bounds;
 mod destruction;
+mod features;
 mod grants;
 mod packs;
 mod protection;
@@ -86,6 +87,7 @@ impl State {
             source_count: 0,
             destroyed_sources: BTreeMap::new(),
             junk: BTreeMap::new(),
+            features: BTreeMap::new(),
             unknown: Default::default(),
             create,
         })
@@ -190,6 +192,7 @@ impl State {
             EntryKind::Approve => self.may_approve(actor, &decode(body)?),
             EntryKind::Withdraw => self.may_withdraw(&decode(body)?),
             EntryKind::Destroyed => self.name_of(&decode(body)?).map(drop),
+            EntryKind::Feature => self.may_switch_on(actor, &decode(body)?),
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
             EntryKind::Observed => bounds::observed(&decode(body)?),
             EntryKind::Condemn
@@ -254,6 +257,7 @@ impl State {
             EntryKind::Approve => self.approve(entry.actor, &body(proven)?),
             EntryKind::Withdraw => self.withdraw(&body(proven)?),
             EntryKind::Destroyed => self.destroyed(&body(proven)?),
+            EntryKind::Feature => self.feature(entry.actor, body(proven)?),
         }
     }
 }
