@@ -25,7 +25,7 @@ use rustix::{
     io::Errno,
 };
 use std::{io, iter::Peekable, path::Path, sync::Arc};
-use temporary::{Sample, Temporaries};
+use temporary::{Sample, Temporaries, first_mode};
 
 /// What happens to a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Target {
     /// stays as it is. Returns `false` where something else stands there that must not be touched.
     fn enter(&mut self, name: &[u8], entry: Option<&Entry>) -> io::Result<bool> {
         self.known(name)?;
-        let mode = if entry.is_some() { Mode::RWXU } else { Mode::RWXU | Mode::RWXG | Mode::RWXO };
+        let mode = entry.map_or(Mode::RWXU | Mode::RWXG | Mode::RWXO, |entry| first_mode(entry, 0o700));
         let parent = self.last();
         let Some(above) = parent.handle.clone() else {
             self.push(name, None, entry.cloned());
@@ -296,7 +296,10 @@ impl Target {
     fn close(&mut self, folder: &Folder) -> io::Result<()> {
         let Some(handle) = &folder.handle else { return Ok(()) };
         if let Some(entry) = &folder.entry {
-            let before = if folder.is_new { Before::New { inherits: true } } else { Before::Old };
+            let before = match folder.is_new {
+                true => Before::New { inherits: folder.hands_on_acls },
+                false => Before::Old,
+            };
             let is_changed = give(
                 (&Node::of(handle), rustix::fs::fstat(handle)?),
                 entry,

@@ -2,7 +2,7 @@
 //! and is removed if that never comes; only a restore that is killed leaves some behind.
 
 use super::attributes::{Before, Node, Refused, Wanted, give};
-use crate::format::catalogue::Entry;
+use crate::format::catalogue::{Entry, FileType};
 use rustix::{
     fd::OwnedFd,
     fs::{AtFlags, Mode, OFlags, RenameFlags, Stat},
@@ -124,11 +124,16 @@ pub struct Filling {
 /// What a file becomes that is made in a folder with some mode: asked for once.
 pub(super) type Sample = Option<(u32, Stat)>;
 
-/// Returns the mode to make a file with: its own, if nobody may do more than they will when it has its owner and
-/// its other attributes; else only its maker may use it.
-fn first_mode(mode: u32) -> u32 {
+/// Returns the mode to make a file or a folder with: its own, if nobody may do more than they will when it has its
+/// owner and its other attributes, ACLs among them; else only its maker may use it, as `private` says.
+pub(super) fn first_mode(entry: &Entry, private: u32) -> Mode {
+    let mode = entry.mode & 0o7777;
     let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
-    if mode <= 0o777 && group == others && owner & others == others { mode } else { 0o600 }
+    let is_harmless = mode <= 0o777 && group == others && owner & others == others;
+    let has_acl = entry.xattrs.keys().any(|name| name.0 == b"system.posix_acl_access");
+    // A file is open already when its mode counts, a folder is to be filled.
+    let is_usable = entry.file_type == FileType::File || mode & private == private;
+    Mode::from_raw_mode(if is_harmless && is_usable && !has_acl { mode } else { private })
 }
 
 impl Filling {
@@ -139,9 +144,9 @@ impl Filling {
         (entry, wanted): (&Entry, Wanted),
     ) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = first_mode(entry.mode);
-        let (temporary, file) =
-            temporaries.make(parent, |name| rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(mode)))?;
+        let mode = first_mode(entry, 0o600);
+        let (temporary, file) = temporaries.make(parent, |name| rustix::fs::openat(parent, name, flags, mode))?;
+        let mode = mode.as_raw_mode();
         let stat = match sample {
             Some((known, stat)) if *known == mode && mode == entry.mode => *stat,
             _ => sample.insert((mode, rustix::fs::fstat(&file)?)).1,
