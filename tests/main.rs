@@ -30,6 +30,7 @@ mod format;
 mod junk;
 mod keys;
 mod long;
+mod memory;
 mod model;
 mod naming;
 mod options;

@@ -9,6 +9,7 @@ use super::{
     waiting::Shown,
 };
 use crate::{
+    environment::{MEMORY_MIN_BYTES, memory_max},
     error::{Error, Kind, Result},
     operation::open::{self, Connection},
     pipeline::chunk::ChunkSize,
@@ -19,7 +20,7 @@ use crate::{
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -191,6 +192,11 @@ pub fn tenant(global: &Global) -> Result<Tenant> {
         tenant.void.iter().for_each(|(number, why)| remark(global, &format!("ledger entry {number} is {why}")));
     }
     tenant.doubts().iter().for_each(|doubt| warn(global, doubt));
+    if let Some(granted) = memory_max(Path::new("/")).filter(|granted| *granted < MEMORY_MIN_BYTES) {
+        let (granted, needed) = (granted >> 20, MEMORY_MIN_BYTES >> 20);
+        let what = "the system may end it before it is done, which harms nothing that is stored";
+        warn(global, format!("this process may use {granted} MiB of memory, and needs up to {needed}: {what}"));
+    }
     Ok(tenant)
 }
 

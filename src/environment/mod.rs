@@ -5,8 +5,10 @@
 mod system;
 
 mod beside;
+mod memory;
 
 pub(crate) use beside::each_beside;
+pub use memory::{MEMORY_MIN_BYTES, afforded, memory_max};
 pub use system::System;
 
 use std::{
@@ -34,6 +36,11 @@ pub trait Environment: Send + Sync {
     /// How many things may be under way at once that mostly wait. 1: one after the other, always in the same order.
     fn beside_max(&self) -> usize {
         1
+    }
+    /// Returns how much of `wish` there is room for, bytes to be kept or things that are done at once: less where this
+    /// process may use little memory, never nothing.
+    fn afford(&self, wish: usize) -> usize {
+        wish
     }
     /// Runs `work` beside the caller.
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>);

@@ -1,7 +1,14 @@
 //! The real environment: this machine's clock, randomness and threads.
 
-use super::Environment;
-use std::time::{Duration, SystemTime};
+use super::{Environment, afforded, memory_max};
+use std::{
+    path::Path,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
+
+/// What this process may use, as it was when it was first asked.
+static MEMORY_MAX: LazyLock<Option<u64>> = LazyLock::new(|| memory_max(Path::new("/")));
 
 /// This machine.
 pub struct System;
@@ -23,6 +30,9 @@ impl Environment for System {
     }
     fn beside_max(&self) -> usize {
         8
+    }
+    fn afford(&self, wish: usize) -> usize {
+        afforded(wish, *MEMORY_MAX)
     }
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) {
         #[expect(

@@ -33,7 +33,7 @@ pub const POOL_BYTES: usize = 96 << 20;
 /// Hidden: it asks for no permit to read, so that content reaches nobody through it but tests.
 #[doc(hidden)]
 pub fn pool(tenant: &Tenant) -> Result<SegmentPool> {
-    Ok(SegmentPool::new(tenant.segments()?, POOL_BYTES))
+    tenant.pool(POOL_BYTES)
 }
 
 /// Finds a whole snapshot by its name, as `naming` describes.

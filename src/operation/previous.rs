@@ -164,7 +164,7 @@ impl Earlier {
     /// Makes the pool that old segments are read through.
     pub(super) fn pool(&self, tenant: &Tenant) -> Result<SegmentPool> {
         let size = self.plan.as_ref().map_or(DeltaSize::LARGE, |plan| plan.size);
-        Ok(SegmentPool::new(tenant.segments()?, size.opened_bytes))
+        tenant.pool(size.opened_bytes)
     }
 
     /// Begins to read the catalogue, at a path or at its beginning.

@@ -12,7 +12,7 @@ use crate::{
     ledger::SegmentState,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
@@ -42,6 +42,22 @@ struct Pool {
 /// Segments that were asked for ahead of time, and those used last.
 #[derive(Clone)]
 pub struct SegmentPool(Arc<Pool>);
+
+/// A segment that is being opened. When this goes and the segment did not come, whoever waits for it opens it.
+struct Begun<'a> {
+    pool: &'a SegmentPool,
+    id: SegmentId,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        if matches!(state.cached.get(&self.id), Some(Cached::Opening)) {
+            state.cached.remove(&self.id);
+            self.pool.0.changed.notify_all();
+        }
+    }
+}
 
 impl SegmentPool {
     /// Keeps at most `bytes_max` bytes of opened segments, besides those being opened.
@@ -135,18 +151,26 @@ impl SegmentPool {
         self.0.changed.notify_all();
     }
 
-    /// Looks at a segment's sealed bytes, as they were read from its pack, and keeps it for those based upon it.
-    /// Fails if a base of it cannot be had.
-    pub fn examine(&self, id: SegmentId, state: &SegmentState, sealed: &[u8]) -> Result<Look<()>> {
+    /// Looks at a segment's sealed bytes, as they were read from its pack. If `is_base` says that others are based
+    /// upon it, these wait for what comes of it, and it is kept for them. Fails if a base of it cannot be had.
+    pub fn examine(&self, id: SegmentId, state: &SegmentState, sealed: &[u8], is_base: bool) -> Result<Look<()>> {
+        let begun = if is_base { self.begin(id) } else { None };
         let base = |run: &BaseRun| self.open(run.segment, Some(state.depth));
         let look = self.0.segments.examine(id, state, sealed, &base)?;
-        Ok(look.map(|opened| self.offer(id, opened)))
+        Ok(look.map(|opened| {
+            if begun.is_some() {
+                self.keep(id, Ok(Arc::new(opened)));
+            }
+        }))
     }
 
-    fn offer(&self, id: SegmentId, opened: Opened) {
-        if !self.lock().cached.contains_key(&id) {
-            self.keep(id, Ok(Arc::new(opened)));
-        }
+    /// Begins to open a segment, unless it is there or on its way.
+    fn begin(&self, id: SegmentId) -> Option<Begun<'_>> {
+        match self.lock().cached.entry(id) {
+            Entry::Vacant(place) => place.insert(Cached::Opening),
+            Entry::Occupied(_) => return None,
+        };
+        Some(Begun { pool: self, id })
     }
 
     /// Proves that a segment is damaged where it is, unless it is not. Fails with what proves nothing.

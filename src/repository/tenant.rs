@@ -5,6 +5,7 @@ use super::{
     ledger,
     pins::{Fingerprint, TenantPin},
     places::Places,
+    pool::SegmentPool,
     segments::Segments,
     shared::{Fold, Notices, Shared},
     trail::{SlotReader, Tail, Trail},
@@ -172,6 +173,11 @@ impl Tenant {
         }
         self.keys.key(KeyScope::Content, 0).ok_or_else(|| self.keys.missing("reading content"))?;
         Ok(Segments::new(self.places()?, self.packs.clone(), self.hasher()?))
+    }
+
+    /// Returns what reads segments and keeps at most `bytes_max` bytes of them, less where there is little memory.
+    pub fn pool(&self, bytes_max: usize) -> Result<SegmentPool> {
+        Ok(SegmentPool::new(self.segments()?, self.environment.afford(bytes_max)))
     }
 
     /// Returns what finds segments, which needs no key of content.

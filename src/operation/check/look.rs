@@ -2,12 +2,13 @@
 //! is a suspicion: `proof` tells whether it is damage.
 
 use super::{
-    Stored,
+    Stored, pool,
     proof::{Found, PackLook},
 };
 use crate::{
     environment::SharedEnvironment,
     error::{Kind, Result, failed},
+    format::segment_set::SegmentSet,
     pipeline::digest::hash,
     repository::{SegmentPool, Tenant, read_range},
     store::SharedObjects,
@@ -18,17 +19,23 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc::sync_channel};
 /// Packs that are read at one time: what bounds memory, with the pool.
 const READERS: usize = 4;
 
+/// How many bytes of opened segments are kept for what is based upon them. With what the readers hold, it is what a
+/// restore keeps.
+const BASES_BYTES: usize = 48 << 20;
+
 /// Looks at packs.
 #[derive(Clone)]
 pub(super) struct Looker {
     objects: SharedObjects,
     /// Without, as a steward is, the pack's hash is all that can be compared.
     pool: Option<SegmentPool>,
+    /// The segments upon which others are based: only these are needed again.
+    bases: Arc<SegmentSet>,
 }
 
 impl Looker {
-    pub fn new(tenant: &Tenant, pool: Option<SegmentPool>) -> Self {
-        Self { objects: tenant.objects.clone(), pool }
+    pub fn new(tenant: &Tenant, bases: SegmentSet) -> Self {
+        Self { objects: tenant.objects.clone(), pool: pool(tenant, BASES_BYTES), bases: Arc::new(bases) }
     }
 
     /// Asks for a pack by name that a listing lacks, or shows with another size: its first byte. Says whether it is
@@ -80,7 +87,7 @@ impl Looker {
                 look.suspects.push(id);
                 continue;
             };
-            match pool.examine(id, &state, sealed) {
+            match pool.examine(id, &state, sealed, self.bases.contains(id)) {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => look.suspects.push(id),
                 // Not this one is damaged, but what it is based upon.
@@ -102,7 +109,7 @@ pub(super) fn look_at_all(
     let count = packs.len();
     let queue = Arc::new(Mutex::new(packs.into_iter()));
     let (sender, receiver) = sync_channel(READERS);
-    for _ in 0..READERS.min(count) {
+    for _ in 0..environment.afford(READERS).min(count) {
         let (queue, sender, looker) = (queue.clone(), sender.clone(), looker.clone());
         let next = move || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = move || {

@@ -110,10 +110,10 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     // Listed after the fold: what is in neither can only have come since.
     let sizes = listed(tenant)?;
     let mut found = Found::default();
-    let packs = stored(tenant, &mut report, &mut found)?;
+    let (packs, bases) = stored(tenant, &mut report, &mut found)?;
     let part = part::choose(tenant, reading)?;
     let (mut in_part, of_packs) = (0, packs.len() as u64);
-    let looker = Looker::new(tenant, pool(tenant));
+    let looker = Looker::new(tenant, bases);
     let mut to_read = Vec::new();
     for pack in packs {
         let is_listed = sizes.get(&pack.name) == Some(&pack.length);
@@ -145,7 +145,7 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     monitor.phase("snapshots", None);
     snapshots::check(tenant, &proven, &mut report)?;
     report.marked = tenant.note_damage(&proven.evidence, "check")?;
-    if let Some(pool) = pool(tenant) {
+    if let Some(pool) = pool(tenant, POOL_BYTES) {
         let mut damaged = proven.known;
         damaged.0 |= proven.bad.0;
         report.healed = tenant.heal(&damaged, &pool, "check")?;
@@ -153,9 +153,9 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     Ok(report)
 }
 
-/// Returns what opens segments, if these keys open content.
-fn pool(tenant: &Tenant) -> Option<SegmentPool> {
-    tenant.segments().ok().map(|segments| SegmentPool::new(segments.from_store(), POOL_BYTES))
+/// Returns what opens segments, and keeps at most `bytes_max` bytes of them, if these keys open content.
+fn pool(tenant: &Tenant, bytes_max: usize) -> Option<SegmentPool> {
+    tenant.segments().ok().map(|segments| SegmentPool::new(segments.from_store(), tenant.environment.afford(bytes_max)))
 }
 
 /// Returns the sizes of packs, by name. A listing may lack some.
@@ -169,8 +169,9 @@ fn listed(tenant: &Tenant) -> Result<HashMap<String, u64>> {
     Ok(sizes)
 }
 
-/// Returns the packs that hold something that is not dead, in the order in which they were made.
-fn stored(tenant: &Tenant, report: &mut Report, found: &mut Found) -> Result<Vec<Stored>> {
+/// Returns the packs that hold something that is not dead, in the order in which they were made, and the segments
+/// upon which others are based.
+fn stored(tenant: &Tenant, report: &mut Report, found: &mut Found) -> Result<(Vec<Stored>, SegmentSet)> {
     // Of sources that were destroyed nothing opens any more; what is left of them goes with the next prune.
     let mut destroyed = SegmentSet::default();
     for state in tenant.state.snapshots.values() {
@@ -179,10 +180,12 @@ fn stored(tenant: &Tenant, report: &mut Report, found: &mut Found) -> Result<Vec
         }
     }
     let mut by_pack: HashMap<PackId, Vec<SegmentId>> = HashMap::new();
+    let mut bases = SegmentSet::default();
     tenant.index.each_segment(&mut |id, state| {
         report.segments += 1;
         if state.status != SegmentStatus::Dead && !destroyed.contains(id) {
             by_pack.entry(state.pack).or_default().push(id);
+            state.bases.iter().for_each(|base| _ = bases.insert(*base));
             if !proof::is_closed(tenant, &state)? {
                 found.unclosed.push(id);
             }
@@ -202,7 +205,7 @@ fn stored(tenant: &Tenant, report: &mut Report, found: &mut Found) -> Result<Vec
     })?;
     packs.sort_by_key(|pack| pack.id);
     report.packs = packs.len() as u64;
-    Ok(packs)
+    Ok((packs, bases))
 }
 
 fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {

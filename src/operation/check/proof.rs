@@ -1,6 +1,6 @@
 //! From suspicion to proof: what a look made suspect is looked at again, after the ledger was followed to its tail.
 
-use super::{ByObject, Problem, RESTORE_COPY, Report, Stored, Unchecked, pool};
+use super::{ByObject, POOL_BYTES, Problem, RESTORE_COPY, Report, Stored, Unchecked, pool};
 use crate::{
     error::{Error, Kind, Result},
     format::segment_set::SegmentSet,
@@ -89,7 +89,7 @@ pub(super) fn prove(tenant: &mut Tenant, mut found: Found, report: &mut Report) 
     {
         tenant.sync()?;
     }
-    let evidence = match pool(tenant) {
+    let evidence = match pool(tenant, POOL_BYTES) {
         Some(pool) => with_content(&pool, &mut found)?,
         None => by_packs(tenant, &mut found)?,
     };

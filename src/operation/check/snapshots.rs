@@ -1,7 +1,7 @@
 //! Which snapshots are hit, and whether each one's catalogue can be read.
 
 use super::{
-    Problem, RESTORE_COPY, Report, Unchecked, pool,
+    POOL_BYTES, Problem, RESTORE_COPY, Report, Unchecked, pool,
     proof::{Proven, of_one_object},
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) fn check(tenant: &mut Tenant, proven: &Proven, report: &mut Report) -
         }
     }
     let mut failed = Vec::new();
-    if let Some(pool) = pool(tenant) {
+    if let Some(pool) = pool(tenant, POOL_BYTES) {
         for state in spared {
             if let Err(error) = walk(tenant, &pool, &state) {
                 failed.push((state.snapshot.id, error.kind == Kind::Damaged, of_one_object(error)?));

@@ -233,7 +233,8 @@ impl<'a> Session<'a> {
         let pool = self.differences.with.as_ref().filter(|_| is_delta).map(|deltas| deltas.pool.clone());
         let (sealer, environment) = (self.keys.sealer.clone(), self.tenant.environment.clone());
         self.lanes[kind as usize].seal(segment, pool, sealer, self.verify, environment.as_ref());
-        while self.lanes.iter().map(SealingLane::sealing).sum::<usize>() > SEALING_MAX {
+        let sealing_max = self.tenant.environment.afford(SEALING_MAX);
+        while self.lanes.iter().map(SealingLane::sealing).sum::<usize>() > sealing_max {
             let kind = if self.lanes[0].sealing() == 0 { PackKind::Meta } else { PackKind::Data };
             self.pack_next(kind)?;
         }

@@ -12,7 +12,6 @@ use crate::{
         snapshot::{Snapshot, SnapshotContent},
     },
     id::SnapshotId,
-    repository::SegmentPool,
 };
 
 /// PUBLISH comes at least after this many new bytes, and ...
@@ -82,7 +81,7 @@ impl Session<'_> {
         if damaged.is_empty() {
             return;
         }
-        let pool = self.tenant.segments().map(|segments| SegmentPool::new(segments, HEAL_POOL_BYTES));
+        let pool = self.tenant.pool(HEAL_POOL_BYTES);
         if let Err(error) = pool.and_then(|pool| self.tenant.heal(&damaged, &pool, "backup")) {
             let what = "earlier snapshots that are damaged could not be made whole again from this one's data";
             self.warnings.push(format!("{what}; a check can: {error}"));

@@ -87,7 +87,7 @@ impl Uploads {
 
     /// Begins to upload a pack, once there is room.
     pub(super) fn start(&mut self, upload: Upload, builder: PackBuilder) -> Result<()> {
-        while self.running.len() >= UPLOADS_MAX {
+        while self.running.len() >= upload.environment.afford(UPLOADS_MAX) {
             self.wait_for_one()?;
         }
         let (sender, receiver) = channel();
