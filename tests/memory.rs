@@ -63,8 +63,8 @@ fn a_backup_a_restore_and_a_check_take_no_more_memory_than_the_readme_says() {
     let check = place.peak(&["check", "--read-data"]);
     let restore = place.peak(&["restore", "latest", "--target", target.to_str().unwrap()]);
     println!("peak MB: backup {backup}, check {check}, restore {restore}");
-    // Half as much again as is measured where the program is built to be used.
-    assert!(backup <= 200 && check <= 190 && restore <= 300, "backup {backup}, check {check}, restore {restore} MB");
+    // A third to a half more than is measured where the program is built to be used.
+    assert!(backup <= 200 && check <= 180 && restore <= 250, "backup {backup}, check {check}, restore {restore} MB");
 }
 
 /// Makes a machine's folders: which group a process is in, and what some groups are granted.
