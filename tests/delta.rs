@@ -105,12 +105,12 @@ fn restore_cost(fixture: &Fixture, expected: &[u8]) -> (u64, usize) {
     (bytes, calls.iter().filter(|(verb, name)| *verb == Verb::Get && name.contains("/data/")).count())
 }
 
-/// 64 days of a small table; `STRONGROOM_TEST_DAYS=365` runs a year, `STRONGROOM_TEST_LONG=1` with one four times as large.
+/// 36 days of a small table; `STRONGROOM_TEST_DAYS=365` runs a year, `STRONGROOM_TEST_LONG=1` with one four times as large.
 #[test]
 fn after_many_days_the_newest_restores_for_little_more_than_a_full_backup() {
     let rows = if std::env::var_os("STRONGROOM_TEST_LONG").is_some() { 600_000 } else { 150_000 };
     let seed: u64 = std::env::var("STRONGROOM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
-    let days: usize = std::env::var("STRONGROOM_TEST_DAYS").ok().and_then(|text| text.parse().ok()).unwrap_or(64);
+    let days: usize = std::env::var("STRONGROOM_TEST_DAYS").ok().and_then(|text| text.parse().ok()).unwrap_or(36);
     println!("STRONGROOM_TEST_SEED={seed} STRONGROOM_TEST_DAYS={days}");
     let fixture = Fixture::in_memory(seed);
     let mut tenant = fixture.tenant();

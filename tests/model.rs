@@ -645,7 +645,7 @@ impl Model for System {
 fn every_interleaving_with_one_fault_loses_nothing() {
     let faults_max = u8::from(std::env::var_os("STRONGROOM_TEST_LONG").is_some());
     holds_always("two writers, a pruner", SMALL, 1000);
-    holds_always("one writer, two pruners", PRUNERS, 1000);
+    holds_always("one writer, two pruners", System { faults_max, ..PRUNERS }, 1000);
     holds_always("deltas", DELTAS, 1000);
     holds_always("what dead sessions left", COLLECT, 1000);
     holds_always("rewrite", System { faults_max, ..REWRITE }, 1000);

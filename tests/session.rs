@@ -136,12 +136,12 @@ fn what_fails_anywhere_leaves_no_session_open_once_the_store_is_back() {
     for run in [back_up, take_out] {
         // One call fails; the store is there for all others.
         let faults = [Fault::Refused, Fault::Full, Fault::LostAnswer, Fault::Conflict];
-        let (broke, calls) = break_everywhere(&before, &faults, run, &mut |broken| {
+        let (broke, tried) = break_everywhere(&before, &faults, run, &mut |broken| {
             let tenant = open(broken.clay.clone()).unwrap();
             let left = &tenant.state.sessions;
             assert!(left.is_empty(), "{}: {left:?} {:?}", broken.what, broken.first.err());
         });
-        println!("{broke} runs failed, of {calls} calls each");
+        println!("{broke} of {tried} runs failed");
         assert!(broke > 10);
     }
 }

@@ -8,7 +8,7 @@
 //! - every key that may opens all;
 //! - nothing is left open by whoever lives to close it.
 //!
-//! `STRONGROOM_TEST_SEEDS` sets how many walks (800); a failing one says how to repeat it. Threads are real:
+//! `STRONGROOM_TEST_SEEDS` sets how many walks (500); a failing one says how to repeat it. Threads are real:
 //! in a rare case the same seed goes another way.
 
 use crate::support::{
@@ -404,7 +404,7 @@ fn walk(seed: u64, done: &Mutex<BTreeMap<String, u64>>) {
 fn random_walks_of_everything_lose_nothing() {
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_SEEDS", 800));
+    let (first, count) = (number("STRONGROOM_TEST_SEED", 0), number("STRONGROOM_TEST_SEEDS", 500));
     let done = Mutex::new(BTreeMap::new());
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
     std::thread::scope(|scope| {

@@ -101,7 +101,7 @@ fn stores_by_url_conform() {
 
 #[test]
 fn a_backup_survives_one_fault_at_any_call() {
-    let bytes = Random(3).text(2 << 20);
+    let bytes = Random(3).text(400_000);
     for fault in [Fault::Refused, Fault::LostAnswer, Fault::Conflict, Fault::Full, Fault::Crash, Fault::FlippedBit] {
         let mut number = 0;
         loop {
