@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 use strongroom::{
+    format::Blob,
     operation::{Unwatched, backup, restore},
     repository::Tenant,
-    source::Overwrite,
+    source::{How, Overwrite, Owner, Placed, Scope, Target, entry_of},
 };
 
 fn is_root() -> bool {
@@ -241,4 +242,47 @@ fn wrong_attributes_are_repaired_and_right_content_is_kept() {
     assert!(rustix::fs::getxattr(there.join("file"), "user.more", &mut value[..]).is_err());
     let report = run();
     assert_eq!((report.repaired, report.kept), (0, 2), "a file and a link were right");
+}
+
+/// Returns the modes that a file and its folder have while the file is being filled, and that of the folder when it
+/// was left.
+fn modes_meanwhile(mode: u32, attributes: &[(&str, Vec<u8>)]) -> [u32; 3] {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("file"), b"").unwrap();
+    let how = How { overwrite: Overwrite::IfChanged, owner: Owner::None, delete: false, dry_run: false };
+    let none = ignore::gitignore::Gitignore::empty;
+    let scope = std::sync::Arc::new(Scope::new(&[], b"", none(), none(), Default::default()));
+    let mut target = Target::open(to.path(), how, scope, &std::env::temp_dir(), 7).unwrap();
+    let entry = |name: &str, path: &[u8]| {
+        let stat = rustix::fs::lstat(from.path().join(name)).unwrap();
+        let mut entry = entry_of(path, &stat, &uzers::UsersCache::new());
+        entry.mode = mode;
+        let owned = attributes.iter().map(|(name, value)| (Blob(name.as_bytes().to_vec()), Blob(value.clone())));
+        entry.xattrs = owned.collect();
+        entry
+    };
+    assert!(matches!(target.place(&entry("", b"d")).unwrap(), Placed::Done));
+    let Placed::Fill(_filling) = target.place(&entry("file", b"d/f")).unwrap() else { panic!() };
+    let folder = to.path().join("d");
+    let file = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let mode_of = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    let meanwhile = [mode_of(&file), mode_of(&folder)];
+    target.settle();
+    [meanwhile[0], meanwhile[1], mode_of(&folder)]
+}
+
+#[test]
+fn until_it_is_whole_nobody_may_do_more_with_it_than_when_it_is() {
+    for mode in [0o755, 0o750, 0o705, 0o700, 0o777, 0o1777, 0o2755, 0o557, 0o500, 0o000, 0o440] {
+        let [file, folder, then] = modes_meanwhile(mode, &[]);
+        // Whoever is of the group, or is not, is another one until it has its owner.
+        let least = mode & 7 & mode >> 3 & mode >> 6;
+        for now in [file, folder] {
+            assert!(now & 0o77 & !(least << 3 | least) == 0, "{mode:o}: {now:o} meanwhile");
+        }
+        assert!(folder & 0o700 == 0o700 && file & 0o7000 == 0 && then & 0o777 == mode & 0o777, "{mode:o}: {then:o}");
+    }
+    let acl = vec![("system.posix_acl_access", acl(&mut Random(1)))];
+    let [file, folder, _] = modes_meanwhile(0o755, &acl);
+    assert_eq!((file, folder), (0o600, 0o700), "whom an ACL shuts out is let in before it is there");
 }

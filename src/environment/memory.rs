@@ -6,7 +6,7 @@ use std::{fs::read_to_string, path::Path};
 const ENOUGH_BYTES: u64 = 384 << 20;
 
 /// What a backup or a restore may take even so.
-pub const MEMORY_MIN_BYTES: u64 = 96 << 20;
+pub const MEMORY_MIN_BYTES: u64 = 160 << 20;
 
 /// Returns how many bytes of memory the control groups (version 2) of this process grant it: the least that its own
 /// and those above it do. None if they set no limit. `root` is `/`, the folder that holds `proc` and `sys`.
