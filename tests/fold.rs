@@ -585,7 +585,7 @@ const NOTHING: fn() -> Annex = Annex::empty;
 
 impl Ledger {
     /// Opens a session and commits a snapshot of a new segment in it. Returns the segment.
-    fn commit(&mut self, id: u8, unreadable: u64) -> SegmentId {
+    pub fn commit(&mut self, id: u8, unreadable: u64) -> SegmentId {
         let session = self.next();
         assert_eq!(self.apply(OWNER, EntryKind::Session, session_body(), &NOTHING()), Verdict::Valid);
         let segment = SegmentId { session, ordinal: 0 };
@@ -597,7 +597,7 @@ impl Ledger {
         assert_eq!(self.apply(OWNER, EntryKind::Commit, body, &annex), Verdict::Valid);
         segment
     }
-    fn retire(&mut self, ids: &[u8], newest_too: bool) -> Verdict {
+    pub fn retire(&mut self, ids: &[u8], newest_too: bool) -> Verdict {
         let ids: Vec<_> = ids.iter().map(|id| SnapshotId([*id; 16])).collect();
         self.apply(OWNER, EntryKind::Retire, snapshots_body(&ids, newest_too), &NOTHING())
     }
@@ -625,7 +625,7 @@ pub fn commit_body(session: u64, segment: SegmentId, snapshot: Snapshot) -> (Vec
     (encode(&Commit { session, packs, snapshot, close: true, unknown: Default::default() }), annex)
 }
 
-fn refusal(verdict: &Verdict) -> Option<Refusal> {
+pub fn refusal(verdict: &Verdict) -> Option<Refusal> {
     match verdict {
         Verdict::Void(why) => why.refusal,
         Verdict::Junk(_) => None,

@@ -33,6 +33,7 @@ mod long;
 mod memory;
 mod model;
 mod naming;
+mod observers;
 mod options;
 mod output;
 mod patience;

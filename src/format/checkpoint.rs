@@ -78,6 +78,9 @@ record! {
         9 order: u64,
         /// A segment that it needs is dead: it cannot come back.
         10 gone: bool,
+        /// The LOCK that began the lock that stands, and how many observers must agree that it has passed.
+        11 locked_by: u64,
+        12 lock_observers: u32,
     }
 
     /// A ledger folded up to its head.
@@ -93,7 +96,7 @@ record! {
         7 commitments: BTreeMap<u32, Commitments>,
         8 policy: Policy,
         9 generation: u32,
-        /// The newest time that the store is known to have had.
+        /// The newest time that the last OBSERVED told.
         10 observed_ns: i64,
         11 observed_next: u64,
         /// The SHRED that counts.
@@ -125,12 +128,28 @@ record! {
         26 junk: BTreeMap<u64, JunkRun>,
         /// Features in use, by name.
         27 features: BTreeMap<String, Feature>,
+        /// Since when each key has its grant, and what it says of the time.
+        28 standings: BTreeMap<ActorId, Standing>,
+        /// How many observers must agree on how long somebody has been there: 2 once two could.
+        29 observers_needed: u32,
     }
 
     /// Slots in a row that hold no entry, as the entry after them names them.
     JunkRun {
         0 count: u64,
         1 hash: Hash,
+    }
+
+    /// How long a key has had its grant, and what it said of the time last.
+    Standing {
+        /// The number of the GRANT.
+        0 since: u64,
+        /// The OBSERVED by which it had been there for long enough; 0 in entry 0.
+        1 settled: Option<u64>,
+        /// The newest time of its last OBSERVED, in nanoseconds since 1970.
+        2 claim_ns: Option<i64>,
+        /// Before `settled`: when each observer says that it came.
+        3 began_ns: BTreeMap<ActorId, i64>,
     }
 
     /// A source with keys of its own.
@@ -144,8 +163,8 @@ record! {
     Destruction {
         0 destroy: Destroy,
         1 actor: ActorId,
-        /// When the store says that it was written.
-        2 observed_ns: Option<i64>,
+        /// When each observer says that it was written.
+        2 began_ns: BTreeMap<ActorId, i64>,
         3 approved_by: Vec<ActorId>,
     }
 

@@ -246,6 +246,9 @@ record! {
         7 destroy_wait_ns: Option<i64>,
         /// The least number of other people's APPROVEs that DESTROY needs.
         8 destroy_approvals: Option<u32>,
+        /// How many observers must agree on the time that ends a lock which is placed from now on, 1 or 2. Without, 2
+        /// where two or more keys may write OBSERVED.
+        9 observers: Option<u32>,
     }
 
     /// What a source's policy says instead of the tenant's.

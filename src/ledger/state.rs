@@ -115,9 +115,10 @@ impl State {
         newest.into_iter().map(|(source, state)| (source, state.snapshot.id)).collect()
     }
 
-    /// Says whether a snapshot's lock has not passed, by the newest time that OBSERVED told.
+    /// Says whether a snapshot's lock has not passed, by the time on which as many observers agree as it needs.
     pub fn is_locked(&self, snapshot: &SnapshotState) -> bool {
-        snapshot.locked_until_ns.is_some_and(|until| until > self.observed_ns)
+        let passed = |until| self.lock_time_ns(snapshot).is_some_and(|now| until <= now);
+        snapshot.locked_until_ns.is_some_and(|until| !passed(until))
     }
 
     /// Says whether a hold or an unexpired lock protects a snapshot.
@@ -184,6 +185,8 @@ impl SnapshotState {
             reach_removed: removed,
             retired_by: None,
             locked_until_ns: None,
+            locked_by: 0,
+            lock_observers: 0,
             compliance: false,
             observed_ns: None,
             order: number,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        entry::{Access, Annex, Body, Claims, ENTRY_BYTES_MAX, EntryKind, Observed},
+        entry::{Access, Annex, Body, Claims, ENTRY_BYTES_MAX, EntryKind, Grant, Observed},
         names,
     },
     id::{ActorId, SnapshotId},
@@ -256,7 +256,7 @@ impl Tenant {
     /// `again`: even if nothing was written since, so that the newest entry tells the store's time.
     pub fn observe(&mut self, again: bool) -> Result<()> {
         self.sync()?;
-        let mut again = again;
+        let mut again = again || self.says_nothing_new();
         while std::mem::take(&mut again) || self.state.observed_next < self.state.head.number {
             let (first, end) = (self.state.observed_next, self.state.head.number + 1);
             let numbers = first..end.min(first + OBSERVED_MAX);
@@ -270,6 +270,14 @@ impl Tenant {
             })?;
         }
         Ok(())
+    }
+
+    /// Says whether others told the time since this key did: what needs the word of two waits for it.
+    fn says_nothing_new(&self) -> bool {
+        let own = self.signer.as_ref().and_then(|signer| self.state.standings.get(&signer.actor()));
+        let may = self.own_grant().is_some_and(Grant::observes);
+        let others = || self.state.grants.values().filter(|grant| grant.observes()).count() > 1;
+        may && others() && own.is_some_and(|own| own.claim_ns < Some(self.state.observed_ns))
     }
 
     /// Puts a read on record (ACCESS). Where that cannot be done, says why, unless the policy wants every read

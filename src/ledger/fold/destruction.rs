@@ -15,13 +15,19 @@ use crate::{
         tables::Tables,
     },
 };
+use std::collections::BTreeMap;
 
 impl State {
     pub(super) fn destroy(&mut self, entry: &Entry, destroy: Destroy) -> Rule {
         self.may_destroy(&destroy)?;
         let actor = entry.actor;
-        let asked =
-            Destruction { destroy, actor, observed_ns: None, approved_by: Vec::new(), unknown: Default::default() };
+        let asked = Destruction {
+            destroy,
+            actor,
+            began_ns: BTreeMap::new(),
+            approved_by: Vec::new(),
+            unknown: Default::default(),
+        };
         self.destructions.insert(entry.number, asked);
         Ok(())
     }
@@ -39,7 +45,19 @@ impl State {
         let approvals = self.policy.destroy_approvals.unwrap_or(0);
         permit(destroy.approvals >= approvals, Refusal::Policy, || {
             format!("the policy wants that {approvals} others approve")
-        })
+        })?;
+        // One that asks for less would take away what an earlier one waits for.
+        let mut same = self.destructions.iter().filter(|(_, asked)| asked.destroy.source == destroy.source);
+        let asks_more = |asked: &Destroy| asked.wait_ns > destroy.wait_ns || asked.approvals > destroy.approvals;
+        match same.find(|(_, asked)| asks_more(&asked.destroy)) {
+            None => Ok(()),
+            Some((stands, _)) => Err(refused(
+                Refusal::Policy,
+                format!(
+                    "request {stands} stands, which waits longer or needs more approvals: it must be withdrawn first"
+                ),
+            )),
+        }
     }
 
     fn asked(&self, request: &Request) -> Result<&Destruction, Stop> {
@@ -58,6 +76,11 @@ impl State {
     pub(super) fn may_approve(&self, actor: ActorId, request: &Request) -> Rule {
         let asked = self.asked(request)?;
         permit(asked.actor != actor, Refusal::NotYet, || "nobody approves what they asked for".into())?;
+        // Where a policy wants approvals, nobody brings approvers along.
+        let is_wanted = self.policy.destroy_approvals.unwrap_or(0) > 0;
+        permit(!is_wanted || self.is_settled_before(actor, request.destroy), Refusal::NotYet, || {
+            "that key had not been there for long enough when this was asked for".into()
+        })?;
         require(!asked.approved_by.contains(&actor), || "that key has approved already".into())
     }
 
@@ -83,8 +106,7 @@ impl State {
         if missing > 0 {
             return Some(format!("{missing} more must approve"));
         }
-        let end = asked.observed_ns.and_then(|asked_ns| asked_ns.checked_add(asked.destroy.wait_ns));
-        let is_over = asked.destroy.wait_ns == 0 || end.is_some_and(|end| end <= self.observed_ns);
+        let is_over = asked.destroy.wait_ns == 0 || self.waited_ns(asked) >= Some(asked.destroy.wait_ns);
         (!is_over).then(|| "the waiting time is not over".into())
     }
 

@@ -19,12 +19,15 @@ type Grants = BTreeMap<ActorId, Grant>;
 
 impl State {
     pub(super) fn grant(&mut self, granter: ActorId, grant: Grant) -> Rule {
+        let actor = grant.actor;
         self.grants = self.with_grant(granter, grant)?;
+        self.admit(actor);
         Ok(())
     }
 
     pub(super) fn revoke(&mut self, revoke: &Revoke) -> Rule {
         self.grants = self.without_grant(revoke)?;
+        self.standings.remove(&revoke.actor);
         Ok(())
     }
 

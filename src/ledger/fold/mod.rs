@@ -11,6 +11,7 @@ mod reclaim;
 mod sessions;
 mod snapshots;
 mod tenants;
+mod time;
 mod verdict;
 
 pub use bounds::{PACK_BYTES_MAX, TIME_NS_MAX};
@@ -60,8 +61,10 @@ impl State {
         if !grants.values().all(Grant::is_sound) {
             return Err(fail("a grant of single sources goes beyond them"));
         }
-        Ok(Self {
+        let mut state = Self {
             head: Head { number: 0, hash: proven.hash, unknown: Default::default() },
+            standings: Self::first_standings(&grants),
+            observers_needed: 1,
             grants,
             sessions: BTreeMap::new(),
             snapshots: BTreeMap::new(),
@@ -90,7 +93,9 @@ impl State {
             features: BTreeMap::new(),
             unknown: Default::default(),
             create,
-        })
+        };
+        state.need_observers();
+        Ok(state)
     }
 
     /// Moves past entries that are lost, up to one that something follows. What they said is unknown, so the state is
@@ -244,7 +249,7 @@ impl State {
             EntryKind::Epoch => self.new_epoch(entry, body(proven)?),
             EntryKind::Policy => self.new_policy(body(proven)?),
             EntryKind::Fence => self.fence(&body(proven)?),
-            EntryKind::Observed => self.observed(tables, entry.number, body(proven)?),
+            EntryKind::Observed => self.observed(tables, entry, &body(proven)?),
             EntryKind::Shred => self.shred(tables, entry.number, &body(proven)?),
             EntryKind::Generation => self.promote(&body(proven)?),
             EntryKind::Access => body::<Access>(proven).map(drop),

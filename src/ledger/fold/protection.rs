@@ -36,9 +36,17 @@ impl State {
 
     pub(super) fn lock(&mut self, tables: &mut dyn Tables, lock: Lock) -> Rule {
         self.may_lock(&lock)?;
+        let (number, observers) = (self.head.number + 1, self.observers_wanted());
         for id in lock.snapshots {
+            // A lock that stands is not made to end by fewer, or by keys that came after it.
+            let stands = self.snapshots.get(&id).is_some_and(|snapshot| self.is_locked(snapshot));
             self.change_snapshot(tables, id, |snapshot| {
-                (snapshot.locked_until_ns, snapshot.compliance) = (Some(lock.until_ns), lock.compliance)
+                (snapshot.locked_until_ns, snapshot.compliance) = (Some(lock.until_ns), lock.compliance);
+                if stands {
+                    snapshot.lock_observers = snapshot.lock_observers.max(observers);
+                } else {
+                    (snapshot.locked_by, snapshot.lock_observers) = (number, observers);
+                }
             });
         }
         Ok(())

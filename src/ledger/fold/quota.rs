@@ -5,7 +5,10 @@ use super::{
     verdict::{Refusal, Rule, refused, require, void},
 };
 use crate::{
-    format::{entry::Observed, pack::PackFact},
+    format::{
+        entry::{Entry, Observed},
+        pack::PackFact,
+    },
     ledger::{state::State, tables::Tables},
 };
 
@@ -43,10 +46,10 @@ impl State {
         self.day_bytes = packs.iter().fold(self.day_bytes, |sum, fact| sum.saturating_add(fact.length));
     }
 
-    pub(super) fn observed(&mut self, tables: &mut dyn Tables, number: u64, observed: Observed) -> Rule {
-        bounds::observed(&observed)?;
+    pub(super) fn observed(&mut self, tables: &mut dyn Tables, entry: &Entry, observed: &Observed) -> Rule {
+        bounds::observed(observed)?;
         let end = observed.first.checked_add(observed.times_ns.len() as u64).ok_or_else(|| void("out of range"))?;
-        require(observed.first == self.observed_next && end <= number, || {
+        require(observed.first == self.observed_next && end <= entry.number, || {
             "does not go on where the last one ended".into()
         })?;
         for snapshot in self.snapshots.values_mut() {
@@ -56,14 +59,12 @@ impl State {
                 tables.put_snapshot(snapshot);
             }
         }
-        self.observed_ns = observed.times_ns.iter().copied().fold(self.observed_ns, i64::max);
+        self.observed_ns = observed.times_ns.iter().copied().max().unwrap_or(self.observed_ns);
         self.observed_next = end;
-        for (number, destruction) in &mut self.destructions {
-            let at = number.checked_sub(observed.first).and_then(|at| observed.times_ns.get(at as usize));
-            destruction.observed_ns = at.copied().or(destruction.observed_ns);
-        }
+        self.claim(entry.actor, entry.number, observed);
+        // What was told wrongly is put right by whoever tells the time next.
         let day = self.observed_ns.div_euclid(DAY_NS);
-        if day > self.day {
+        if day != self.day {
             (self.day, self.day_bytes) = (day, 0);
         }
         Ok(())

@@ -28,7 +28,7 @@ pub struct Status<'a> {
 /// Returns how far the newest request has come, for a source or for all.
 pub fn status<'a>(tenant: &'a Tenant, source: Option<&'a str>) -> Result<Status<'a>> {
     let (request, asked) = asked(tenant, source)?;
-    let not_before_ns = asked.observed_ns.map(|asked_ns| asked_ns.saturating_add(asked.destroy.wait_ns));
+    let not_before_ns = tenant.state.asked_ns(asked).map(|asked_ns| asked_ns.saturating_add(asked.destroy.wait_ns));
     Ok(Status {
         tenant: &tenant.name,
         source,
