@@ -1,5 +1,6 @@
 //! Chunk ids and stream digests: BLAKE3 keyed with the tenant's id key.
 
+use super::seal::wipe_stack;
 use crate::id::{ChunkId, Hash};
 
 /// Names chunks of one tenant, or of a source with keys of its own, and digests streams.
@@ -68,5 +69,13 @@ pub fn hash(bytes: &[u8]) -> Hash {
 
 /// Returns what is published of a key so that a candidate can be recognised before it is used.
 pub fn commitment(key: &[u8; 32]) -> [u8; 32] {
+    let commitment = commitment_with_copies(key);
+    wipe_stack();
+    commitment
+}
+
+/// A hasher keeps a copy of what it is given.
+#[inline(never)]
+fn commitment_with_copies(key: &[u8; 32]) -> [u8; 32] {
     blake3::derive_key("strongroom v1 key commitment", key)
 }

@@ -70,9 +70,10 @@ pub fn encrypt(suite: Suite, key: &Key, nonce: &[u8; 24], data: &[u8], in_out: &
     tag
 }
 
-/// Writes zeros to where the functions that were called before had their variables: ciphers copy keys there.
+/// Writes zeros to where the functions that were called before had their variables: ciphers and hashers copy keys
+/// there.
 #[inline(never)]
-fn wipe_stack() {
+pub(super) fn wipe_stack() {
     let mut below = [0u8; 16 << 10];
     std::hint::black_box(below.as_mut_slice());
     below.zeroize();
