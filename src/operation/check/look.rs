@@ -17,7 +17,7 @@ use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError, mpsc::sync_channel};
 
 /// Packs that are read at one time: what bounds memory, with the pool.
-const READERS: usize = 4;
+const READERS: usize = 3;
 
 /// How many bytes of opened segments are kept for what is based upon them. With what the readers hold, it is what a
 /// restore keeps.
