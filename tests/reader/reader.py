@@ -2,7 +2,7 @@
 """An independent reader of Strongroom repositories, written from format-spec/ alone.
 
     reader.py REPOSITORY KEYFILE TENANT list          (or passphrase:FILE instead of KEYFILE)
-    reader.py REPOSITORY KEYFILE TENANT SNAPSHOT|latest TARGET
+    reader.py REPOSITORY KEYFILE TENANT SNAPSHOT|latest TARGET [--despite-damage]
 
 Reads a local repository; needs blake3, zstandard, cryptography, pycryptodome and pyrage from PyPI.
 It judges little of who may write what: it takes every COMMIT of an actor with a grant to write it,
@@ -180,10 +180,10 @@ class Tenant:
 
     def fold(self):
         self.rows, self.snapshots, self.grants, self.epoch = {}, {}, {}, 0
+        # What is wrong with the history: then nobody knows which snapshot is the newest.
+        self.damage = []
         previous, number, junk = bytes(32), 0, 0
-        while (path := self.path / "ledger" / f"{number:016x}").exists():
-            with open(path, "rb") as f:
-                stored = f.read((1 << 20) + 1)
+        while (stored := self.stored(number)) is not None:
             if (entry := self.next(stored, number, previous, junk)) is not None:
                 self.apply(number, entry)
                 previous, junk = blake3.blake3(stored).digest(), -1
@@ -191,10 +191,26 @@ class Tenant:
         if not self.grants:
             fail("the first ledger entry is missing or damaged")
         if junk:
-            print(f"reader: the last {junk} objects of the ledger are no entries, or damaged", file=sys.stderr)
+            self.damage.append(f"the last {junk} objects of the ledger are no entries, or damaged")
+        self.salvage(number - junk)
 
-    def next(self, stored, number, previous, junk):
-        """Returns the entry that follows, or nothing if an object is junk."""
+    def stored(self, number):
+        path = self.path / "ledger" / f"{number:016x}"
+        if not path.exists():
+            return None
+        with open(path, "rb") as f:
+            return f.read((1 << 20) + 1)
+
+    def salvage(self, end):
+        """Takes what is signed behind the place where the ledger ends or breaks off."""
+        numbers = sorted(int(p.name, 16) for p in (self.path / "ledger").iterdir() if len(p.name) == 16)
+        for number in (n for n in numbers if n >= end):
+            if (found := self.signed(self.stored(number), number)) is not None and found[0][3] in self.grants:
+                self.damage.append(f"entry {number} follows something that is lost")
+                self.apply(number, found[0])
+
+    def signed(self, stored, number):
+        """Returns what an actor signed for a slot, and the epoch that it is sealed with."""
         try:
             if len(stored) > 1 << 20:
                 return None
@@ -202,24 +218,24 @@ class Tenant:
             plain = unseal(self.keys, ENTRY, self.owner, sealed)
             encoded, signature = plain[:-64], plain[-64:]
             entry = record(encoded)
-            actor = entry[3]
-            Ed25519PublicKey.from_public_bytes(actor).verify(signature, b"strongroom ledger entry v1" + self.owner + encoded)
+            Ed25519PublicKey.from_public_bytes(entry[3]).verify(signature, b"strongroom ledger entry v1" + self.owner + encoded)
         except (Exception, SystemExit):
             return None
-        if entry[0] != number:
+        return (entry, struct.unpack("<I", sealed[1:5])[0]) if entry[0] == number else None
+
+    def next(self, stored, number, previous, junk):
+        """Returns the entry that follows, or nothing if an object is junk."""
+        found = self.signed(stored, number)
+        if found is None or number > 0 and found[0][3] not in self.grants:
             return None
-        kinds = self.grants.get(actor)
-        if number > 0 and kinds is None:
-            return None
+        entry, epoch = found
         follows = entry[1] == previous and entry.get(8, 0) == junk and (8 in entry) == (11 in entry) == (junk > 0)
         try:
             if follows:
                 self.annex(entry)
         except (Exception, SystemExit):
             follows = False
-        if not follows and kinds and GRANT in kinds:
-            fail(f"an administrator's ledger entry {number} follows something that is lost")
-        return entry if follows and struct.unpack("<I", sealed[1:5])[0] == self.epoch else None
+        return entry if follows and epoch == self.epoch else None
 
     def annex(self, entry):
         if 10 in entry:
@@ -245,21 +261,39 @@ class Tenant:
             self.epoch = body[0]
         if kind in (PUBLISH, COMMIT, REPACK, REWRITE, HEAL):
             packs = body.get(1, [])
-            for row in self.annex(entry).get(0, []):
+            try:
+                rows = self.annex(entry).get(0, [])
+            except (Exception, SystemExit):
+                rows = []  # The packs' own tables have them.
+            for row in rows:
                 pack = packs[row[1]]
                 session, nonce, ordinal = pack[0]
                 folder = ("data", "meta")[pack[1]]
                 self.rows[tuple(row[0])] = (self.path / folder / f"{session:012x}-{nonce.hex()}-{ordinal:06x}", row[2], row[3])
         if kind in (COMMIT, REWRITE):
             self.snapshots[body[2][0]] = [number, body[2], True]
-        if kind == REWRITE:
+        if kind == REWRITE and body[3] in self.snapshots:
             self.snapshots[body[3]][2] = False
         if kind in (RETIRE, UNDELETE):
             for snapshot in body.get(0, []):
-                self.snapshots[snapshot][2] = kind == UNDELETE
+                if snapshot in self.snapshots:
+                    self.snapshots[snapshot][2] = kind == UNDELETE
 
     def live(self):
         return [snapshot for _, snapshot, alive in sorted(self.snapshots.values(), key=lambda s: s[0]) if alive]
+
+    # ---- pack.md: what lies where, without a ledger
+
+    def tables(self):
+        for path in [p for folder in ("data", "meta") for p in (self.path / folder).iterdir() if "#" not in p.name]:
+            with open(path, "rb") as f:
+                f.seek(-12, os.SEEK_END)
+                end = f.tell()
+                segments, chunks = struct.unpack("<II", f.read(8))
+                f.seek(end - segments - chunks)
+                table = record(unseal(self.keys, SEGMENT_TABLE, self.owner, f.read(segments)))
+            for row in table.get(0, []):
+                self.rows.setdefault(tuple(row[0]), (path, row[2], row[3]))
 
     # ---- segment.md and recipe.md
 
@@ -267,6 +301,8 @@ class Tenant:
         if id not in cache:
             if len(cache) > 64:
                 cache.clear()
+            if id not in self.rows:
+                self.tables()
             path, offset, length = self.rows[id]
             with open(path, "rb") as f:
                 f.seek(offset)
@@ -409,10 +445,16 @@ class Tenant:
 
 
 def main():
+    despite_damage = "--despite-damage" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--despite-damage"]
     if len(sys.argv) not in (5, 6):
         fail(__doc__)
     tenant = Tenant(*sys.argv[1:4])
     live = tenant.live()
+    for what in tenant.damage:
+        print(f"reader: {what}", file=sys.stderr)
+    if tenant.damage and sys.argv[4] == "latest" and not despite_damage:
+        fail("nobody knows which snapshot is the newest: name one by its id, or say --despite-damage")
     if sys.argv[4] == "list":
         for snapshot in live:
             print(snapshot[0].hex(), snapshot[1], snapshot[4])
