@@ -477,6 +477,8 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
         let certificate = run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
         let proved = certificate::verify(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(proved.statement["source"], "apart", "{what}");
+        // Of the source, not of all.
+        assert_eq!(proved.statement["snapshots"], apart.len(), "{what}");
         let repository = fixture.repository_on(clay.clone()).unwrap();
         let mut tenant = repository.tenant("t").unwrap();
         assert_eq!(read_bytes(&tenant, "shared@latest~1").unwrap(), bytes, "{what}");

@@ -150,6 +150,8 @@ record! {
         2 claim_ns: Option<i64>,
         /// Before `settled`: when each observer says that it came.
         3 began_ns: BTreeMap<ActorId, i64>,
+        /// The GRANTs by which it came from entry 0, the oldest first; the last is its own.
+        4 grants: Vec<u64>,
     }
 
     /// A source with keys of its own.
@@ -166,6 +168,8 @@ record! {
         /// When each observer says that it was written.
         2 began_ns: BTreeMap<ActorId, i64>,
         3 approved_by: Vec<ActorId>,
+        /// The entries that decided it, and the GRANTs of their actors.
+        4 decided_by: Vec<u64>,
     }
 
     /// A tenant of the repository.

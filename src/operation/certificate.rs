@@ -1,17 +1,17 @@
 //! Certificates of destruction, and the orders that they grow from: a statement in JSON, signed, with the
 //! signed ledger entries that allowed what it states. Chapter: `format-spec/destruction.md`.
 
+mod proof;
+
+pub(super) use proof::{entries, facts};
+
 use crate::{
     error::{Error, Kind, Result, damaged},
-    format::{
-        decode,
-        entry::{Destroy, Entry, EntryKind, Request, SIGNATURE_CONTEXT},
-    },
-    id::{ActorId, ScopeId},
-    pipeline::sign::{SIGNATURE, verify as is_signed},
-    repository::Repository,
+    format::entry::EntryKind,
+    id::ActorId,
+    pipeline::sign::verify as is_signed,
+    repository::{Fingerprint, Repository},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::{
     io::{ErrorKind, Write},
@@ -49,13 +49,15 @@ pub(super) fn read(certificate: &str) -> Result<(Value, ActorId)> {
 #[derive(Debug)]
 pub struct Proved {
     pub statement: Value,
+    /// Of the tenant, as it was: whoever knows another one of the tenant that is meant holds a certificate of something else.
+    pub fingerprint: Fingerprint,
     pub signed_by: ActorId,
     pub requested_by: ActorId,
     pub approved_by: Vec<ActorId>,
 }
 
-/// Checks a certificate: signed, complete, and with entries that were signed by those who asked for it,
-/// approved it and did it.
+/// Checks a certificate: signed, complete, and with the entries by which it was asked for, approved and done, in a
+/// ledger that begins as the fingerprint says, each signed by a key that came from the first entry by signed grants.
 pub fn verify(certificate: &str) -> Result<Proved> {
     let bad = |why: &str| damaged(format!("this certificate proves nothing: {why}"));
     let (statement, signed_by) = read(certificate)?;
@@ -65,41 +67,12 @@ pub fn verify(certificate: &str) -> Result<Proved> {
     if !is_whole {
         return Err(bad("it does not say that the destruction was verified"));
     }
-    let owner: ScopeId =
-        statement["tenant_id"].as_str().and_then(|id| id.parse().ok()).ok_or_else(|| bad("it names no tenant"))?;
-    let (mut requested, mut approved_by, mut shredded) = (None, Vec::new(), false);
-    let destroy = statement["destroy_entry"].as_u64().ok_or_else(|| bad("it names no request"))?;
-    for proof in statement["entries"].as_array().into_iter().flatten() {
-        let record = proof["record"].as_str().and_then(|record| BASE64_STANDARD.decode(record).ok());
-        let record = record.ok_or_else(|| bad("an entry is not whole"))?;
-        let (encoded, signature) = record
-            .split_at_checked(record.len().saturating_sub(SIGNATURE))
-            .ok_or_else(|| bad("an entry is not whole"))?;
-        let entry: Entry = decode(encoded).map_err(|_| bad("an entry is not whole"))?;
-        if !is_signed(entry.actor, &[SIGNATURE_CONTEXT, &owner.0, encoded].concat(), signature) {
-            return Err(bad("an entry is not signed by its actor, for this tenant"));
-        }
-        let about = || decode::<Request>(&entry.body.0).is_ok_and(|request| request.destroy == destroy);
-        match EntryKind::from_number(entry.kind) {
-            Some(EntryKind::Destroy) if entry.number == destroy => {
-                let body: Destroy = decode(&entry.body.0).map_err(|_| bad("an entry is not whole"))?;
-                if body.source.as_deref() != statement["source"].as_str() {
-                    return Err(bad("the request is about something else"));
-                }
-                requested = Some((entry.actor, body.approvals));
-            }
-            Some(EntryKind::Approve) if about() && !approved_by.contains(&entry.actor) => approved_by.push(entry.actor),
-            Some(EntryKind::Withdraw) if about() => return Err(bad("the request was withdrawn")),
-            Some(EntryKind::Shred) if about() => shredded |= Some(entry.number) == statement["shred_entry"].as_u64(),
-            _ => {}
-        }
+    let facts = proof::facts(&statement).map_err(bad)?;
+    if !facts.may(signed_by, EntryKind::Shred) {
+        return Err(bad("its signer was not granted to shred anything in this ledger"));
     }
-    let (requested_by, needed) = requested.ok_or_else(|| bad("the request is missing"))?;
-    approved_by.retain(|actor| *actor != requested_by);
-    if (approved_by.len() as u64) < u64::from(needed) || !shredded {
-        return Err(bad("approvals or the order to shred are missing"));
-    }
-    Ok(Proved { statement, signed_by, requested_by, approved_by })
+    let proof::Facts { fingerprint, requested_by, approved_by, .. } = facts;
+    Ok(Proved { statement, fingerprint, signed_by, requested_by, approved_by })
 }
 
 /// Writes a certificate for people.

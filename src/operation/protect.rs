@@ -126,6 +126,10 @@ pub struct LockView<'a> {
     pub snapshot_id: SnapshotId,
     pub locked_until_ns: i64,
     pub compliance: bool,
+    /// How many of those who tell the time must agree that it has passed.
+    pub observers: u32,
+    /// What the time is by those who count for it, in nanoseconds since 1970; unknown until enough told it.
+    pub now_ns: Option<i64>,
 }
 
 /// Locks a snapshot until a time. A lock that stands can be made longer by anybody who may lock; shorter, or
@@ -158,5 +162,13 @@ pub fn lock<'a>(tenant: &'a mut Tenant, id: SnapshotId, new: &NewLock) -> Result
         let body = Lock { snapshots, until_ns: new.until_ns, compliance, reason, unknown: Default::default() };
         Ok(body.drafted())
     })?;
-    Ok(LockView { tenant: &tenant.name, snapshot_id: id, locked_until_ns: new.until_ns, compliance })
+    let locked = tenant.state.snapshots.get(&id);
+    Ok(LockView {
+        tenant: &tenant.name,
+        snapshot_id: id,
+        locked_until_ns: new.until_ns,
+        compliance,
+        observers: locked.map_or(0, |locked| locked.lock_observers),
+        now_ns: locked.and_then(|locked| tenant.state.lock_time_ns(locked)),
+    })
 }

@@ -3,10 +3,14 @@
 use crate::{
     environment::each_beside,
     error::Result,
-    format::{entry::Feature, sealed::Suite},
-    id::{Hash, ScopeId},
+    format::{
+        checkpoint::Standing,
+        entry::{Feature, Grant},
+        sealed::Suite,
+    },
+    id::{ActorId, Hash, ScopeId},
     ledger::State,
-    operation::usage::Remembered,
+    operation::{times, usage::Remembered},
     pipeline::chunk::ChunkSize,
     repository::{Fingerprint, KnownTenant, NewTenant, Repository, Tenant},
 };
@@ -57,6 +61,32 @@ pub fn list(repository: &Repository, with_custody: bool) -> Result<Vec<Listed>> 
     Ok(each_beside(repository.environment.as_ref(), &repository.known_tenants()?, listed))
 }
 
+/// A key that tells the time.
+#[derive(Debug, Serialize)]
+pub struct Observer {
+    pub actor: ActorId,
+    pub name: String,
+    /// It is the operator's: beside one of the tenant's own, both must agree.
+    pub operator: bool,
+    /// It has been there for long enough to count for what began before it came.
+    pub settled: bool,
+    /// The newest time that it told last, in nanoseconds since 1970.
+    pub told_ns: Option<i64>,
+    pub told: Option<String>,
+}
+
+fn observers(state: &State) -> Vec<Observer> {
+    let observer = |(grant, standing): (&Grant, &Standing)| Observer {
+        actor: grant.actor,
+        name: grant.name.clone(),
+        operator: grant.operator,
+        settled: standing.settled.is_some(),
+        told_ns: standing.claim_ns,
+        told: standing.claim_ns.map(times::text),
+    };
+    state.observers().map(observer).collect()
+}
+
 /// What is known of a tenant without any key of content.
 #[derive(Debug, Serialize)]
 pub struct View {
@@ -77,6 +107,10 @@ pub struct View {
     /// The hash of the newest ledger entry.
     pub head: Hash,
     pub epoch: u32,
+    /// Whose word on the time counts.
+    pub observers: Vec<Observer>,
+    /// How many of them must agree on the time that ends a lock which is placed now.
+    pub lock_observers: u32,
     /// Features in use that came after the first version.
     pub features: Vec<FeatureView>,
 }
@@ -109,6 +143,8 @@ pub fn show(repository: &Repository, tenant: &Tenant) -> View {
         entries: state.head.number + 1,
         head: state.head.hash,
         epoch: state.epoch,
+        observers: observers(state),
+        lock_observers: state.observers_wanted(),
         features: state.features.values().map(|feature| feature_view(state, feature)).collect(),
     }
 }

@@ -9,9 +9,10 @@ use crate::{
     id::{ScopeId, SegmentId},
 };
 use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
     cipher::{AES_256, EncryptingKey, UnboundCipherKey},
 };
+use chacha20::{cipher::consts::U10, hchacha};
 use chacha20poly1305::{AeadInPlace, KeyInit, XChaCha20Poly1305};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -59,6 +60,45 @@ pub fn open(sealed: &[u8], binding: Binding, key_of: impl FnOnce(u32) -> Option<
     let data = associated_data(binding.kind, header.epoch, binding.owner, binding.segment);
     let mut plain = ciphertext.to_vec();
     let length = decrypt(header.suite, &key, &header.nonce, &data, &mut plain)?;
+    plain.truncate(length);
+    Ok(plain)
+}
+
+/// Returns the key that opens this message and no other: of AES-256-GCM or ChaCha20-Poly1305, as the suite derives it.
+pub fn key_of_message(sealed: &[u8], key_of: impl FnOnce(u32) -> Option<Key>) -> Result<Key, OpenError> {
+    let (header, _) = Header::read(sealed)?;
+    let key = key_of(header.epoch).ok_or(OpenError::NoKey(header.epoch))?;
+    let derived = match header.suite {
+        Suite::Xaes256Gcm => xaes_key(&key, &header.nonce),
+        Suite::XChaCha20Poly1305 => {
+            let mut start = [0; 16];
+            start.copy_from_slice(&header.nonce[..16]);
+            Zeroizing::new(hchacha::<U10>(key.bytes().into(), &start.into()).into())
+        }
+    };
+    wipe_stack();
+    Ok(Key::from(&*derived))
+}
+
+/// Opens what `seal` made with the key of that message alone.
+pub fn open_with_key_of_message(sealed: &[u8], binding: Binding, key: &Key) -> Result<Vec<u8>, OpenError> {
+    let (header, ciphertext) = Header::read(sealed)?;
+    let data = associated_data(binding.kind, header.epoch, binding.owner, binding.segment);
+    let mut rest = [0; 12];
+    let algorithm = match header.suite {
+        Suite::Xaes256Gcm => {
+            rest.copy_from_slice(&header.nonce[12..]);
+            &AES_256_GCM
+        }
+        Suite::XChaCha20Poly1305 => {
+            rest[4..].copy_from_slice(&header.nonce[16..]);
+            &CHACHA20_POLY1305
+        }
+    };
+    let key = UnboundKey::new(algorithm, key.bytes()).map_err(|_| OpenError::NotAuthentic)?;
+    let mut plain = ciphertext.to_vec();
+    let opened = LessSafeKey::new(key).open_in_place(Nonce::assume_unique_for_key(rest), Aad::from(data), &mut plain);
+    let length = opened.map_err(|_| OpenError::NotAuthentic)?.len();
     plain.truncate(length);
     Ok(plain)
 }
@@ -132,6 +172,14 @@ fn decrypt_with_copies(
 /// Derives the AES-256-GCM key and nonce of one message: CMAC-based, NIST SP 800-108r1 in counter
 /// mode, as the C2SP specification writes it out.
 fn xaes(key: &Key, nonce: &[u8; 24]) -> (LessSafeKey, Nonce) {
+    #[expect(clippy::expect_used, reason = "the derived key has 32 bytes")]
+    let unbound = UnboundKey::new(&AES_256_GCM, &*xaes_key(key, nonce)).expect("an AES-256 key");
+    let mut rest = [0; 12];
+    rest.copy_from_slice(&nonce[12..]);
+    (LessSafeKey::new(unbound), Nonce::assume_unique_for_key(rest))
+}
+
+fn xaes_key(key: &Key, nonce: &[u8; 24]) -> Zeroizing<[u8; 32]> {
     let block = |mut bytes: [u8; 16]| {
         #[expect(clippy::expect_used, reason = "the key has 32 bytes and the input is one block")]
         {
@@ -151,9 +199,5 @@ fn xaes(key: &Key, nonce: &[u8; 24]) -> (LessSafeKey, Nonce) {
         message.iter_mut().zip(k1).for_each(|(byte, k)| *byte ^= k);
         half.copy_from_slice(&block(message));
     }
-    #[expect(clippy::expect_used, reason = "the derived key has 32 bytes")]
-    let unbound = UnboundKey::new(&AES_256_GCM, &*derived).expect("an AES-256 key");
-    let mut rest = [0; 12];
-    rest.copy_from_slice(&nonce[12..]);
-    (LessSafeKey::new(unbound), Nonce::assume_unique_for_key(rest))
+    derived
 }

@@ -11,7 +11,7 @@ use crate::{
     id::ScopeId,
     pipeline::{
         digest::commitment,
-        seal::{Binding, Key, OpenError, open, seal},
+        seal::{Binding, Key, OpenError, key_of_message, open, open_with_key_of_message, seal},
     },
 };
 use std::collections::BTreeMap;
@@ -160,6 +160,22 @@ impl Keys {
             }
         }
         opened
+    }
+
+    /// Returns the key that opens this one sealed thing and nothing else.
+    pub fn key_of_message(&self, kind: Kind, sealed: &[u8]) -> Result<Key, OpenError> {
+        let fits = |key: &Key| {
+            let binding = Binding { kind, owner: self.owner, segment: None };
+            open_with_key_of_message(sealed, binding, key).is_ok()
+        };
+        let mut found = Err(OpenError::NotAuthentic);
+        for ring in &self.rings {
+            let key_of = |epoch| ring.keys.get(&(kind.key_scope(), epoch)).cloned();
+            found = found.or_else(|_| {
+                key_of_message(sealed, key_of).and_then(|key| fits(&key).then_some(key).ok_or(OpenError::NotAuthentic))
+            });
+        }
+        found
     }
 
     /// Seals something.

@@ -10,6 +10,7 @@ use crate::{
     format::{
         decode,
         entry::{ANNEX_BYTES_MAX, Annex, ENTRY_BYTES_MAX, Entry, SIGNATURE_CONTEXT},
+        key::Key,
         names,
         sealed::{Kind, strip_magic},
     },
@@ -83,13 +84,14 @@ pub(super) fn read_whole(objects: &dyn Objects, keys: &Keys, number: u64) -> Res
 pub(super) const FORM: Form =
     Form { what: "entry", letter: b'e', kind: Kind::Entry, context: SIGNATURE_CONTEXT, bytes_max: ENTRY_BYTES_MAX };
 
-/// Returns what is inside an entry's seal.
-pub(super) fn signed_record(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Vec<u8>> {
+/// Returns an entry as it is stored, and the key that opens it and no other.
+pub(super) fn opened_alone(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<(Bytes, Key)> {
     let bad = |error: &dyn std::fmt::Display| damaged(format!("ledger entry {number} does not open: {error}"));
     let found = get_bounded(objects, &names::entry(keys.owner, number), ENTRY_BYTES_MAX)?;
     let bytes = found.ok_or_else(|| bad(&"missing"))?;
     let sealed = strip_magic(FORM.what, FORM.letter, &bytes).map_err(|error| bad(&error))?;
-    keys.open(FORM.kind, sealed).map_err(|error| bad(&error))
+    let key = keys.key_of_message(FORM.kind, sealed).map_err(|error| bad(&error))?;
+    Ok((bytes, key))
 }
 
 fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<(Entry, SealedWith), String> {

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         entry::{Entry, Grant},
+        key::Key,
         names,
         sealed::{KeyScope, Suite},
     },
@@ -25,6 +26,7 @@ use crate::{
     pipeline::{digest::ChunkHasher, sign::Signer},
     store::{PackCache, SharedObjects},
 };
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// An opened tenant (or the repository's own ledger). A clone is cheap, and shares the index and the followed ledger:
@@ -141,9 +143,9 @@ impl Tenant {
         SlotReader { objects: &self.objects, environment: &self.environment, keys: &self.keys, own }
     }
 
-    /// Returns an entry's encoding and its actor's signature, as they stand inside the seal.
-    pub fn signed_record(&self, number: u64) -> Result<Vec<u8>> {
-        ledger::signed_record(self.objects.as_ref(), &self.keys, number)
+    /// Returns an entry as it is stored, and the key that opens it and nothing else: to prove what it says.
+    pub fn entry_opened_alone(&self, number: u64) -> Result<(Bytes, Key)> {
+        ledger::opened_alone(self.objects.as_ref(), &self.keys, number)
     }
 
     /// Returns what never changes of this tenant: what a client remembers of it.

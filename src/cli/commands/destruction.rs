@@ -9,7 +9,7 @@ use crate::{
         certificate::{self, Copies},
         destroy,
     },
-    repository::Tenant,
+    repository::{Fingerprint, Tenant},
 };
 use std::path::Path;
 
@@ -116,9 +116,16 @@ pub(super) fn verify(global: &Global, file: &Path, actor: Option<&str>) -> Resul
             format!("{} was signed by {}, not by that key", file.display(), proved.signed_by),
         ));
     }
+    let expected = global.expect.as_deref().map(str::parse::<Fingerprint>).transpose()?;
+    if let Some(expected) = expected.filter(|expected| *expected != proved.fingerprint) {
+        let (file, found) = (file.display(), proved.fingerprint);
+        let what = format!("{file} is about the tenant with the fingerprint {found}, not {expected}");
+        return Err(Error::new(Kind::Damaged, what));
+    }
     let statement = &proved.statement;
     let object = told::CertificateChecked {
         valid: true,
+        fingerprint: proved.fingerprint,
         signed_by: proved.signed_by,
         requested_by: proved.requested_by,
         approved_by: &proved.approved_by,
@@ -126,14 +133,19 @@ pub(super) fn verify(global: &Global, file: &Path, actor: Option<&str>) -> Resul
     };
     print(global, object, || {
         format!(
-            "valid: {}{} was destroyed, {}\nsigned by {}\nrequested by {}, approved by {} others{}",
+            "valid: {}{} was destroyed, {}\nfingerprint {}\nsigned by {}\nrequested by {}, approved by {} others{}",
             statement["source"].as_str().map_or(String::new(), |source| format!("source {source} of ")),
             statement["tenant"].as_str().unwrap_or_default(),
             statement["completed"].as_str().unwrap_or_default(),
+            proved.fingerprint,
             proved.signed_by,
             proved.requested_by,
             proved.approved_by.len(),
-            if actor.is_none() { "\n(whether that key is one to be trusted, --actor checks)" } else { "" }
+            match (expected, actor) {
+                (Some(_), _) => "\nit is about the tenant with that fingerprint",
+                (None, Some(_)) => "",
+                (None, None) => "\n(whether this is the tenant that is meant, --expect FINGERPRINT checks)",
+            }
         )
     });
     Ok(())

@@ -109,8 +109,10 @@ fn show(global: &Global, view: &tenants::View) {
                 format!("\nfeature      {} (since {}{})", shown(&one.feature), shown(&one.since), known(one.known))
             })
             .collect();
+        let observers: String = view.observers.iter().map(observer_text).collect();
+        let locks = view.lock_observers;
         format!(
-            "tenant       {}\nfingerprint  {}\nid           {}\nrepository   {}\nthis key     {}\ncustody      {}\ncipher       {}\nchunks       {}\nsnapshots    {}\nledger       {} entries, head {}{features}",
+            "tenant       {}\nfingerprint  {}\nid           {}\nrepository   {}\nthis key     {}\ncustody      {}\ncipher       {}\nchunks       {}\nsnapshots    {}\nledger       {} entries, head {}{features}{observers}\nlocks        end by the word of {locks} of those who tell the time",
             shown(&view.tenant),
             view.fingerprint,
             view.tenant_id,
@@ -124,6 +126,13 @@ fn show(global: &Global, view: &tenants::View) {
             view.head
         )
     });
+}
+
+fn observer_text(observer: &tenants::Observer) -> String {
+    let whose = if observer.operator { ", the operator's" } else { "" };
+    let new = if observer.settled { "" } else { ", new: it does not count for what began before it came" };
+    let told = observer.told.as_deref().unwrap_or("nothing yet");
+    format!("\ntime         {}{whose}{new}: {told}", shown(&observer.name))
 }
 
 fn chunks(bytes: u32, fixed: bool) -> String {

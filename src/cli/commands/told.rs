@@ -4,6 +4,7 @@
 use crate::{
     id::{ActorId, ScopeId, SnapshotId},
     operation::{browse, forget, keys, protect, prune, snapshots, tenants},
+    repository::Fingerprint,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -96,6 +97,8 @@ pub struct Withdrawn<'a> {
 #[derive(Serialize)]
 pub struct CertificateChecked<'a> {
     pub valid: bool,
+    /// Of the tenant that was destroyed.
+    pub fingerprint: Fingerprint,
     pub signed_by: ActorId,
     pub requested_by: ActorId,
     pub approved_by: &'a [ActorId],

@@ -20,12 +20,12 @@ use std::collections::BTreeMap;
 impl State {
     pub(super) fn destroy(&mut self, entry: &Entry, destroy: Destroy) -> Rule {
         self.may_destroy(&destroy)?;
-        let actor = entry.actor;
         let asked = Destruction {
             destroy,
-            actor,
+            actor: entry.actor,
             began_ns: BTreeMap::new(),
             approved_by: Vec::new(),
+            decided_by: self.proof_of(entry),
             unknown: Default::default(),
         };
         self.destructions.insert(entry.number, asked);
@@ -65,10 +65,12 @@ impl State {
         asked.ok_or_else(|| void(format!("entry {} asks for no destruction", request.destroy)))
     }
 
-    pub(super) fn approve(&mut self, actor: ActorId, request: &Request) -> Rule {
-        self.may_approve(actor, request)?;
+    pub(super) fn approve(&mut self, entry: &Entry, request: &Request) -> Rule {
+        self.may_approve(entry.actor, request)?;
+        let proof = self.proof_of(entry);
         if let Some(asked) = self.destructions.get_mut(&request.destroy) {
-            asked.approved_by.push(actor);
+            asked.approved_by.push(entry.actor);
+            asked.decided_by.extend(proof);
         }
         Ok(())
     }
@@ -119,8 +121,12 @@ impl State {
         require(gone.is_none(), || "the source was destroyed before".into())
     }
 
-    pub(super) fn shred(&mut self, tables: &mut dyn Tables, number: u64, shred: &Request) -> Rule {
+    pub(super) fn shred(&mut self, tables: &mut dyn Tables, entry: &Entry, shred: &Request) -> Rule {
         self.may_shred(shred)?;
+        let (number, proof) = (entry.number, self.proof_of(entry));
+        if let Some(asked) = self.destructions.get_mut(&shred.destroy) {
+            asked.decided_by.extend(proof);
+        }
         let Some(source) = self.asked(shred)?.destroy.source.clone() else {
             self.shredded = Some(number);
             return Ok(());

@@ -21,7 +21,7 @@ impl State {
     pub(super) fn grant(&mut self, granter: ActorId, grant: Grant) -> Rule {
         let actor = grant.actor;
         self.grants = self.with_grant(granter, grant)?;
-        self.admit(actor);
+        self.admit(granter, actor);
         Ok(())
     }
 

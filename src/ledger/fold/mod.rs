@@ -250,7 +250,7 @@ impl State {
             EntryKind::Policy => self.new_policy(body(proven)?),
             EntryKind::Fence => self.fence(&body(proven)?),
             EntryKind::Observed => self.observed(tables, entry, &body(proven)?),
-            EntryKind::Shred => self.shred(tables, entry.number, &body(proven)?),
+            EntryKind::Shred => self.shred(tables, entry, &body(proven)?),
             EntryKind::Generation => self.promote(&body(proven)?),
             EntryKind::Access => body::<Access>(proven).map(drop),
             EntryKind::Tenant => self.tenant(body(proven)?),
@@ -259,7 +259,7 @@ impl State {
                 Ok(())
             }
             EntryKind::Destroy => self.destroy(entry, body(proven)?),
-            EntryKind::Approve => self.approve(entry.actor, &body(proven)?),
+            EntryKind::Approve => self.approve(entry, &body(proven)?),
             EntryKind::Withdraw => self.withdraw(&body(proven)?),
             EntryKind::Destroyed => self.destroyed(&body(proven)?),
             EntryKind::Feature => self.feature(entry.actor, body(proven)?),

@@ -5,7 +5,7 @@
 use crate::{
     format::{
         checkpoint::{Destruction, Standing},
-        entry::{EntryKind, Grant, Observed},
+        entry::{Entry, EntryKind, Grant, Observed},
     },
     id::ActorId,
     ledger::state::{SnapshotState, State},
@@ -19,7 +19,14 @@ const OBSERVERS: u32 = 2;
 
 impl Standing {
     fn since(entry: u64) -> Self {
-        Self { since: entry, settled: None, claim_ns: None, began_ns: BTreeMap::new(), unknown: Default::default() }
+        Self {
+            since: entry,
+            settled: None,
+            claim_ns: None,
+            began_ns: BTreeMap::new(),
+            grants: Vec::new(),
+            unknown: Default::default(),
+        }
     }
 }
 
@@ -38,13 +45,33 @@ impl State {
     }
 
     /// A key that has just been granted something. One that only gave up a part of its grant stays what it was.
-    pub(super) fn admit(&mut self, actor: ActorId) {
+    pub(super) fn admit(&mut self, granter: ActorId, actor: ActorId) {
         let since = self.head.number + 1;
-        self.standings.entry(actor).or_insert_with(|| Standing::since(since));
+        let mut grants = self.grants_of(granter);
+        grants.push(since);
+        self.standings.entry(actor).or_insert_with(|| Standing { grants, ..Standing::since(since) });
     }
 
-    /// How many observers a lock that is placed now needs.
-    pub(super) fn observers_wanted(&self) -> u32 {
+    /// Lists the GRANTs by which a key came from entry 0.
+    fn grants_of(&self, actor: ActorId) -> Vec<u64> {
+        self.standings.get(&actor).map(|standing| standing.grants.clone()).unwrap_or_default()
+    }
+
+    /// Lists an entry and what allowed its actor to write it: what proves it to somebody without the ledger.
+    pub(super) fn proof_of(&self, entry: &Entry) -> Vec<u64> {
+        let mut proof = self.grants_of(entry.actor);
+        proof.push(entry.number);
+        proof
+    }
+
+    /// Lists the keys that tell the time, and what each said of it.
+    pub fn observers(&self) -> impl Iterator<Item = (&Grant, &Standing)> {
+        let grants = self.grants.values().filter(|grant| grant.observes());
+        grants.filter_map(|grant| Some((grant, self.standings.get(&grant.actor)?)))
+    }
+
+    /// Says how many observers a lock that is placed now needs.
+    pub fn observers_wanted(&self) -> u32 {
         let standing = self.grants.values().filter(|grant| grant.observes()).count();
         let there = u32::try_from(standing).unwrap_or(OBSERVERS);
         self.policy.observers.unwrap_or(there).clamp(1, OBSERVERS)

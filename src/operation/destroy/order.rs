@@ -3,19 +3,18 @@
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        decode,
-        entry::{EntryKind, Request},
+        entry::EntryKind,
         names::{self, PackKind},
     },
     id::{ActorId, Hash, ScopeId},
-    ledger::{Tables, tree},
+    ledger::{SnapshotState, Tables, tree},
     operation::{Monitor, certificate, usage},
     pipeline::digest::hash,
     repository::{DeletionPlan, Reason, Repository, Stands, Tenant, put_for_certain},
     store::get_if_present,
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 pub(super) fn folder(owner: ScopeId) -> String {
     format!("destroyed/{owner}")
@@ -32,11 +31,14 @@ pub(super) fn order_in(repository: &Repository, name: &str) -> Result<Option<(Sc
     Ok(order.map(|(order, by)| (owner, order, by)))
 }
 
-/// Returns the order that this key signed: nobody else can have something destroyed in its name.
+/// Returns the order that this key signed, if its entries prove it: nobody else can have something destroyed in its
+/// name, nor have it sign what was not decided.
 pub(super) fn own_order(repository: &Repository, owner: ScopeId) -> Result<Value> {
     let found = order_in(repository, &format!("{}/order", folder(owner)))?;
     let own = repository.actor()?;
-    let order = found.filter(|(of, _, by)| *of == owner && *by == own).map(|(_, order, _)| order);
+    let is_proven = |order: &Value| certificate::facts(order).is_ok_and(|facts| facts.may(own, EntryKind::Shred));
+    let is_own = |(of, order, by): &(ScopeId, Value, ActorId)| *of == owner && *by == own && is_proven(order);
+    let order = found.filter(is_own).map(|(_, order, _)| order);
     order.ok_or_else(|| {
         Error::new(
             Kind::Unknown,
@@ -149,28 +151,20 @@ pub(super) fn inventory(repository: &Repository, tenant: &Tenant, monitor: &dyn 
 
 /// What is to be destroyed, and the signed entries that allow it.
 fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Value) -> Result<Value> {
-    let (mut destroy, mut proofs) = (None, Vec::new());
-    let mut wanted = Vec::new();
-    let mut failure = None;
-    tenant.each_entry(&mut |entry, _| {
-        let kind = EntryKind::from_number(entry.kind);
-        if matches!(kind, Some(EntryKind::Destroy | EntryKind::Approve | EntryKind::Withdraw | EntryKind::Shred)) {
-            wanted.push(entry.number);
-        }
-        if entry.number == shred {
-            match decode::<Request>(&entry.body.0) {
-                Ok(request) => destroy = Some(request.destroy),
-                Err(error) => failure = Some(failed(error.to_string())),
-            }
-        }
-    })?;
-    failure.map_or(Ok(()), Err)?;
-    for number in wanted {
-        proofs.push(json!({ "entry": number, "record": BASE64_STANDARD.encode(tenant.signed_record(number)?) }));
-    }
     let suite = tenant.suite()?;
-    let asked = destroy.and_then(|number| tenant.state.destructions.get(&number));
-    let asked = asked.ok_or_else(|| failed("a program error: nobody asked for this"))?;
+    let decided = tenant.state.destructions.iter().find(|(_, asked)| asked.decided_by.contains(&shred));
+    let (destroy, asked) = decided.ok_or_else(|| failed("a program error: nobody asked for this"))?;
+    // The chain of grants begins with entry 0, and ends with whoever signs.
+    let own = tenant.state.standings.get(&repository.actor()?);
+    let signers = own.map(|own| own.grants.as_slice()).unwrap_or_default();
+    let wanted: BTreeSet<u64> = [0].iter().chain(&asked.decided_by).chain(signers).copied().collect();
+    let proofs = certificate::entries(tenant, &wanted)?;
+    // Of a source, SHRED retired what was there of it.
+    let its = |snapshot: &&SnapshotState| match &asked.destroy.source {
+        None => snapshot.is_live(),
+        Some(source) => snapshot.snapshot.source == *source && snapshot.retired_by == Some(shred),
+    };
+    let snapshots = tenant.state.snapshots.values().filter(its).count();
     // What it stored, month by month: its ledger will not tell any more. Nothing waits for that.
     let is_all = asked.destroy.source.is_none();
     let usage = if is_all { usage::months(tenant, None).ok() } else { None };
@@ -185,7 +179,7 @@ fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Valu
         "reason": asked.destroy.reason, "waited_at_least_seconds": asked.destroy.wait_ns / 1_000_000_000,
         "approvals_needed": asked.destroy.approvals, "destroy_entry": destroy, "shred_entry": shred, "entries": proofs,
         "ledger": { "entries": tenant.state.head.number + 1, "root": tenant.tree_root().to_string() },
-        "objects": objects, "snapshots": tenant.state.live().len(), "usage": usage,
+        "objects": objects, "snapshots": snapshots, "usage": usage,
         "sanitization": {
             "standard": "NIST SP 800-88", "method": "Purge: cryptographic erase, then deletion of the ciphertext",
             "media": "object storage", "keys": format!("random 256-bit keys ({suite:?}), wrapped by a random root; every wrapped copy is deleted"),

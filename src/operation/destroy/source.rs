@@ -8,6 +8,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
+        entry::EntryKind,
         names::{self, PackKind},
         segment_set::SegmentSet,
     },
@@ -34,7 +35,10 @@ fn order_of(repository: &Repository, tenant: &Tenant, source: &str) -> Result<Op
     let begun = get_if_present(repository.objects.as_ref(), &name)?;
     let begun = begun.and_then(|order| text(&order).and_then(|order| certificate::read(&order)).ok());
     let own = repository.actor()?;
-    let is_own = |(statement, by): &(Value, ActorId)| *by == own && statement["shred_entry"] == shredded;
+    let is_proven = |order: &Value| certificate::facts(order).is_ok_and(|facts| facts.may(own, EntryKind::Shred));
+    let is_own = |(statement, by): &(Value, ActorId)| {
+        *by == own && statement["shred_entry"] == shredded && statement["source"] == source && is_proven(statement)
+    };
     Ok(begun.filter(is_own).map(|(statement, _)| statement))
 }
 
