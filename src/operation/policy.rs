@@ -81,6 +81,8 @@ pub struct View {
     pub destroy_wait_seconds: Option<i64>,
     /// The least number of others who must approve a destruction.
     pub destroy_approvals: Option<u32>,
+    /// How many must agree on the time that ends a lock; without, 2 where as many tell it.
+    pub lock_observers: Option<u32>,
     pub sources: BTreeMap<String, Applied>,
     /// Sources that share no data with others, and can be destroyed alone.
     pub sources_with_own_keys: Vec<String>,
@@ -129,6 +131,7 @@ pub fn show(tenant: &Tenant) -> View {
         access_log: if policy.log_required { "required" } else { "best-effort" },
         destroy_wait_seconds: policy.destroy_wait_ns.map(|wait_ns| wait_ns / 1_000_000_000),
         destroy_approvals: policy.destroy_approvals,
+        lock_observers: policy.observers,
         sources: policy.sources.keys().map(|name| (name.clone(), source(name))).collect(),
         sources_with_own_keys: state.sources.keys().cloned().collect(),
     }
@@ -232,11 +235,14 @@ pub struct Change {
     pub log_required: Option<bool>,
     pub destroy_wait_ns: Option<i64>,
     pub destroy_approvals: Option<u32>,
+    /// How many must agree on the time that ends a lock which is placed later, 1 or 2.
+    pub lock_observers: Option<u32>,
 }
 
 impl Change {
     fn is_of_tenant_alone(&self) -> bool {
-        self.log_required.is_some() || self.destroy_wait_ns.is_some() || self.destroy_approvals.is_some()
+        let of_destruction = self.destroy_wait_ns.is_some() || self.destroy_approvals.is_some();
+        self.log_required.is_some() || of_destruction || self.lock_observers.is_some()
     }
 
     /// Says whether nothing is to be changed.
@@ -256,6 +262,7 @@ impl Change {
         policy.log_required = self.log_required.unwrap_or(policy.log_required);
         policy.destroy_wait_ns = self.destroy_wait_ns.or(policy.destroy_wait_ns);
         policy.destroy_approvals = self.destroy_approvals.or(policy.destroy_approvals);
+        policy.observers = self.lock_observers.or(policy.observers);
         match &self.source {
             Some(source) => {
                 let own = policy.sources.entry(source.clone()).or_default();

@@ -78,6 +78,10 @@ pub struct PolicySetArgs {
     /// How many others must approve `tenant destroy`; can be raised, never lowered
     #[arg(long, value_name = "N", conflicts_with_all = ["source", "default"])]
     pub destroy_approvals: Option<u32>,
+    /// How many of the keys that tell the time must agree before a lock that is placed from now on has passed, 1 or 2
+    /// (without, 2 where there are as many)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2), conflicts_with_all = ["source", "default"])]
+    pub lock_observers: Option<u32>,
     /// Keep by the rules that are named here, and no others
     #[arg(long)]
     pub only: bool,

@@ -194,6 +194,9 @@ fn policy_text(view: &policy::View) -> String {
     let wait = view.destroy_wait_seconds.map_or("none".into(), |seconds| format!("{} hours", seconds / 3600));
     let approvals = view.destroy_approvals.unwrap_or(0);
     text += &format!("destruction: least waiting time {wait}, approvals by at least {approvals} others\n");
+    if let Some(observers) = view.lock_observers {
+        text += &format!("locks: end by the word of {observers} of those who tell the time\n");
+    }
     for (name, applied) in &view.sources {
         text += &format!("{}: {}\n", shown(name), line(applied));
     }
@@ -220,11 +223,12 @@ pub(super) fn policy_set(global: &Global, set: PolicySetArgs) -> Result<()> {
         log_required: set.access_log.map(|log| log == AccessLogArg::Required),
         destroy_wait_ns: destroy_wait_ns.transpose()?,
         destroy_approvals: set.destroy_approvals,
+        lock_observers: set.lock_observers,
     };
     if change.is_empty() {
         return Err(Error::new(
             Kind::Usage,
-            "what is to be set? --chunk-size, --delta, --keep-..., --key-scope, --access-log or --destroy-...; nothing was changed",
+            "what is to be set? --chunk-size, --delta, --keep-..., --key-scope, --access-log, --destroy-... or --lock-observers; nothing was changed",
         ));
     }
     let repository = ready::repository(global)?;

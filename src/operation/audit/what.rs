@@ -106,6 +106,7 @@ fn policy_told(policy: &Policy) -> Value {
         "access_log": if policy.log_required { "required" } else { "best-effort" },
         "destroy_wait_seconds": policy.destroy_wait_ns.map(|wait_ns| wait_ns / 1_000_000_000),
         "destroy_approvals": policy.destroy_approvals,
+        "lock_observers": policy.observers,
         "sources": if sources.is_empty() { Value::Null } else { Value::Object(sources) },
     }))
 }
