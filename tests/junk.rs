@@ -309,6 +309,57 @@ fn an_entry_that_an_administrator_wrote_behind_proves_that_one_is_lost() {
     }
 }
 
+/// Backs up with an agent's key, and returns the number of the COMMIT.
+fn back_up_as(fixture: &Fixture, agent: &Identity, content: &[u8]) -> u64 {
+    let mut tenant = opened(fixture, agent).unwrap();
+    back_up_bytes(&mut tenant, "s", content).unwrap();
+    tenant.state.live().last().unwrap().number
+}
+
+/// Where agents alone write for weeks, the word of two of them is enough: else whoever opens on a new machine would take
+/// all that is behind one lost entry for junk, and write over it.
+#[test]
+fn one_lost_entry_makes_junk_of_what_several_agents_wrote_behind_it() {
+    for harm in ["entry", "annex"] {
+        let (clay, fixture) = prepared();
+        let agents = [agent(&fixture), agent(&fixture)];
+        let lost = back_up_as(&fixture, &agents[0], b"0");
+        for turn in 0..4 {
+            back_up_as(&fixture, &agents[(turn + 1) % 2], &[turn as u8]);
+        }
+        let owner = fixture.tenant().keys.owner;
+        let name = match fixture.tenant().entry(lost).unwrap().unwrap().annex_hash {
+            Some(hash) if harm == "annex" => names::annex(owner, hash),
+            _ => names::entry(owner, lost),
+        };
+        clay.0.lock().unwrap().remove(&name);
+        let mut fresh = fixture.tenant();
+        assert!(fresh.damage.iter().any(|what| what.contains("is lost")), "{harm}: {:?}", fresh.damage);
+        assert_eq!(back_up_bytes(&mut fresh, "s", b"three").unwrap_err().kind, Kind::Damaged, "{harm}");
+    }
+}
+
+/// Where one agent alone wrote, nobody can tell whether it lies: what is written next makes junk of it, and yet nothing
+/// of it is deleted, since it may be whole but for one entry.
+#[test]
+fn what_was_taken_for_junk_by_mistake_is_not_deleted() {
+    let (clay, fixture) = prepared();
+    let agent = agent(&fixture);
+    let lost = back_up_as(&fixture, &agent, b"0");
+    let content = Random(5).bytes(300_000);
+    back_up_as(&fixture, &agent, &content);
+    let owner = fixture.tenant().keys.owner;
+    let packs = || clay.list(&names::packs(owner, names::PackKind::Data)).unwrap().len();
+    clay.0.lock().unwrap().remove(&names::entry(owner, lost));
+    let before = packs();
+    let mut fresh = fixture.tenant();
+    assert!(fresh.unreadable().is_some());
+    back_up_bytes(&mut fresh, "s", b"x").unwrap();
+    assert!(!fresh.state.junk.is_empty());
+    prune::prune(&mut fresh, &prune::Options::thorough(0), &Unwatched).unwrap();
+    assert!(packs() >= before, "{} of {before} packs are left", packs());
+}
+
 /// An agent names an annex that it never stored.
 #[test]
 fn an_entry_whose_annex_an_agent_never_stored_stops_nobody() {

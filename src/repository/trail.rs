@@ -2,8 +2,9 @@
 //!
 //! Whoever may write to a bucket can put objects into slots, and whoever holds a key, or held one once, can sign
 //! anything. None of that may stop anybody: what no actor with a grant sealed with the keys in force, as the next entry,
-//! is junk, however much there is, and is passed over. Only the word of an administrator, or one's own, proves that an
-//! entry is lost: what does not follow from what is seen, and is signed by one of these, followed something else once.
+//! is junk, however much there is, and is passed over. That an entry is lost is proven by the word of an administrator,
+//! one's own, or that of two keys: what does not follow from what is seen, and is signed by these, followed something
+//! else once. One stolen key alone says nothing.
 
 use super::{
     keyring::Keys,
@@ -17,7 +18,10 @@ use crate::{
     ledger::{Head, State},
     store::SharedObjects,
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 /// How many slots are read at once where one holds junk after the other: at most 1 MiB each.
 const AT_ONCE_MAX: u64 = 32;
@@ -104,8 +108,20 @@ pub(super) struct Trail {
 enum Judgement {
     Follows(Box<StoredEntry>),
     Junk(Option<String>),
-    /// It followed something that is not there any more.
-    Proof,
+    /// Whoever signed it says that it was whole, or followed something, and what is missing is not there any more.
+    Claim(ActorId, Option<String>),
+}
+
+/// Keys with a grant that say that something is lost.
+#[derive(Default)]
+struct Claims(BTreeSet<ActorId>);
+
+impl Claims {
+    /// Adds one. Says whether that proves it.
+    fn prove(&mut self, reader: &SlotReader, state: &State, actor: ActorId) -> bool {
+        self.0.insert(actor);
+        reader.believes(state, actor) || self.0.len() > 1
+    }
 }
 
 impl Trail {
@@ -128,7 +144,7 @@ impl Trail {
     /// Finds what follows; none if something that did is lost.
     fn following(&mut self, reader: &SlotReader, state: &State, beyond: bool) -> Result<Option<Next>> {
         let mut slots = Slots::new(reader, state.head.number + 1);
-        let mut tail = Tail::default();
+        let (mut tail, mut claims) = (Tail::default(), Claims::default());
         loop {
             let number = state.head.number + 1 + tail.count;
             match slots.next()? {
@@ -138,14 +154,15 @@ impl Trail {
                     match judge(reader, state, *signed)? {
                         Judgement::Follows(found) => return Ok(Some(Next::Entry(found))),
                         Judgement::Junk(why) => tail.add(number, hash, why),
-                        Judgement::Proof => {
+                        Judgement::Claim(actor, _) if claims.prove(reader, state, actor) => {
                             self.known_to = self.known_to.max(number);
                             return Ok(None);
                         }
+                        Judgement::Claim(_, why) => tail.add(number, hash, why),
                     }
                 }
                 Slot::Absent if state.head.number < self.known_to => return Ok(None),
-                Slot::Absent if beyond && self.looks_beyond(reader, state, number, &mut tail)? => {
+                Slot::Absent if beyond && self.looks_beyond(reader, state, number, &mut tail, &mut claims)? => {
                     slots = Slots::new(reader, number);
                 }
                 Slot::Absent if state.head.number < self.known_to => return Ok(None),
@@ -155,18 +172,28 @@ impl Trail {
     }
 
     /// Looks behind an empty slot. Says whether that was filled meanwhile: what is behind it was written after it.
-    fn looks_beyond(&mut self, reader: &SlotReader, state: &State, empty: u64, tail: &mut Tail) -> Result<bool> {
-        let Slot::Signed(signed) = reader.slot(empty + 1)? else { return Ok(false) };
-        let actor = signed.entry.actor;
-        if !state.grants.contains_key(&actor) {
-            return Ok(false);
-        }
-        if !matches!(reader.slot(empty)?, Slot::Absent) {
-            return Ok(true);
-        }
-        match reader.believes(state, actor) {
-            true => self.known_to = empty + 1,
-            false => tail.beyond = Some((empty + 1, actor)),
+    fn looks_beyond(
+        &mut self,
+        reader: &SlotReader,
+        state: &State,
+        empty: u64,
+        tail: &mut Tail,
+        claims: &mut Claims,
+    ) -> Result<bool> {
+        for number in empty + 1..=empty + AT_ONCE_MAX {
+            let Slot::Signed(signed) = reader.slot(number)? else { break };
+            let actor = signed.entry.actor;
+            if !state.grants.contains_key(&actor) {
+                break;
+            }
+            if tail.beyond.is_none() && !matches!(reader.slot(empty)?, Slot::Absent) {
+                return Ok(true);
+            }
+            tail.beyond.get_or_insert((number, actor));
+            if claims.prove(reader, state, actor) {
+                self.known_to = number;
+                break;
+            }
         }
         Ok(false)
     }
@@ -216,17 +243,16 @@ fn before(entry: &Entry) -> u64 {
 
 fn judge(reader: &SlotReader, state: &State, signed: SignedEntry) -> Result<Judgement> {
     let actor = signed.entry.actor;
-    let is_believed = reader.believes(state, actor);
     if state.why_junk(&signed.entry).is_some() {
-        return Ok(if is_believed { Judgement::Proof } else { Judgement::Junk(None) });
+        let is_granted = state.grants.contains_key(&actor);
+        return Ok(if is_granted { Judgement::Claim(actor, None) } else { Judgement::Junk(None) });
     }
     if !signed.is_sealed_in_time(state) {
         return Ok(Judgement::Junk(None));
     }
     Ok(match with_annex(reader.objects.as_ref(), reader.keys, signed)? {
         Ok(found) => Judgement::Follows(Box::new(found)),
-        Err(_) if is_believed => Judgement::Proof,
-        Err(why) => Judgement::Junk(Some(why)),
+        Err(why) => Judgement::Claim(actor, Some(why)),
     })
 }
 

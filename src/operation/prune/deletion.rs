@@ -81,7 +81,10 @@ fn proven(
             Some(id) => match index.pack(id)? {
                 Some(pack) => refolded.dropped_by(id).filter(|_| pack.dropped).map(|entry| Reason::Dropped { entry }),
                 None => {
-                    let ended = id.session <= state.head.number && !state.sessions.contains_key(&id.session);
+                    let ended = id.session <= state.head.number
+                        && !state.sessions.contains_key(&id.session)
+                        // What is taken for junk may have been an entry that somebody damaged: what it brought stays.
+                        && !state.is_junk(id.session);
                     ended.then_some(Reason::NeverNamed { session: id.session })
                 }
             },
