@@ -52,6 +52,8 @@ fn commit(tenant: &mut Tenant, number: u64, segments: u32, parents: &mut [Option
         depth: u8::from(ordinal % 4 == 2),
         bases: if ordinal % 4 == 2 { vec![name(ordinal - 2)] } else { Vec::new() },
         moved_from: None,
+        sealed_hash: Hash::default(),
+        chunks_hash: Hash::default(),
         unknown: Default::default(),
     };
     let pack = |ordinal| PackFact {
@@ -114,6 +116,7 @@ fn main() {
             max_unused: prune::Unused::Percent(5),
             max_repack_bytes: u64::MAX,
             grace_ns: i64::MAX,
+            keep_dropped_ns: 0,
             dry_run: true,
             forgotten: Vec::new(),
         };

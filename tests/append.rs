@@ -552,6 +552,11 @@ fn an_index_whose_write_failed_answers_nothing_any_more_and_is_whole_when_it_is_
         condemned_by: 0,
         damaged: false,
         dependants: 0,
+        sealed_hash: Hash::default(),
+        chunks_hash: Hash::default(),
+        author: 0,
+        attested: false,
+        resealed: None,
         unknown: Default::default(),
     };
     let genesis = Hash([1; 32]);

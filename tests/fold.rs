@@ -181,7 +181,18 @@ pub fn pack_fact(session: u64, ordinal: u32) -> PackFact {
     }
 }
 pub fn row(segment: SegmentId, bases: Vec<SegmentId>, depth: u8) -> SegmentRow {
-    SegmentRow { segment, pack: 0, offset: 4, length: 10, depth, bases, moved_from: None, unknown: Default::default() }
+    SegmentRow {
+        segment,
+        pack: 0,
+        offset: 4,
+        length: 10,
+        depth,
+        bases,
+        moved_from: None,
+        sealed_hash: Hash::default(),
+        chunks_hash: Hash::default(),
+        unknown: Default::default(),
+    }
 }
 pub fn snapshot(id: u8, parent: Option<u8>) -> Snapshot {
     Snapshot {

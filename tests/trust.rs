@@ -2,17 +2,28 @@
 //! they wrote without looking, or has what others need deleted.
 
 use crate::{cli::Place, fold::*, support::*};
+use std::sync::Arc;
 use strongroom::{
     error::Kind,
     format::{
         encode,
-        entry::{Annex, Commit, EntryKind, Epoch, Grant, Rewrite, Session},
+        entry::{Annex, Attest, Commit, EntryKind, Epoch, Grant, Publish, Rewrite, Session},
         key::Circle,
+        names::{self, PackKind},
+        pack::SegmentRow,
+        segment_set::SegmentSet,
         snapshot::Snapshot,
     },
-    id::{ActorId, Nonce, SnapshotId},
-    ledger::{Refusal, Verdict},
+    id::{ActorId, Hash, Nonce, PackId, SegmentId, SnapshotId},
+    ledger::{Refusal, SegmentStatus, Tables, Verdict, Witness},
+    operation::{
+        Unwatched, check,
+        prune::{self, Why},
+        reseal,
+    },
+    pipeline::digest::hash,
     repository::{Identity, Repository, Role, Tenant},
+    store::Objects,
 };
 
 fn open_as(fixture: &Fixture, identity: Identity) -> Repository {
@@ -184,4 +195,227 @@ fn the_sources_of_a_grant_are_seen() {
         place.command(&args).env("STRONGROOM_KEY_FILE", &key).output().unwrap().status.code()
     };
     assert_eq!((backup("hr"), backup("pay"), backup("law")), (Some(0), Some(0), Some(17)));
+}
+
+fn packs(clay: &Clay, tenant: &Tenant) -> Vec<String> {
+    let owner = tenant.keys.owner;
+    let kinds = [PackKind::Data, PackKind::Meta].into_iter();
+    kinds.flat_map(|kind| clay.list(&names::packs(owner, kind)).unwrap()).map(|listed| listed.name).collect()
+}
+
+/// A pack of somebody who has the steward's keys and may write to the bucket: of garbage, in the place of all that one
+/// pack holds.
+fn garbage_instead_of(steward: &mut Tenant, clay: &Clay) -> PackId {
+    let mut inside = Vec::new();
+    let pack = steward.state.live().last().map(|live| steward.state.reach(live.snapshot.id)).unwrap();
+    let from = steward.index.segment(pack.iter().next().unwrap()).unwrap().unwrap().pack;
+    let each = &mut |id: SegmentId, state: strongroom::ledger::SegmentState| {
+        inside.extend((state.pack == from && state.status != SegmentStatus::Dead).then_some((id, state)));
+        Ok(true)
+    };
+    steward.index.each_segment(each).unwrap();
+    let state = steward.index.pack(from).unwrap().unwrap();
+    let nonce = Nonce([3; 8]);
+    let body = session_of(None);
+    let session = steward.append("x", |_, _| Ok((EntryKind::Session, body.clone(), Annex::empty()))).unwrap();
+    let bytes = Random(7).bytes(state.length as usize);
+    let pack = PackId { session, nonce, ordinal: 0 };
+    let fact = strongroom::format::pack::PackFact {
+        kind: state.kind,
+        length: state.length,
+        hash: hash(&bytes),
+        pack,
+        ..pack_fact(session, 0)
+    };
+    clay.put_if_absent(&names::pack(steward.keys.owner, PackKind::from_number(state.kind), pack), vec![bytes.into()])
+        .unwrap();
+    let row = |(id, state): &(SegmentId, strongroom::ledger::SegmentState)| SegmentRow {
+        offset: state.offset,
+        length: state.length,
+        moved_from: Some(from),
+        sealed_hash: state.sealed_hash,
+        chunks_hash: state.chunks_hash,
+        ..row(*id, state.bases.clone(), state.depth)
+    };
+    let annex = Annex { rows: inside.iter().map(row).collect(), ..Annex::empty() };
+    let body = encode(&Publish { session, packs: vec![fact], unknown: Default::default() });
+    steward.append("x", |_, _| Ok((EntryKind::Repack, body.clone(), annex.clone()))).unwrap();
+    let body = encode(&strongroom::format::entry::About {
+        session,
+        reason: String::new(),
+        seen: 0,
+        unknown: Default::default(),
+    });
+    steward.append("x", |_, _| Ok((EntryKind::Abort, body.clone(), Annex::empty()))).unwrap();
+    from
+}
+
+/// Otherwise whoever cleans up, and reads nothing, has an honest prune delete what a locked snapshot needs.
+#[test]
+fn a_steward_who_moves_data_to_garbage_has_nothing_deleted() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), 1);
+    let mut owner = fixture.tenant();
+    back_up_bytes(&mut owner, "s", &Random(1).bytes(300_000)).unwrap();
+    let mut steward = granted(&fixture, &Role::parse("steward", None).unwrap(), "steward");
+    let from = garbage_instead_of(&mut steward, &clay);
+    let mut owner = fixture.tenant();
+    let is_there = || packs(&clay, &fixture.tenant()).iter().any(|name| names::id_of_pack(name) == Some(from));
+    assert_eq!(owner.void, [], "it is a REPACK like others");
+    for _ in 0..2 {
+        let report = prune::prune(&mut owner, &prune::Options::thorough(0), &Unwatched).unwrap();
+        assert!(is_there(), "the only copy went");
+        assert_eq!(report.kept_dropped.iter().map(|kept| kept.why).collect::<Vec<_>>(), [Why::CopyDamaged]);
+        assert_eq!(report.failure().unwrap().kind, Kind::Damaged);
+    }
+    let mut damaged = 0;
+    let each = &mut |_, state: strongroom::ledger::SegmentState| {
+        damaged += u32::from(state.damaged);
+        Ok(true)
+    };
+    fixture.tenant().index.each_segment(each).unwrap();
+    assert!(damaged > 0, "and nobody relies on it any more");
+}
+
+/// Otherwise a prune deletes what was moved before anybody could compare it.
+#[test]
+fn dropped_packs_stay_as_long_as_they_were_asked_to() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), 1);
+    let mut tenant = fixture.tenant();
+    let old = back_up_bytes(&mut tenant, "s", &Random(1).bytes(300_000)).unwrap().snapshot_id.unwrap();
+    back_up_bytes(&mut tenant, "s", &Random(2).bytes(300_000)).unwrap();
+    strongroom::operation::forget::retire(&mut tenant, &[old], "x").unwrap();
+    let before = packs(&clay, &tenant).len();
+    let week = prune::Options { keep_dropped_ns: 7 * 86_400_000_000_000, ..prune::Options::thorough(0) };
+    let report = prune::prune(&mut tenant, &week, &Unwatched).unwrap();
+    assert!(!report.kept_dropped.is_empty() && report.kept_dropped.iter().all(|kept| kept.why == Why::Recent));
+    assert!(packs(&clay, &tenant).len() >= before, "{report:?}");
+    assert!(report.failure().is_none());
+    let report = prune::prune(&mut tenant, &prune::Options::thorough(0), &Unwatched).unwrap();
+    assert!(report.kept_dropped.is_empty() && packs(&clay, &tenant).len() < before, "{report:?}");
+}
+
+fn read_all(tenant: &mut Tenant) -> check::Report {
+    let report = check::check(tenant, Some(100), &Unwatched).unwrap();
+    assert_eq!(report.problems, []);
+    report
+}
+
+/// Otherwise one stolen key seals everything anew as garbage, and an honest prune, which cannot compare it, deletes what
+/// was there before.
+#[test]
+fn what_was_sealed_anew_takes_the_place_of_what_was_once_another_key_has_read_it() {
+    for has_other in [true, false] {
+        let clay = Arc::new(Clay::default());
+        let fixture = Fixture::on(clay.clone(), 1);
+        let mut owner = fixture.tenant();
+        let mut other = has_other.then(|| granted(&fixture, &Role::administrator(), "deputy"));
+        back_up_bytes(&mut owner, "s", &Random(1).bytes(300_000)).unwrap();
+        assert!(read_all(&mut owner).attested > 0);
+        assert_eq!(read_all(&mut owner).attested, 0, "told once");
+        let before = packs(&clay, &owner);
+        fixture.repository().rotate(&mut owner, false, "x").unwrap();
+        reseal::reseal(&mut owner, &Unwatched).unwrap();
+        let stay = |clay: &Clay, tenant: &Tenant| before.iter().all(|name| packs(clay, tenant).contains(name));
+        let pruned = |tenant: &mut Tenant| prune::prune(tenant, &prune::Options::thorough(0), &Unwatched).unwrap();
+        let report = pruned(&mut owner);
+        assert!(stay(&clay, &owner) && report.kept_dropped.iter().all(|kept| kept.why == Why::NotAttested));
+        assert_eq!(read_all(&mut owner).attested > 0, !has_other, "one's own word is enough if there is no other's");
+        // A key that came later says nothing that the first one could not have it say.
+        let mut late = granted(&fixture, &Role::administrator(), "late");
+        read_all(&mut late);
+        pruned(&mut owner);
+        assert_eq!(stay(&clay, &owner), has_other);
+        if let Some(other) = &mut other {
+            assert!(read_all(other).attested > 0);
+            pruned(&mut owner);
+            assert!(!stay(&clay, &owner));
+        }
+        assert_eq!(read_bytes(&fixture.tenant(), "latest").unwrap(), Random(1).bytes(300_000));
+    }
+}
+
+/// A tenant with one key can have it stolen: what is held or locked is not left to its word alone.
+#[test]
+fn what_is_held_is_not_left_to_the_word_of_the_key_that_sealed_it_anew() {
+    use strongroom::operation::protect;
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), 1);
+    let mut owner = fixture.tenant();
+    back_up_bytes(&mut owner, "s", &Random(1).bytes(300_000)).unwrap();
+    let before = packs(&clay, &owner);
+    let id = owner.state.live()[0].snapshot.id;
+    protect::hold(&mut owner, &protect::Held::Snapshot(id), "case", "x").unwrap();
+    fixture.repository().rotate(&mut owner, false, "x").unwrap();
+    reseal::reseal(&mut owner, &Unwatched).unwrap();
+    assert!(read_all(&mut owner).attested > 0);
+    let report = prune::prune(&mut owner, &prune::Options::thorough(0), &Unwatched).unwrap();
+    assert!(report.kept_dropped.iter().all(|kept| kept.why == Why::NotAttested) && !report.kept_dropped.is_empty());
+    assert!(before.iter().all(|name| packs(&clay, &owner).contains(name)));
+}
+
+/// What the fold says to each way to have other bytes believed.
+#[test]
+fn bytes_are_replaced_and_attested_by_those_alone_who_may() {
+    let mut ledger = Ledger::new();
+    let segment = ledger.commit(5, 0);
+    let [keeper, steward] = [ActorId([7; 32]), ActorId([8; 32])];
+    let kinds = [EntryKind::Session, EntryKind::Reseal, EntryKind::Repack, EntryKind::Heal, EntryKind::Attest];
+    let ok = |ledger: &mut Ledger, actor, kind, body: Vec<u8>, annex: &Annex| {
+        assert_eq!(ledger.apply(actor, kind, body, annex), Verdict::Valid, "{kind:?}");
+        ledger.state.head.number
+    };
+    let none = Annex::empty();
+    ok(&mut ledger, OWNER, EntryKind::Grant, grant_of(keeper, &kinds, 3, &[]), &none);
+    ok(&mut ledger, OWNER, EntryKind::Grant, grant_of(steward, &kinds, 1, &[]), &none);
+    let attest = |ledger: &Ledger, pins: Option<(Hash, Hash)>| {
+        let state = &ledger.tables.segments[&segment];
+        let (sealed, chunks) = pins.unwrap_or((state.sealed_hash, state.chunks_hash));
+        let mut witness = Witness::new();
+        witness.add(segment, sealed, chunks);
+        encode(&Attest { hash: witness.finish(), unknown: Default::default() })
+    };
+    let named = names(&SegmentSet::from_iter([segment]));
+    let other = Hash([9; 32]);
+    let body = attest(&ledger, None);
+    assert!(is_refused(ledger.apply(steward, EntryKind::Attest, body.clone(), &named)), "it reads no content");
+    assert!(is_refused(ledger.apply(AGENT, EntryKind::Attest, body.clone(), &named)), "its role has it not");
+    let wrong = attest(&ledger, Some((other, Hash::default())));
+    assert!(matches!(ledger.apply(keeper, EntryKind::Attest, wrong, &named), Verdict::Void(_)), "other bytes");
+    ok(&mut ledger, keeper, EntryKind::Attest, body, &named);
+    assert!(ledger.state.is_attested(&ledger.tables, segment).unwrap());
+    let say = |ledger: &mut Ledger, actor, kind, sealed_hash, chunks_hash, length| {
+        let session = ledger.next();
+        ok(ledger, actor, EntryKind::Session, session_of(None), &none);
+        let from = ledger.tables.segments[&segment].pack;
+        let row = SegmentRow { moved_from: Some(from), sealed_hash, chunks_hash, length, ..row(segment, vec![], 0) };
+        let body = encode(&Publish { session, packs: vec![pack_fact(session, 0)], unknown: Default::default() });
+        ledger.apply(actor, kind, body, &Annex { rows: vec![row], ..Annex::empty() })
+    };
+    let (same, is_void) = (Hash::default(), |verdict| matches!(verdict, Verdict::Void(_)));
+    assert!(is_void(say(&mut ledger, steward, EntryKind::Repack, other, same, 10)), "other bytes");
+    assert!(is_void(say(&mut ledger, steward, EntryKind::Repack, same, other, 10)), "other chunks");
+    assert!(is_void(say(&mut ledger, steward, EntryKind::Repack, same, same, 11)), "another length");
+    assert!(is_void(say(&mut ledger, keeper, EntryKind::Reseal, other, other, 10)), "other chunks");
+    let damaged = |ledger: &mut Ledger| {
+        let packs = vec![ledger.tables.segments[&segment].pack];
+        let body = strongroom::format::entry::Segments {
+            condemn: None,
+            reason: String::new(),
+            packs,
+            unknown: Default::default(),
+        };
+        ok(ledger, OWNER, EntryKind::Damaged, encode(&body), &named);
+        assert!(!ledger.state.is_attested(&ledger.tables, segment).unwrap());
+    };
+    damaged(&mut ledger);
+    assert!(is_void(say(&mut ledger, steward, EntryKind::Heal, other, same, 10)), "it cannot tell");
+    assert_eq!(say(&mut ledger, steward, EntryKind::Heal, same, same, 10), Verdict::Valid, "as it was");
+    assert_eq!(say(&mut ledger, keeper, EntryKind::Reseal, other, same, 12), Verdict::Valid);
+    let body = attest(&ledger, None);
+    ok(&mut ledger, keeper, EntryKind::Attest, body.clone(), &named);
+    assert!(!ledger.state.is_attested(&ledger.tables, segment).unwrap(), "its own word");
+    ok(&mut ledger, OWNER, EntryKind::Attest, body, &named);
+    assert!(ledger.state.is_attested(&ledger.tables, segment).unwrap());
 }

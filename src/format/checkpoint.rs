@@ -132,6 +132,8 @@ record! {
         28 standings: BTreeMap<ActorId, Standing>,
         /// How many observers must agree on how long somebody has been there: 2 once two could.
         29 observers_needed: u32,
+        /// Every key that ever opened a session, in the order in which they came.
+        30 authors: Vec<ActorId>,
     }
 
     /// Slots in a row that hold no entry, as the entry after them names them.
@@ -194,6 +196,23 @@ record! {
         7 damaged: bool,
         /// How many segments that are not dead have it as a base.
         8 dependants: u32,
+        /// As its row says.
+        9 sealed_hash: Hash,
+        10 chunks_hash: Hash,
+        /// The place among the state's `authors` of the key that sealed it.
+        11 author: u32,
+        /// An ATTEST that counts names it as it is.
+        12 attested: bool,
+        /// It took the place of other bytes, and nobody else's ATTEST has named it since.
+        13 resealed: Option<Resealed>,
+    }
+
+    /// A segment that was sealed anew.
+    Resealed {
+        /// The session of its RESEAL or HEAL.
+        0 session: u64,
+        /// There was no other key that could have attested it.
+        1 alone: bool,
     }
 
     /// What is known of a pack.

@@ -200,6 +200,13 @@ record! {
         2 packs: Vec<PackId>,
     }
 
+    /// ATTEST: segments were read, and are what their rows say. Annex: which.
+    Attest {
+        /// BLAKE3 of `strongroom attest v1` and, for each segment in order, its session (8 bytes) and ordinal (4), both
+        /// little-endian, and the `sealed_hash` and `chunks_hash` that were recomputed.
+        0 hash: Hash,
+    }
+
     /// DROP, MOVE: packs.
     Packs {
         0 packs: Vec<PackId>,
@@ -395,8 +402,8 @@ macro_rules! bodies {
     ($($name:ident,)*) => { $(impl Body for $name { const KIND: EntryKind = EntryKind::$name; })* };
 }
 
-// PUBLISH, REPACK and HEAL share a body, as do RETIRE and UNDELETE, and others: these are not here.
+// PUBLISH, REPACK, RESEAL and HEAL share a body, as do RETIRE and UNDELETE, and others: these are not here.
 bodies! {
     Create, Grant, Revoke, Session, Commit, Hold, Release, Lock, Rewrite, Epoch, Policy, Observed, Quota, Destroy,
-    Destroyed, Generation, Access, Tenant, Feature,
+    Destroyed, Generation, Access, Tenant, Feature, Attest,
 }

@@ -52,6 +52,8 @@ kinds! {
     Approve = 33 "APPROVE",
     Withdraw = 34 "WITHDRAW",
     Destroyed = 35 "DESTROYED",
+    Attest = 36 "ATTEST",
+    Reseal = 37 "RESEAL",
     Feature = 40 "FEATURE",
 }
 
@@ -110,6 +112,8 @@ impl EntryKind {
         Self::Approve,
         Self::Withdraw,
         Self::Destroyed,
+        Self::Attest,
+        Self::Reseal,
         Self::Feature,
     ];
     /// What a steward's key may write.

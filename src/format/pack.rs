@@ -24,6 +24,11 @@ record! {
         5 bases: Vec<SegmentId>,
         /// In REPACK: the pack that it was in.
         6 moved_from: Option<PackId>,
+        /// BLAKE3 of the sealed bytes.
+        7 sealed_hash: Hash,
+        /// BLAKE3, keyed with the key that names the segment's chunks, of `strongroom chunk list v1` and the encoding of
+        /// its ChunkList.
+        8 chunks_hash: Hash,
     }
 
     /// A pack's own list of its segments.

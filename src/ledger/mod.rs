@@ -8,6 +8,6 @@ mod state;
 mod tables;
 pub mod tree;
 
-pub use fold::{Exceeded, PACK_BYTES_MAX, Proven, Refusal, TIME_NS_MAX, Verdict, Void};
+pub use fold::{Exceeded, PACK_BYTES_MAX, Proven, Refusal, TIME_NS_MAX, Verdict, Void, Witness};
 pub use state::{Head, JunkRun, OpenSession, SnapshotState, State};
 pub use tables::{MemoryTables, PackState, SegmentState, SegmentStatus, Tables, TablesError};

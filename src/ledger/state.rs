@@ -132,6 +132,18 @@ impl State {
         self.grants.values().any(|grant| grant.operator && grant.circle == Circle::Tenant as u8)
     }
 
+    /// Says whether others rely on what a key stored or has read: it may attest, which takes the keys of content.
+    pub fn trusts(&self, actor: ActorId) -> bool {
+        self.grants.get(&actor).is_some_and(|grant| {
+            grant.circle == Circle::Tenant as u8 && grant.kinds.contains(&(EntryKind::Attest as u8))
+        })
+    }
+
+    /// Returns the number of a key among those that ever opened a session.
+    pub fn author(&self, actor: ActorId) -> Option<u32> {
+        self.authors.iter().position(|author| *author == actor).map(|place| place as u32)
+    }
+
     /// Says whether anything of a source is protected; without one, anything at all.
     pub fn protects(&self, source: Option<&str>) -> bool {
         let is_its = |found: &str| source.is_none_or(|source| source == found);

@@ -1,7 +1,10 @@
 //! Chunk ids and stream digests: BLAKE3 keyed with the tenant's id key.
 
 use super::seal::wipe_stack;
-use crate::id::{ChunkId, Hash};
+use crate::{
+    format::{encode, segment::ChunkList},
+    id::{ChunkId, Hash},
+};
 
 /// Names chunks of one tenant, or of a source with keys of its own, and digests streams.
 #[derive(Clone)]
@@ -25,6 +28,12 @@ impl ChunkHasher {
         let mut id = ChunkId::default();
         id.0.copy_from_slice(&hash.as_bytes()[..16]);
         id
+    }
+    /// Returns what a segment's row says of its chunks. Keyed, so that whoever sees rows confirms no guess.
+    pub fn list(&self, chunks: &ChunkList) -> Hash {
+        let mut hasher = self.ids.clone();
+        hasher.update(b"strongroom chunk list v1").update(&encode(chunks));
+        Hash(*hasher.finalize().as_bytes())
     }
     /// Starts the digest of a stream.
     pub fn stream(&self) -> StreamDigest {

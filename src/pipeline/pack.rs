@@ -23,6 +23,15 @@ pub struct TableSealer {
     pub chunk_table: Option<Key>,
 }
 
+/// What a row pins of a segment, besides where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pins {
+    /// BLAKE3 of its sealed bytes.
+    pub sealed: Hash,
+    /// `ChunkHasher::list` of its chunks.
+    pub chunks: Hash,
+}
+
 /// A pack that is being filled.
 pub struct PackBuilder {
     kind: PackKind,
@@ -62,19 +71,17 @@ impl PackBuilder {
     pub fn length(&self) -> u64 {
         self.length
     }
+    /// Returns how many segments it has so far.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
     /// Appends a sealed segment; `bases` without repetition, none at depth 0.
-    pub fn add(
-        &mut self,
-        segment: SegmentId,
-        chunks: ChunkList,
-        sealed: Vec<u8>,
-        (depth, bases): (u8, Vec<SegmentId>),
-    ) {
+    pub fn add(&mut self, segment: SegmentId, chunks: ChunkList, sealed: (Vec<u8>, Pins), below: (u8, Vec<SegmentId>)) {
         self.chunks.push(ChunkRow { segment, chunks, unknown: Default::default() });
-        self.copy(segment, sealed, (depth, bases), None);
+        self.copy(segment, sealed, below, None);
     }
     /// Says that what is copied from now on may be sealed with the keys of an epoch.
     pub fn copies_of(&mut self, epoch: u32) {
@@ -84,7 +91,7 @@ impl PackBuilder {
     pub fn copy(
         &mut self,
         segment: SegmentId,
-        sealed: Vec<u8>,
+        (sealed, pins): (Vec<u8>, Pins),
         (depth, bases): (u8, Vec<SegmentId>),
         moved_from: Option<PackId>,
     ) {
@@ -98,6 +105,8 @@ impl PackBuilder {
             depth,
             bases,
             moved_from,
+            sealed_hash: pins.sealed,
+            chunks_hash: pins.chunks,
             unknown: Default::default(),
         });
         self.length += u64::from(length);

@@ -1,7 +1,7 @@
 //! Segments: chunks that follow each other become one compressed, sealed thing; and back.
 
 use super::{
-    digest::ChunkHasher,
+    digest::{ChunkHasher, hash},
     seal::{Binding, Key, OpenError, open, seal},
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         sealed::{Header, Kind, Suite},
         segment::{BASE_RUNS_MAX, BaseRun, ChunkList, Codec, PREFIX_BYTES_MAX, SegmentHead},
     },
-    id::{ChunkId, ScopeId, SegmentId},
+    id::{ChunkId, Hash, ScopeId, SegmentId},
 };
 use crc_fast::{CrcAlgorithm, Digest};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
@@ -47,6 +47,8 @@ impl Default for SegmentBuilder {
 /// A sealed segment.
 pub struct Sealed {
     pub bytes: Vec<u8>,
+    /// Of the bytes.
+    pub hash: Hash,
     /// Whether it needs its bases.
     pub is_delta: bool,
     /// How many bytes the chunks that are new would have taken without bases, at least, less what
@@ -107,7 +109,7 @@ impl Sealer {
         let fresh = built.bytes.len() - built.repeated_bytes;
         let saved_bytes = (without * fresh / built.bytes.len().max(1)) as i64 - payload.len() as i64;
         let bytes = seal(self.suite, &self.key, self.epoch, nonce, self.binding(segment), &plain);
-        Sealed { bytes, is_delta, saved_bytes }
+        Sealed { hash: hash(&bytes), bytes, is_delta, saved_bytes }
     }
 
     fn binding(&self, segment: SegmentId) -> Binding {

@@ -11,6 +11,7 @@ use crate::{
     },
     id::PackId,
     ledger::{PackState, SegmentStatus, Tables},
+    pipeline::digest::ChunkHasher,
 };
 
 impl Tenant {
@@ -29,6 +30,14 @@ impl Tenant {
             }
         }
         Ok(())
+    }
+
+    /// Returns what may have named the chunks of a segment: the tenant's, and that of each source with its own.
+    fn list_hashers(&self) -> Result<Vec<ChunkHasher>> {
+        let hasher = self.hasher()?;
+        let ids = self.keys.source_ids();
+        let of_sources: Vec<_> = ids.values().map(|id| hasher.with_ids(id.bytes())).collect();
+        Ok([vec![hasher], of_sources].concat())
     }
 
     /// Reads a pack's chunk table.
@@ -50,11 +59,14 @@ impl Tenant {
             let table: ChunkTable = decode(&plain).map_err(|error| bad(&error))?;
             rows.extend(table.rows);
         }
-        // A table that REPACK copied also tells of what is dead or elsewhere.
-        let mut here = Vec::new();
+        // A table that REPACK copied also tells of what is dead or elsewhere; and what a row of it says counts only if it
+        // is what the segment's writer said.
+        let (mut here, hashers) = (Vec::new(), self.list_hashers()?);
         for row in rows {
             let located = self.index.segment(row.segment)?;
-            if located.is_some_and(|located| located.pack == pack && located.status != SegmentStatus::Dead) {
+            let located = located.filter(|located| located.pack == pack && located.status != SegmentStatus::Dead);
+            let is_so = |hash| hashers.iter().any(|hasher| hasher.list(&row.chunks) == hash);
+            if located.is_some_and(|located| is_so(located.chunks_hash)) {
                 here.push(row);
             }
         }

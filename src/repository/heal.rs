@@ -19,7 +19,7 @@ use crate::{
     id::SegmentId,
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
-        pack::PackBuilder,
+        pack::{PackBuilder, Pins},
         segment::{SegmentBuilder, verify},
     },
 };
@@ -47,7 +47,8 @@ impl Tenant {
         let actor = self.signer.as_ref().map(|signer| signer.actor());
         let granted = actor.and_then(|actor| self.state.grants.get(&actor));
         let may = |kind: EntryKind| granted.is_some_and(|granted| granted.kinds.contains(&(kind as u8)));
-        let may_all = [EntryKind::Session, EntryKind::Heal, EntryKind::Abort].into_iter().all(may);
+        let may_all = [EntryKind::Session, EntryKind::Heal, EntryKind::Abort].into_iter().all(may)
+            && actor.is_some_and(|actor| self.state.trusts(actor));
         if damaged.is_empty() || !may_all || self.state.not_known().is_some() {
             return Ok(0);
         }
@@ -131,7 +132,7 @@ impl Healer {
     /// Seals a segment anew, without bases, and opens it again before anybody relies on it.
     fn add(&mut self, tenant: &mut Tenant, open: &mut [PackBuilder; 2], supplied: Supplied) -> Result<()> {
         let Supplied { id, state, kind, source_number, built } = supplied;
-        let sealer = SealingKeys::of(tenant, source_number)?.sealer;
+        let SealingKeys { sealer, hasher, .. } = SealingKeys::of(tenant, source_number)?;
         let sealed = sealer.seal(id, &built, &[], random(tenant.environment.as_ref()));
         verify(&sealed.bytes, &sealer, id, (&built, &[])).map_err(|error| {
             damaged(format!(
@@ -139,7 +140,8 @@ impl Healer {
             ))
         })?;
         let builder = &mut open[kind as usize];
-        builder.copy(id, sealed.bytes, (state.depth, state.bases), Some(state.pack));
+        let pins = Pins { sealed: sealed.hash, chunks: hasher.list(&built.chunks) };
+        builder.copy(id, (sealed.bytes, pins), (state.depth, state.bases), Some(state.pack));
         builder.chunks_of(ChunkRow { segment: id, chunks: built.chunks, unknown: Default::default() });
         match builder.length() >= PACK_BYTES {
             true => self.write(tenant, std::mem::replace(builder, PackBuilder::new(kind))),

@@ -15,14 +15,15 @@ use crate::{
         key::{Circle, RING_BYTES_MAX},
         names,
     },
-    id::{Hash, PackId, SnapshotId},
+    id::{Hash, PackId, SegmentId, SnapshotId},
     index::Index,
-    ledger::{Head, Proven, State, Verdict},
+    ledger::{Head, Proven, State, Tables, Verdict},
     pipeline::digest::hash,
     store::get_bounded,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -51,6 +52,16 @@ pub struct Refolded {
     annexes: BTreeSet<Hash>,
     /// The entries that dropped packs.
     drops: BTreeMap<PackId, u64>,
+    /// What left packs alive, for other ones; of those packs that were asked for.
+    left: BTreeMap<PackId, Vec<Left>>,
+}
+
+/// A segment as it was where it was, before REPACK, RESEAL or HEAL put it elsewhere.
+#[derive(Debug, Clone)]
+pub struct Left {
+    pub segment: SegmentId,
+    pub range: Range<u64>,
+    pub sealed_hash: Hash,
 }
 
 impl Refolded {
@@ -64,6 +75,11 @@ impl Refolded {
         self.drops.get(&pack).copied()
     }
 
+    /// Returns what left a pack alive.
+    pub fn left(&self, pack: PackId) -> &[Left] {
+        self.left.get(&pack).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Returns what the ledger says. A history of which an entry is missing, damaged or not understood says
     /// nothing that may be relied on: then none.
     pub fn whole(&self) -> Option<(&State, &Index)> {
@@ -75,6 +91,7 @@ impl Refolded {
 /// A fold from the first entry on, under way.
 struct Refold<'a> {
     tenant: &'a Tenant,
+    watched: &'a dyn Fn(PackId) -> bool,
     folded: Refolded,
 }
 
@@ -82,11 +99,16 @@ impl Tenant {
     /// Reads every entry up to the head from the store, and folds it into fresh tables. An error is the store's,
     /// or this machine's; what is wrong with the history is told in what is returned.
     pub fn refold(&self) -> Result<Refolded> {
+        self.refold_with(&|_| false)
+    }
+
+    /// As `refold`, and remembers what left those packs that are `watched`.
+    pub fn refold_with(&self, watched: &dyn Fn(PackId) -> bool) -> Result<Refolded> {
         let mut index = Index::new((self.new_pairs)()?);
         index.clear()?;
-        let (annexes, drops) = (BTreeSet::new(), BTreeMap::new());
-        let folded = Refolded { problems: Vec::new(), state: None, index, annexes, drops };
-        let mut refold = Refold { tenant: self, folded };
+        let (annexes, drops, left) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let folded = Refolded { problems: Vec::new(), state: None, index, annexes, drops, left };
+        let mut refold = Refold { tenant: self, watched, folded };
         refold.all()?;
         let mut refolded = refold.folded;
         match &mut refolded.state {
@@ -149,14 +171,35 @@ impl Refold<'_> {
 
     fn fold(&mut self, state: &mut State, found: &StoredEntry) -> Result<Verdict> {
         self.folded.annexes.extend(found.entry.annex_hash);
+        let leaves = self.leaves(found)?;
         let proven = Proven { entry: &found.entry, annex: &found.annex, hash: found.hash };
         let applied = state.apply(&mut self.folded.index, proven);
         let verdict = applied.map_err(|error| failed(error.to_string()))?;
+        for (pack, left) in leaves.into_iter().filter(|_| verdict == Verdict::Valid) {
+            self.folded.left.entry(pack).or_default().push(left);
+        }
         if verdict == Verdict::Valid && found.entry.kind == EntryKind::Drop as u8 {
             let dropped = decode::<Packs>(&found.entry.body.0).map(|body| body.packs).unwrap_or_default();
             self.folded.drops.extend(dropped.into_iter().map(|pack| (pack, found.entry.number)));
         }
         Ok(verdict)
+    }
+
+    /// Returns what an entry takes out of packs that are watched, if it counts.
+    fn leaves(&self, found: &StoredEntry) -> Result<Vec<(PackId, Left)>> {
+        let moves = [EntryKind::Repack, EntryKind::Reseal, EntryKind::Heal];
+        if !moves.iter().any(|kind| *kind as u8 == found.entry.kind) {
+            return Ok(Vec::new());
+        }
+        let mut leaves = Vec::new();
+        for row in &found.annex.rows {
+            let before = self.folded.index.segment(row.segment).map_err(|error| failed(error.to_string()))?;
+            leaves.extend(before.filter(|before| (self.watched)(before.pack)).map(|before| {
+                let range = before.offset..before.offset.saturating_add(u64::from(before.length));
+                (before.pack, Left { segment: row.segment, range, sealed_hash: before.sealed_hash })
+            }));
+        }
+        Ok(leaves)
     }
 
     fn problem(&mut self, number: u64, what: String) {

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod append;
+mod attest;
 mod checkpoint;
 mod chunk_tables;
 mod create;
@@ -38,13 +39,14 @@ mod tenant;
 mod trail;
 mod unlock;
 
+pub(crate) use attest::{Attester, Read};
 pub use create::NewTenant;
 pub(crate) use create::checked_name;
 pub(crate) use deletion::DeletionPlan;
 pub use deletion::{Deletion, Reason};
 pub use head::SignedHead;
 pub use history::HistoryProblem;
-pub(crate) use history::Refolded;
+pub(crate) use history::{Left, Refolded};
 pub use holders::Holder;
 pub use identity::{Credential, Identity, Passphrase, PublicIdentity, Wrapper};
 pub use keyring::Keys;

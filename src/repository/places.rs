@@ -17,6 +17,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+/// What is seen where other bytes lie than the ones that a row pins.
+pub(super) const OTHER_BYTES: &str = "is not what its writer said";
 /// How often a segment that moves is followed.
 const FOLLOWED_MAX: usize = 16;
 
@@ -179,6 +181,22 @@ impl Places {
                 Ok(_) => Err("is not what was written".to_owned()),
                 Err(error) if error.is_not_found() => Err(missing(&error)),
                 Err(error) => return Err(error.into()),
+            })
+        };
+        match self.twice(id, &look)? {
+            Sight::Damaged(evidence) => Ok(Some(evidence)),
+            Sight::Right(()) | Sight::Dead => Ok(None),
+        }
+    }
+
+    /// Makes sure that the bytes at a segment's place are the ones that its row pins. Needs no key of content.
+    pub fn prove_by_hash(&self, id: SegmentId) -> Result<Option<Evidence>> {
+        let look = |place: &Place| {
+            let expected = self.segment(id)?.sealed_hash;
+            Ok(match self.read(place)? {
+                Ok(sealed) if hash(&sealed) == expected => Ok(()),
+                Ok(_) => Err(OTHER_BYTES.to_owned()),
+                Err(missing) => Err(missing),
             })
         };
         match self.twice(id, &look)? {

@@ -20,7 +20,7 @@ use crate::{
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
         digest::hash,
-        pack::{PackBuilder, TableSealer},
+        pack::{PackBuilder, Pins, TableSealer},
         seal::{Binding, open, seal},
     },
 };
@@ -103,13 +103,23 @@ impl<'a> Copier<'a> {
             };
             segments.sort_by_key(|(_, state)| state.offset);
             let builder = &mut open[kind as usize];
+            let copied = builder.rows();
             for (segment, located) in segments {
                 let end = located.offset + u64::from(located.length);
                 let mut sealed = part(&bytes, located.offset..end, &name)?;
+                let mut pins = Pins { sealed: located.sealed_hash, chunks: located.chunks_hash };
+                if hash(&sealed) != pins.sealed {
+                    problem(&name, &format!("segment {segment} in it is not what its writer said, so it stays there"));
+                    continue;
+                }
                 if self.how == Move::SealedAnew {
                     sealed = self.sealed_anew(segment, &sealed, &name)?;
+                    pins.sealed = hash(&sealed);
                 }
-                builder.copy(segment, sealed, (located.depth, located.bases), Some(id));
+                builder.copy(segment, (sealed, pins), (located.depth, located.bases), Some(id));
+            }
+            if builder.rows() == copied {
+                continue;
             }
             match self.how {
                 Move::SealedAnew => {
@@ -194,6 +204,10 @@ impl<'a> Copier<'a> {
         let pack = Upload::new(self.tenant, &mut self.scope, &self.tables).run(builder)?;
         self.written_bytes += pack.fact.length;
         let body = encode(&Publish { session: self.scope.number, packs: vec![pack.fact], unknown: Default::default() });
+        let kind = match self.how {
+            Move::AsSealed => EntryKind::Repack,
+            Move::SealedAnew => EntryKind::Reseal,
+        };
         self.scope.append_if(self.tenant, |_, index| {
             // What somebody else moved or deleted meanwhile needs no copy.
             let mut rows = Vec::new();
@@ -202,7 +216,7 @@ impl<'a> Copier<'a> {
                 rows.extend(now.filter(|now| Some(now.pack) == row.moved_from).map(|_| row.clone()));
             }
             let annex = Annex { rows, ..Annex::empty() };
-            Ok((!annex.is_empty()).then(|| (EntryKind::Repack, body.clone(), annex)))
+            Ok((!annex.is_empty()).then(|| (kind, body.clone(), annex)))
         })?;
         Ok(())
     }

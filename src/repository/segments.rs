@@ -1,6 +1,6 @@
 //! Segments out of the store, one at a time: fetched, decrypted, checked.
 
-use super::places::{Evidence, Look, Place, Places, Sight, pruned};
+use super::places::{Evidence, Look, OTHER_BYTES, Place, Places, Sight, pruned};
 use crate::{
     error::{Kind, Result, damaged},
     format::{
@@ -11,7 +11,7 @@ use crate::{
     id::SegmentId,
     ledger::SegmentState,
     pipeline::{
-        digest::ChunkHasher,
+        digest::{ChunkHasher, hash},
         segment::{OpenSegment, SealedOff, unseal},
     },
     store::PackCache,
@@ -89,6 +89,11 @@ impl Segments {
         self.places.segment(id)
     }
 
+    /// Returns what names a segment's chunks.
+    fn hasher_of(&self, opened: &Opened) -> &ChunkHasher {
+        self.source_hashers.get(&source_of_content(opened.segment.key_number)).unwrap_or(&self.hasher)
+    }
+
     /// Recomputes the ids of `count` chunks from `first` on, unless that was done before.
     fn recompute(&self, opened: &Opened, first: u32, count: u32) -> Look<()> {
         for number in first..first.saturating_add(count) {
@@ -96,8 +101,7 @@ impl Segments {
             if checked.is_some_and(|checked| checked.load(Ordering::Relaxed)) {
                 continue;
             }
-            let hasher = self.source_hashers.get(&source_of_content(opened.segment.key_number));
-            let recomputed = opened.segment.check(number, hasher.unwrap_or(&self.hasher));
+            let recomputed = opened.segment.check(number, self.hasher_of(opened));
             recomputed.map_err(|error| error.to_string())?;
             if let Some(checked) = checked {
                 checked.store(true, Ordering::Relaxed);
@@ -174,8 +178,8 @@ impl Segments {
         finish(unsealed, &prefix).map_err(|what| damaged(format!("segment {id} does not open: {what}")))
     }
 
-    /// Looks at a segment's sealed bytes as they were read: decrypts and decompresses them, and recomputes the ids
-    /// of all chunks. `base` opens the segments below; fails if one of those cannot be had.
+    /// Looks at a segment's sealed bytes as they were read: compares them with what its row says, decrypts and
+    /// decompresses them, and recomputes the ids of all chunks. `base` opens the segments below; fails if one of those cannot be had.
     pub(super) fn examine(
         &self,
         id: SegmentId,
@@ -183,6 +187,9 @@ impl Segments {
         sealed: &[u8],
         base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>,
     ) -> Result<Look<Opened>> {
+        if hash(sealed) != state.sealed_hash {
+            return Ok(Err(OTHER_BYTES.into()));
+        }
         let unsealed = match self.unseal(id, state, sealed)? {
             Ok(unsealed) => unsealed,
             Err(what) => return Ok(Err(what)),
@@ -194,7 +201,10 @@ impl Segments {
         };
         Ok(finish(unsealed, &prefix).and_then(|opened| {
             self.recompute(&opened, 0, opened.checked.len() as u32)?;
-            Ok(opened)
+            match self.hasher_of(&opened).list(&opened.chunks) == state.chunks_hash {
+                true => Ok(opened),
+                false => Err("does not hold the chunks that its writer said".into()),
+            }
         }))
     }
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 ENTRY, ANNEX, SEGMENT, SEGMENT_TABLE, CHUNK_TABLE, SNAPSHOT, RING = 1, 2, 3, 4, 5, 6, 7
 SCOPE = {ENTRY: 1, ANNEX: 2, SEGMENT: 4, SEGMENT_TABLE: 2, CHUNK_TABLE: 3, SNAPSHOT: 4, RING: 0}
 CREATE, GRANT, REVOKE, PUBLISH, COMMIT, RETIRE, UNDELETE = 1, 2, 3, 5, 6, 9, 10
-REPACK, REWRITE, HEAL, EPOCH = 17, 19, 21, 23
+REPACK, REWRITE, HEAL, EPOCH, RESEAL = 17, 19, 21, 23, 37
 
 
 def fail(message):
@@ -71,6 +71,12 @@ def record(b):
     if end != len(b):
         fail("bytes after a record")
     return value
+
+
+def blob(b):
+    n = len(b)
+    head = bytes([0x40 | n]) if n < 24 else b"\x58" + bytes([n]) if n < 256 else None
+    return (head or (b"\x59" + n.to_bytes(2, "big") if n < 65536 else b"\x5a" + n.to_bytes(4, "big"))) + b
 
 
 def strip_magic(letter, b):
@@ -259,7 +265,7 @@ class Tenant:
             self.grants.pop(body[0], None)
         if kind == EPOCH and body[0] == self.epoch + 1:
             self.epoch = body[0]
-        if kind in (PUBLISH, COMMIT, REPACK, REWRITE, HEAL):
+        if kind in (PUBLISH, COMMIT, REPACK, REWRITE, HEAL, RESEAL):
             packs = body.get(1, [])
             try:
                 rows = self.annex(entry).get(0, [])
@@ -269,7 +275,7 @@ class Tenant:
                 pack = packs[row[1]]
                 session, nonce, ordinal = pack[0]
                 folder = ("data", "meta")[pack[1]]
-                self.rows[tuple(row[0])] = (self.path / folder / f"{session:012x}-{nonce.hex()}-{ordinal:06x}", row[2], row[3])
+                self.rows[tuple(row[0])] = (self.path / folder / f"{session:012x}-{nonce.hex()}-{ordinal:06x}", row[2], row[3], row[7], row[8])
         if kind in (COMMIT, REWRITE):
             self.snapshots[body[2][0]] = [number, body[2], True]
         if kind == REWRITE and body[3] in self.snapshots:
@@ -293,7 +299,7 @@ class Tenant:
                 f.seek(end - segments - chunks)
                 table = record(unseal(self.keys, SEGMENT_TABLE, self.owner, f.read(segments)))
             for row in table.get(0, []):
-                self.rows.setdefault(tuple(row[0]), (path, row[2], row[3]))
+                self.rows.setdefault(tuple(row[0]), (path, row[2], row[3], row[7], row[8]))
 
     # ---- segment.md and recipe.md
 
@@ -303,14 +309,19 @@ class Tenant:
                 cache.clear()
             if id not in self.rows:
                 self.tables()
-            path, offset, length = self.rows[id]
+            path, offset, length, sealed_hash, chunks_hash = self.rows[id]
             with open(path, "rb") as f:
                 f.seek(offset)
                 sealed = f.read(length)
+            if blake3.blake3(sealed).digest() != sealed_hash:
+                fail(f"segment {id} is not what its row says")
             plain = unseal(self.keys, SEGMENT, self.owner, sealed, id)
             id_key = self.ids[struct.unpack("<I", sealed[1:5])[0] >> 20]
             head_length = struct.unpack("<I", plain[:4])[0]
             head, payload = record(plain[4:4 + head_length]), plain[4 + head_length:]
+            listed = b"strongroom chunk list v1\xa2\x00" + blob(head[1][0]) + b"\x01" + blob(head[1][1])
+            if blake3.blake3(listed, key=id_key).digest() != chunks_hash:
+                fail(f"segment {id} does not hold the chunks that its row says")
             lengths = struct.unpack(f"<{len(head[1][0]) // 4}I", head[1][0])
             ids = [head[1][1][i:i + 16] for i in range(0, len(head[1][1]), 16)]
             prefix = b"".join(c for base in head.get(2, []) for c in self.chunks(tuple(base[0]), base.get(1, 0), base[2]))

@@ -195,6 +195,10 @@ pub struct PruneArgs {
     /// more often that it is alive is never taken for dead while it does
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<String>,
+    /// Delete packs in which nothing lives only so long after they were dropped, such as 7d: until then they can be
+    /// compared with what was moved out of them
+    #[arg(long, value_name = "DURATION")]
+    pub keep_dropped: Option<String>,
 }
 
 #[derive(Subcommand)]

@@ -119,7 +119,8 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
         told::Forgotten::ByName { dry_run, forgotten: ids }
     };
     let pruned = if args.prune {
-        let arguments = PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: None };
+        let arguments =
+            PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: None, keep_dropped: None };
         let options = prune::Options { forgotten: forgotten.ids().to_vec(), ..prune_options(&arguments)? };
         Some(pruned(global, &mut tenant, &options)?)
     } else {
@@ -130,7 +131,7 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
         let pruned = pruned.as_ref().map_or(String::new(), |report| prune_text(report, dry_run));
         forgotten_text(&forgotten) + &pruned
     });
-    Ok(())
+    pruned.and_then(|report| report.failure()).map_or(Ok(()), Err)
 }
 
 fn forgotten_text(forgotten: &told::Forgotten) -> String {
@@ -175,7 +176,12 @@ fn prune_options(args: &PruneArgs) -> Result<prune::Options> {
         Some(text) => duration_ns(text).ok_or_else(|| bad("a duration", text))?,
         None => GRACE_NS,
     };
-    Ok(prune::Options { max_unused, max_repack_bytes, grace_ns, dry_run: args.dry_run, forgotten: Vec::new() })
+    let keep_dropped_ns = match &args.keep_dropped {
+        Some(text) => duration_ns(text).ok_or_else(|| bad("a duration", text))?,
+        None => 0,
+    };
+    let (dry_run, forgotten) = (args.dry_run, Vec::new());
+    Ok(prune::Options { max_unused, max_repack_bytes, grace_ns, keep_dropped_ns, dry_run, forgotten })
 }
 
 fn pruned(global: &Global, tenant: &mut Tenant, options: &prune::Options) -> Result<prune::Report> {
@@ -192,7 +198,7 @@ pub(super) fn prune_now(global: &Global, args: &PruneArgs) -> Result<()> {
     print_done_or_plan(global, args.dry_run, OfTenant { tenant: &tenant.name, report: &report }, || {
         prune_text(&report, args.dry_run)
     });
-    Ok(())
+    report.failure().map_or(Ok(()), Err)
 }
 
 fn prune_text(report: &prune::Report, dry_run: bool) -> String {
@@ -224,6 +230,16 @@ fn prune_text(report: &prune::Report, dry_run: bool) -> String {
             "{} backups are running: what they may still need goes with a later prune\n",
             report.waiting_for.len()
         );
+    }
+    for (why, what) in [
+        (prune::Why::Recent, "were dropped too short a time ago to be deleted"),
+        (prune::Why::NotAttested, "stay until a check with another key has read all of what was sealed anew from them"),
+        (prune::Why::CopyDamaged, "STAY: what was moved out of them is not where it should be"),
+    ] {
+        let count = report.kept_dropped.iter().filter(|kept| kept.why == why).count();
+        if count > 0 {
+            text += &format!("keep     {count:>6} packs in which nothing lives: they {what}\n");
+        }
     }
     text + &format!("{} {}\n", size(report.freed_bytes), if dry_run { "would be freed" } else { "freed" })
 }

@@ -1,5 +1,6 @@
 //! The rules: one function per kind of entry. Each checks everything before it changes anything.
 
+mod attest;
 mod bounds;
 mod destruction;
 mod features;
@@ -14,6 +15,7 @@ mod tenants;
 mod time;
 mod verdict;
 
+pub use attest::Witness;
 pub use bounds::{PACK_BYTES_MAX, TIME_NS_MAX};
 pub use quota::Exceeded;
 pub use verdict::{Proven, Refusal, Verdict, Void};
@@ -86,6 +88,7 @@ impl State {
             epoch_seals: 0,
             tree: vec![tree::leaf(proven.hash)],
             destructions: BTreeMap::new(),
+            authors: Vec::new(),
             sources: BTreeMap::new(),
             source_count: 0,
             destroyed_sources: BTreeMap::new(),
@@ -181,7 +184,10 @@ impl State {
             EntryKind::Rewrite => self.may_rewrite(actor, &decode(body)?),
             EntryKind::Session => self.may_open(actor, &decode(body)?),
             EntryKind::Renew | EntryKind::Abort => self.open_session(decode::<About>(body)?.session, actor).map(drop),
-            EntryKind::Repack | EntryKind::Heal => self.open_session(decode::<Publish>(body)?.session, actor).map(drop),
+            EntryKind::Attest => self.may_attest(actor),
+            EntryKind::Repack | EntryKind::Reseal | EntryKind::Heal => {
+                self.open_session(decode::<Publish>(body)?.session, actor).map(drop)
+            }
             EntryKind::Fence => self.may_fence(&decode(body)?),
             EntryKind::Retire => self.may_retire(&decode(body)?),
             EntryKind::Undelete => self.may_undelete(&decode(body)?),
@@ -241,6 +247,8 @@ impl State {
             EntryKind::Rescue => rescue(tables, &proven.annex.segments),
             EntryKind::Dead => self.dead(tables, body(proven)?, &proven.annex.segments),
             EntryKind::Repack => self.repack(tables, proven, body(proven)?),
+            EntryKind::Reseal => self.reseal(tables, proven, body(proven)?),
+            EntryKind::Attest => self.attest(tables, proven, &body(proven)?),
             EntryKind::Drop => self.drop_packs(tables, body(proven)?),
             EntryKind::Rewrite => self.rewrite(tables, proven, body(proven)?),
             EntryKind::Damaged => mark_damaged(tables, &body(proven)?, &proven.annex.segments),

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     format::{
+        checkpoint::Resealed,
         entry::{Packs, Publish, Segments},
+        pack::SegmentRow,
         segment_set::SegmentSet,
     },
     id::{PackId, SegmentId},
@@ -20,20 +22,29 @@ use crate::{
 use std::collections::BTreeMap;
 
 impl State {
-    /// Checks rows that say where known segments are from now on.
+    /// Checks rows that say where known segments are from now on, and returns their states there; whether the bytes are
+    /// new ones is up to `reseals`.
     pub(super) fn relocated(
         &self,
         tables: &dyn Tables,
         proven: Proven<'_>,
         publish: &Publish,
+        reseals: &dyn Fn(&SegmentState, &SegmentRow) -> Result<bool, Stop>,
     ) -> Result<Vec<(SegmentId, SegmentState)>, Stop> {
         bounds::packs(&publish.packs, &proven.annex.rows, self.epoch)?;
+        let author = self.author_of_session(proven.entry.actor)?;
+        let (session, alone) = (publish.session, self.attests_alone(proven.entry.actor, publish.session));
         let mut moved: BTreeMap<SegmentId, SegmentState> = BTreeMap::new();
         for row in &proven.annex.rows {
             let id = row.segment;
             let mut state = tables.segment(id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
             require(state.status != SegmentStatus::Dead, || format!("segment {id} is dead"))?;
             require(row.moved_from == Some(state.pack), || format!("segment {id} has moved since"))?;
+            if reseals(&state, row)? {
+                (state.sealed_hash, state.chunks_hash, state.author) = (row.sealed_hash, row.chunks_hash, author);
+                state.resealed = Some(Resealed { session, alone, unknown: Default::default() });
+                state.attested = false;
+            }
             (state.pack, state.offset, state.length) = (located(row, &publish.packs)?, row.offset, row.length);
             require(moved.insert(id, state).is_none(), || format!("segment {id} is named twice"))?;
         }
@@ -60,16 +71,34 @@ impl State {
     }
 
     pub(super) fn repack(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, repack: Publish) -> Rule {
-        let moved = self.relocated(tables, proven, &repack)?;
-        require(moved.iter().all(|(_, state)| !state.damaged), || "a damaged segment cannot be copied".into())?;
+        let moved = self.relocated(tables, proven, &repack, &|state, row| {
+            require(!state.damaged, || "a damaged segment cannot be copied".into())?;
+            require(is_copy(state, row), || format!("segment {} is not moved as it was sealed", row.segment))?;
+            Ok(false)
+        })?;
         self.relocate(tables, proven, &repack, moved)
     }
 
+    pub(super) fn reseal(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, reseal: Publish) -> Rule {
+        let moved = self.relocated(tables, proven, &reseal, &|state, row| {
+            require(!state.damaged, || "a damaged segment cannot be sealed anew".into())?;
+            let same = state.chunks_hash == row.chunks_hash;
+            require(same, || format!("segment {} is sealed anew with other chunks", row.segment))?;
+            Ok(true)
+        })?;
+        self.relocate(tables, proven, &reseal, moved)
+    }
+
     pub(super) fn heal(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, heal: Publish) -> Rule {
-        let mut moved = self.relocated(tables, proven, &heal)?;
-        for (id, state) in &mut moved {
-            require(state.damaged, || format!("segment {id} is not damaged"))?;
-            state.damaged = false;
+        let is_trusted = self.trusts(proven.entry.actor);
+        let mut moved = self.relocated(tables, proven, &heal, &|state, row| {
+            require(state.damaged, || format!("segment {} is not damaged", row.segment))?;
+            let is_copy = is_copy(state, row);
+            require(is_copy || is_trusted, || "only a key that may attest heals with other bytes".into())?;
+            Ok(!is_copy)
+        })?;
+        for (_, state) in &mut moved {
+            (state.damaged, state.attested) = (false, false);
         }
         self.relocate(tables, proven, &heal, moved)
     }
@@ -88,6 +117,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Says whether a row is of the bytes that are known.
+fn is_copy(state: &SegmentState, row: &SegmentRow) -> bool {
+    (state.sealed_hash, state.chunks_hash, state.length) == (row.sealed_hash, row.chunks_hash, row.length)
 }
 
 pub(super) fn move_packs(tables: &mut dyn Tables, packs: Packs) -> Rule {
@@ -112,7 +146,7 @@ pub(super) fn mark_damaged(tables: &mut dyn Tables, damaged: &Segments, segments
     }
     for id in segments.iter() {
         if let Some(mut state) = tables.segment(id)? {
-            state.damaged = true;
+            (state.damaged, state.attested) = (true, false);
             tables.put_segment(id, state)?;
         }
     }

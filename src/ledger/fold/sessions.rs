@@ -32,6 +32,9 @@ impl State {
             unknown: Default::default(),
         };
         self.sessions.insert(entry.number, open);
+        if self.author(entry.actor).is_none() {
+            self.authors.push(entry.actor);
+        }
         Ok(())
     }
 
@@ -57,6 +60,10 @@ impl State {
         let session = self.sessions.get(&number).ok_or_else(|| void(format!("session {number} is not open")))?;
         require(session.actor == actor, || format!("session {number} belongs to another key"))?;
         Ok(session)
+    }
+
+    pub(super) fn author_of_session(&self, actor: ActorId) -> Result<u32, Stop> {
+        self.author(actor).ok_or_else(|| void("its key never opened a session"))
     }
 
     pub(super) fn see(&mut self, session: u64, entry: u64) {
@@ -126,6 +133,7 @@ impl State {
     ) -> Result<Added, Stop> {
         let open = self.open_session(session, proven.entry.actor)?;
         bounds::packs(packs, &proven.annex.rows, self.epoch)?;
+        let author = self.author_of_session(proven.entry.actor)?;
         let mut added = Added { next_segment: open.next_segment, ..Added::default() };
         for row in &proven.annex.rows {
             let id = row.segment;
@@ -159,6 +167,11 @@ impl State {
                 condemned_by: 0,
                 damaged: false,
                 dependants: 0,
+                sealed_hash: row.sealed_hash,
+                chunks_hash: row.chunks_hash,
+                author,
+                attested: false,
+                resealed: None,
                 unknown: Default::default(),
             };
             added.segments.insert(id, state);

@@ -10,7 +10,7 @@ use crate::{
     error::{Kind, Result, failed},
     format::segment_set::SegmentSet,
     pipeline::digest::hash,
-    repository::{SegmentPool, Tenant, read_range},
+    repository::{Read, SegmentPool, Tenant, read_range},
     store::SharedObjects,
 };
 use bytes::Bytes;
@@ -88,7 +88,7 @@ impl Looker {
                 continue;
             };
             match pool.examine(id, &state, sealed, self.bases.contains(id)) {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => look.read.push(Read::new(id, &state)),
                 Ok(Err(_)) => look.suspects.push(id),
                 // Not this one is damaged, but what it is based upon.
                 Err(error) if error.kind == Kind::Damaged => look.suspects.extend(&state.bases),

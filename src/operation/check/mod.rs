@@ -18,7 +18,7 @@ use crate::{
     },
     id::{Hash, PackId, SegmentId, SnapshotId},
     ledger::{PackState, SegmentStatus},
-    repository::{HistoryProblem, SegmentPool, Tenant},
+    repository::{Attester, HistoryProblem, SegmentPool, Tenant},
 };
 use look::{Looker, look_at_all};
 use proof::{Found, prove};
@@ -45,6 +45,9 @@ pub struct Report {
     /// Segments that were damaged, and are whole again.
     #[serde(rename = "healed_segments")]
     pub healed: u64,
+    /// Segments of which it was told to others now that they are what their rows say.
+    #[serde(rename = "attested_segments")]
+    pub attested: u64,
 }
 
 /// One thing that is wrong.
@@ -129,15 +132,20 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     }
     let total: u64 = to_read.iter().map(|pack| pack.length).fold(0, u64::saturating_add);
     monitor.phase("read data", part.map(|_| total));
-    look_at_all(&tenant.environment, &looker, to_read, &mut |pack, look| {
+    let (environment, mut attester) = (tenant.environment.clone(), Attester::default());
+    look_at_all(&environment, &looker, to_read, &mut |pack, mut look| {
         if monitor.is_interrupted() {
             return Err(interrupted());
         }
         report.read_bytes = report.read_bytes.saturating_add(pack.length);
         monitor.progress(1, pack.length);
+        if let Ok(look) = &mut look {
+            report.attested += attester.add(tenant, std::mem::take(&mut look.read))?;
+        }
         found.take(pack, look)
     })?;
     drop(looker);
+    report.attested += attester.end(tenant)?;
     let proven = prove(tenant, found, &mut report)?;
     if let Some(part) = part {
         report.read = part::done(tenant, part, in_part, of_packs)?;

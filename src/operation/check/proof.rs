@@ -7,7 +7,7 @@ use crate::{
     id::SegmentId,
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::digest::hash,
-    repository::{Evidence, SegmentPool, Tenant},
+    repository::{Evidence, Read, SegmentPool, Tenant},
 };
 use std::collections::BTreeSet;
 
@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 pub(super) struct PackLook {
     pub suspects: Vec<SegmentId>,
     pub unchecked: Vec<(SegmentId, Error)>,
+    /// Opened, and just what their rows say.
+    pub read: Vec<Read>,
     /// The pack is not what was written, though each segment in it is.
     pub only_tables: bool,
 }

@@ -1,16 +1,17 @@
 //! What is deleted is listed first, and proven, object by object, against a ledger that was read again from its
 //! first entry: no index, checkpoint or listing has a say in it.
 
+use super::copies::{Copies, Kept};
 use crate::{
     error::{Error, Kind, Result},
     format::names::{self, PackKind},
-    id::Hash,
+    id::{Hash, PackId},
     index::Index,
     ledger::{State, Tables},
     operation::{Monitor, goes_on, interrupted},
-    repository::{Deletion, DeletionPlan, Reason, Refolded, Tenant},
+    repository::{Deletion, DeletionPlan, Evidence, Reason, Refolded, Tenant},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An annex that no entry names must be older than the newest entry by this: whoever was about to name it has lost
 /// the slot for which it was written. A bound for stores whose servers' clocks differ.
@@ -31,11 +32,24 @@ pub(super) fn listed(tenant: &Tenant) -> Result<Objects> {
     Ok(listed)
 }
 
-/// Proves which of these objects may go. With a problem in the history, fails: then nothing may.
-pub(super) fn plan(tenant: &Tenant, objects: &Objects) -> Result<DeletionPlan> {
-    let refolded = tenant.refold()?;
+/// Packs that were dropped, and stay.
+pub(super) struct Stay {
+    pub kept: Vec<Kept>,
+    /// Segments that are not where the ledger says that they were moved to.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Proves which of these objects may go; a pack that was dropped, only if that is longer ago than `keep_ns`. With a
+/// problem in the history, fails: then nothing may.
+pub(super) fn plan(tenant: &Tenant, objects: &Objects, keep_ns: i64) -> Result<(DeletionPlan, Stay)> {
+    let listed: BTreeSet<PackId> = objects.keys().filter_map(|name| names::id_of_pack(name)).collect();
+    let refolded = tenant.refold_with(&|pack| listed.contains(&pack))?;
     let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
-    proven(tenant, (&refolded, state, index), objects)
+    let folded = (&refolded, state, index);
+    let mut copies = Copies::compare(tenant, folded, listed.iter().copied(), keep_ns)?;
+    let plan = proven(tenant, folded, objects, &mut |pack, name, entry| copies.keeps(pack, name, entry))?;
+    let Copies { kept, evidence, .. } = copies;
+    Ok((plan, Stay { kept, evidence }))
 }
 
 /// Deletes what is on the list, here and in the store.
@@ -55,7 +69,7 @@ pub(super) fn foreseen(tenant: &Tenant, objects: &Objects, ended: &[u64]) -> Res
     let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
     let mut state = state.clone();
     state.sessions.retain(|session, _| !ended.contains(session));
-    Ok(proven(tenant, (&refolded, &state, index), objects)?.shown())
+    Ok(proven(tenant, (&refolded, &state, index), objects, &mut |_, _, _| Ok(false))?.shown())
 }
 
 fn not_whole(tenant: &Tenant, refolded: &Refolded) -> Error {
@@ -74,12 +88,16 @@ fn proven(
     tenant: &Tenant,
     (refolded, state, index): (&Refolded, &State, &Index),
     objects: &Objects,
+    keeps: &mut dyn FnMut(PackId, &str, u64) -> Result<bool>,
 ) -> Result<DeletionPlan> {
     let mut newest_ns = None;
     DeletionPlan::prove(objects.iter().map(|(name, bytes)| (name, *bytes)), &mut |name| {
         Ok(match names::id_of_pack(name) {
             Some(id) => match index.pack(id)? {
-                Some(pack) => refolded.dropped_by(id).filter(|_| pack.dropped).map(|entry| Reason::Dropped { entry }),
+                Some(pack) => match refolded.dropped_by(id).filter(|_| pack.dropped) {
+                    Some(entry) if !keeps(id, name, entry)? => Some(Reason::Dropped { entry }),
+                    _ => None,
+                },
                 None => {
                     let ended = id.session <= state.head.number
                         && !state.sessions.contains_key(&id.session)

@@ -4,13 +4,15 @@
 
 mod bury;
 mod choose;
+mod copies;
 mod deletion;
 
 pub use crate::repository::{Deletion, Reason};
+pub use copies::{Kept, Why};
 
 use super::{Monitor, interrupted};
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Next, Result},
     format::{names, segment_set::SegmentSet},
     id::{PackId, SnapshotId},
     ledger::State,
@@ -37,6 +39,8 @@ pub struct Options {
     pub max_repack_bytes: u64,
     /// A session that has written nothing for so long is taken for dead; never before it has missed its own times.
     pub grace_ns: i64,
+    /// Packs that were dropped stay for so long before they are deleted, by the store's clock.
+    pub keep_dropped_ns: i64,
     pub dry_run: bool,
     /// In a dry run: what would be forgotten before.
     pub forgotten: Vec<SnapshotId>,
@@ -46,7 +50,14 @@ impl Options {
     /// All that is garbage goes, whatever it costs.
     pub fn thorough(grace_ns: i64) -> Self {
         let max_unused = Unused::Bytes(0);
-        Self { max_unused, max_repack_bytes: u64::MAX, grace_ns, dry_run: false, forgotten: Vec::new() }
+        Self {
+            max_unused,
+            max_repack_bytes: u64::MAX,
+            grace_ns,
+            keep_dropped_ns: 0,
+            dry_run: false,
+            forgotten: Vec::new(),
+        }
     }
 }
 
@@ -86,9 +97,25 @@ pub struct Report {
     /// Objects of ended sessions that no entry names, of packs that were dropped before, and annexes without entry.
     #[serde(rename = "leftover_objects")]
     pub leftovers: Vec<Deletion>,
+    /// Packs that were dropped, and stay.
+    #[serde(rename = "kept_dropped_packs")]
+    pub kept_dropped: Vec<Kept>,
     /// Bytes of new packs.
     pub written_bytes: u64,
     pub freed_bytes: u64,
+}
+
+impl Report {
+    /// Returns the error of a prune that found copies damaged: what was moved is still where it was.
+    pub fn failure(&self) -> Option<Error> {
+        let count = self.kept_dropped.iter().filter(|kept| kept.why == Why::CopyDamaged).count();
+        let what = || {
+            format!(
+                "what was moved out of {count} packs is not where the ledger says it is: it was not copied as it was, or was damaged since. These packs still have it, and were not deleted"
+            )
+        };
+        (count > 0).then(|| Error::new(Kind::Damaged, what()).next(Next::ReadEverything))
+    }
 }
 
 /// After how long what a killed writer left is swept up.
@@ -110,7 +137,7 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
         return foreseen(tenant, options, &objects);
     }
     let mut report = Report::default();
-    tenant.observe(!tenant.state.sessions.is_empty())?;
+    tenant.observe(!tenant.state.sessions.is_empty() || options.keep_dropped_ns > 0)?;
     report.fenced = fence(tenant, options.grace_ns)?;
     report.dead_segments = bury(tenant)?;
     report.waiting_for = tenant.state.sessions.keys().copied().collect();
@@ -134,8 +161,10 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     monitor.phase("delete", None);
     let dropped = drop_empty(tenant)?;
     objects.extend(dropped.iter().cloned());
-    let plan = deletion::plan(tenant, &objects)?;
+    let (plan, stay) = deletion::plan(tenant, &objects, options.keep_dropped_ns)?;
     deletion::carry_out(&plan, tenant, monitor)?;
+    report.kept_dropped = stay.kept;
+    tenant.note_damage(&stay.evidence, "prune")?;
     // Of writers that were killed; where that cannot be done now, it can be later.
     drop(tenant.objects.sweep(&names::scope(tenant.keys.owner), ABANDONED_AFTER));
     let gone: BTreeSet<&str> = plan.objects().iter().map(|deletion| deletion.name.as_str()).collect();

@@ -247,7 +247,7 @@ impl<'a> Session<'a> {
         let whole = "what changed was stored whole, since an old segment cannot be read";
         self.warnings.extend(done.problem.iter().map(|problem| format!("{whole}: {problem}")));
         let below = self.differences.sealed(&self.tenant.index, &mut self.lookup, kind, &done)?;
-        if self.lanes[kind as usize].pack(done, below) >= PACK_BYTES {
+        if self.lanes[kind as usize].pack(done, below, &self.keys.hasher) >= PACK_BYTES {
             self.upload(kind)?;
         }
         Ok(())

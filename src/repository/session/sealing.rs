@@ -12,7 +12,7 @@ use crate::{
     id::SegmentId,
     pipeline::{
         digest::ChunkHasher,
-        pack::{PackBuilder, TableSealer},
+        pack::{PackBuilder, Pins, TableSealer},
         segment::{Sealed, Sealer, SegmentBuilder, verify},
     },
     policy::delta::SEGMENT_BYTES,
@@ -30,7 +30,7 @@ use std::{
 pub(in crate::repository) struct SealingKeys {
     pub(in crate::repository) sealer: Arc<Sealer>,
     pub(in crate::repository) tables: TableSealer,
-    pub(super) hasher: ChunkHasher,
+    pub(in crate::repository) hasher: ChunkHasher,
     /// Of the source that is being stored, if it has keys of its own; else 0.
     pub(super) source_number: u32,
 }
@@ -127,9 +127,10 @@ impl SealingLane {
     }
 
     /// Puts a segment into the open pack. Returns the pack's length in bytes.
-    pub(super) fn pack(&mut self, done: SealedSegment, (depth, bases): (u8, Vec<SegmentId>)) -> u64 {
+    pub(super) fn pack(&mut self, done: SealedSegment, below: (u8, Vec<SegmentId>), hasher: &ChunkHasher) -> u64 {
         self.stored_bytes += done.sealed.bytes.len() as u64;
-        self.pack.add(done.id, done.chunks, done.sealed.bytes, (depth, bases));
+        let pins = Pins { sealed: done.sealed.hash, chunks: hasher.list(&done.chunks) };
+        self.pack.add(done.id, done.chunks, (done.sealed.bytes, pins), below);
         self.pack.length()
     }
     /// Takes the open pack, unless it is empty.

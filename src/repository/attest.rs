@@ -1,0 +1,81 @@
+//! ATTEST: what was read and found to be what its row says is told to everybody who opens the ledger.
+
+use super::tenant::Tenant;
+use crate::{
+    error::{Error, Kind, Result},
+    format::{
+        encode,
+        entry::{Annex, Attest, EntryKind},
+        segment_set::SegmentSet,
+    },
+    id::{ActorId, Hash, SegmentId},
+    ledger::{SegmentState, SegmentStatus, State, Tables, Witness},
+};
+
+/// How many segments one entry names: what bounds memory.
+const BATCH: usize = 16_384;
+
+/// A segment that was read whole, and was just what its row said then.
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    segment: SegmentId,
+    sealed_hash: Hash,
+    chunks_hash: Hash,
+}
+
+/// Segments that were read, and are to be attested.
+#[derive(Default)]
+pub struct Attester(Vec<Read>);
+
+impl Read {
+    pub fn new(segment: SegmentId, row: &SegmentState) -> Self {
+        Self { segment, sealed_hash: row.sealed_hash, chunks_hash: row.chunks_hash }
+    }
+
+    /// Says whether it is worth telling: what was sealed anew since is something else.
+    fn is_due(&self, now: &SegmentState, state: &State, actor: ActorId) -> bool {
+        let same = (now.sealed_hash, now.chunks_hash) == (self.sealed_hash, self.chunks_hash);
+        let is_whole = now.status != SegmentStatus::Dead && !now.damaged;
+        same && is_whole && !now.attested && state.may_vouch(actor, now)
+    }
+}
+
+impl Attester {
+    /// Takes segments that were read. Writes when there are many.
+    pub fn add(&mut self, tenant: &mut Tenant, read: Vec<Read>) -> Result<u64> {
+        self.0.extend(read);
+        match self.0.len() >= BATCH {
+            true => self.end(tenant),
+            false => Ok(0),
+        }
+    }
+
+    /// Attests what was read so far, but for what is attested already. Returns how many segments that were: none, if
+    /// this key may not, or nothing can be written.
+    pub fn end(&mut self, tenant: &mut Tenant) -> Result<u64> {
+        let mut read = std::mem::take(&mut self.0);
+        let actor = tenant.signer.as_ref().map(|signer| signer.actor());
+        let Some(actor) = actor.filter(|actor| tenant.state.trusts(*actor) && !read.is_empty()) else { return Ok(0) };
+        read.sort_unstable_by_key(|read| read.segment);
+        let mut count = 0;
+        let written = tenant.append_if("check", |state, index| {
+            let (mut segments, mut witness) = (SegmentSet::default(), Witness::new());
+            for read in &read {
+                if index.segment(read.segment)?.is_some_and(|now| read.is_due(&now, state, actor)) {
+                    segments.insert(read.segment);
+                    witness.add(read.segment, read.sealed_hash, read.chunks_hash);
+                }
+            }
+            count = segments.len();
+            let body = Attest { hash: witness.finish(), unknown: Default::default() };
+            let annex = Annex { segments, ..Annex::empty() };
+            Ok((!annex.is_empty()).then(|| (EntryKind::Attest, encode(&body), annex)))
+        });
+        match written {
+            Ok(written) => Ok(written.map_or(0, |_| count)),
+            // The report is what matters.
+            Err(Error { kind: Kind::Refused | Kind::NotWritable | Kind::Damaged | Kind::NewerFormat, .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
