@@ -144,3 +144,16 @@ fn a_key_of_one_message_opens_that_one_and_no_other() {
         assert!(open_with_key_of_message(&one, binding, &key).is_err());
     }
 }
+
+#[test]
+fn a_certificate_of_a_source_counts_its_snapshots_and_not_the_tenants() {
+    let fixture = Fixture::in_memory(6);
+    let mut tenant = fixture.tenant();
+    fixture.repository().separate(&mut tenant, "apart", "x").unwrap();
+    for (source, bytes) in [("apart", b"1"), ("shared", b"2"), ("shared", b"3")] {
+        back_up_bytes(&mut tenant, source, bytes).unwrap();
+    }
+    destroy::request(&mut tenant, Some("apart"), (0, 0), "x").unwrap();
+    let certificate = destroy::execute_source(&fixture.repository(), &mut tenant, "apart", 1, &Unwatched).unwrap();
+    assert_eq!(certificate::verify(&certificate).unwrap().statement["snapshots"], 1);
+}
