@@ -214,6 +214,8 @@ fn a_reader_beside_new_keys_and_a_prune_reads_what_stays_and_is_told_what_was_pr
     for root in [false, true] {
         fixture.repository().rotate(&mut other, root, "test").unwrap();
         reseal::reseal(&mut other, &Unwatched).unwrap();
+        // What was sealed anew stands for the old once it was read.
+        assert!(check::check(&mut other, Some(100), &Unwatched).unwrap().attested > 0);
         prune::prune(&mut other, &tidy(), &Unwatched).unwrap();
     }
     let stays: BTreeSet<SnapshotId> = other.state.live().iter().map(|state| state.snapshot.id).collect();
