@@ -58,6 +58,9 @@ pub enum Next {
     ListHolds,
     ListRoles,
     AddKey,
+    AddOperator,
+    /// Shut the repository's operator out, on purpose.
+    ShutOutOperator,
     RotateKeys,
     ChangePolicy,
     RaiseQuota,

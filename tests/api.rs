@@ -173,7 +173,7 @@ fn a_key_is_found_by_what_lists_print_of_it() {
     let twin = Identity::generate(fixture.environment.as_ref()).public().unwrap();
     repository.add_identity(&mut tenant, &agent_role(), &twin, "twin").unwrap();
     assert_eq!(keys::find(&tenant, "twin").unwrap(), twin.actor);
-    let report = keys::check(&repository, &tenant).unwrap();
+    let report = keys::check(&repository, &tenant, None).unwrap();
     assert_eq!((report.problems.len(), report.keys), (0, 3), "{report:?}");
     assert!(keys::grants(&tenant).iter().any(|grant| grant.name == "host" && grant.roles == ["agent"]));
 }

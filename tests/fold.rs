@@ -92,6 +92,7 @@ impl Ledger {
             commitments,
             grants: vec![grant(OWNER, EntryKind::ALL), grant(AGENT, EntryKind::BACKUP_ROLE)],
             policy: Policy { chunk_bytes: 8192, ..Policy::default() },
+            owner_draws: false,
             unknown: Default::default(),
         };
         let first = entry(0, Hash::default(), OWNER, EntryKind::Create, encode(&create));

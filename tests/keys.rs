@@ -545,7 +545,7 @@ fn keys_are_rotated_when_they_are_due_and_a_passphrase_can_come_again() {
         place.ok(&["key", "remove", "paper", "--reason", "again"]);
     }
     let owner = place.json(&["key", "list"])["keys"][0]["name"].as_str().unwrap().to_owned();
-    place.fails(&["key", "remove", &owner, "--reason", "r"], 17, "last such key");
+    place.fails(&["key", "remove", &owner, "--reason", "r", "--shut-out-operator"], 17, "last such key");
     place.ok(&["key", "check"]);
 }
 
@@ -697,14 +697,14 @@ fn a_removal_that_breaks_off_anywhere_is_completed_by_repeating_it() {
     break_everywhere(&before, &FAULTS, &run, &mut |Broken { what, clay, first, .. }| {
         let repository = fixture.repository_on(clay.clone()).unwrap();
         let stray = repository.stray_slots(&repository.tenant("t").unwrap()).unwrap();
-        assert!(stray == 0 || first.is_err(), "{what}");
-        half += stray;
+        assert!(stray.is_empty() || first.is_err(), "{what}");
+        half += stray.len();
         let opens = || open_with(&fixture, clay.clone(), &other).unwrap().tenant("t").is_ok();
         assert!(opens() || repository.tenant("t").unwrap().state.grants.len() == 1, "{what}");
         run(clay.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(!opens(), "{what}");
         let tenant = repository.tenant("t").unwrap();
-        assert_eq!(repository.stray_slots(&tenant).unwrap(), 0, "{what}");
+        assert_eq!(repository.stray_slots(&tenant).unwrap(), [""; 0], "{what}");
         assert_eq!(read_bytes(&tenant, "latest").unwrap(), b"data", "{what}");
     });
     assert!(half > 0);

@@ -18,6 +18,7 @@ mod certificate;
 mod checkpoint;
 mod cli;
 mod crash;
+mod custody;
 mod damage;
 mod delta;
 mod destroy;

@@ -160,6 +160,9 @@ pub enum Command {
         #[arg(long)]
         not_empty: bool,
     },
+    /// Decide who operates the repository (operators)
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Make, show, move and destroy tenants
     #[command(subcommand)]
     Tenant(TenantCommand),

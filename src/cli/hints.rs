@@ -26,6 +26,8 @@ fn hint(next: Next) -> &'static str {
         Next::ListRoles => {
             "`strongroom role list` shows who may do what, `strongroom key list` whose keys open the tenant"
         }
+        Next::AddOperator => "`strongroom operator add` makes another operator",
+        Next::ShutOutOperator => "--shut-out-operator does it all the same",
         Next::AddKey => "`strongroom key add` adds another key",
         Next::RotateKeys => "`strongroom key rotate` makes new keys, while this one still opens the old ones",
         Next::ChangePolicy => "`strongroom policy set` changes the policy, `strongroom policy show` shows it",

@@ -134,6 +134,8 @@ record! {
         29 observers_needed: u32,
         /// Every key that ever opened a session, in the order in which they came.
         30 authors: Vec<ActorId>,
+        /// Whoever could ever hand out keys, in order: a slot of somebody else counts for nothing.
+        31 wrappers: Vec<ActorId>,
     }
 
     /// Slots in a row that hold no entry, as the entry after them names them.

@@ -102,6 +102,9 @@ record! {
         /// Keys and the kinds that they may write, from the start.
         5 grants: Vec<Grant>,
         6 policy: Policy,
+        /// The tenant is another's than of whoever made it, who knows these first keys: nothing may be stored before
+        /// its owner has made others.
+        7 owner_draws: bool,
     }
 
     /// GRANT: a key may write these kinds from now on; of its own grant, a key may give up a part.

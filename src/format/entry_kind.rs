@@ -117,7 +117,10 @@ impl EntryKind {
         Self::Feature,
     ];
     /// What a steward's key may write.
-    pub const STEWARD_ROLE: &[Self] = &[
+    pub const STEWARD_ROLE: &[Self] = Self::OPERATOR_ROLE.split_at(Self::OPERATOR_ROLE.len() - 2).0;
+    /// What the key of a repository's operator may write in another's tenant: also how much may be stored, and that it
+    /// agrees to a destruction.
+    pub const OPERATOR_ROLE: &[Self] = &[
         Self::Session,
         Self::Renew,
         Self::Abort,
@@ -133,5 +136,7 @@ impl EntryKind {
         Self::Fence,
         Self::Observed,
         Self::Access,
+        Self::Quota,
+        Self::Approve,
     ];
 }

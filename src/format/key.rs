@@ -1,7 +1,7 @@
 //! Rings and slots: how keys are wrapped. Chapter: `format-spec/keys.md`.
 
 use super::record::{Blob, Field, Malformed, Reader, Writer, malformed, record};
-use crate::id::{Nonce, ScopeId};
+use crate::id::{ActorId, Hash, Nonce, ScopeId};
 use std::collections::BTreeMap;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -61,6 +61,9 @@ impl Field for Key {
         Ok(Self::from(bytes))
     }
 }
+
+/// What a slot's signature is over: this, then the encoding of a `SlotStatement`.
+pub const SLOT_CONTEXT: &[u8] = b"strongroom key slot v1";
 
 /// Which keys a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,6 +178,25 @@ record! {
         3 id: Nonce,
         /// The root, or the key of a lesser circle.
         4 key: Key,
+        /// The hash of the ledger's entry 0, as stored.
+        5 genesis: Hash,
+        /// Who wrapped it.
+        6 actor: ActorId,
+        /// The actor's, over the `SlotStatement`.
+        7 signature: [u8; 64],
+    }
+
+    /// What whoever wraps a key says. Nothing of it is secret, and nothing is of the repository: a slot moves with
+    /// its tenant.
+    SlotStatement {
+        0 owner: ScopeId,
+        1 circle: u8,
+        2 name: String,
+        3 genesis: Hash,
+        /// For whom the slot is encrypted.
+        4 recipient: String,
+        /// To the key.
+        5 commitment: [u8; 32],
     }
 
     /// `keys/identity/..`: a key file that is wrapped by a passphrase, a KMS or a command.

@@ -110,6 +110,10 @@ pub fn slot(tag: &str, scope: ScopeId, commitments: &Commitments, slot: crate::i
 pub fn root_of(commitments: &Commitments) -> String {
     hex::encode(&commitments.root[..4])
 }
+/// Reads out of the name of a slot what those for the same identity have in common.
+pub fn tag_of_slot(name: &str) -> Option<&str> {
+    name.rsplit('/').nth(1)
+}
 /// Reads the root out of the name of a slot.
 pub fn root_of_slot(name: &str) -> Option<&str> {
     name.rsplit('/').next()?.split('-').nth(1)

@@ -126,10 +126,22 @@ impl State {
         self.is_locked(snapshot) || self.holds.values().any(|hold| hold.covers(snapshot))
     }
 
-    /// Says whether the repository's operator opens the content, so that the tenant is `managed`; if not, it
-    /// is `customer-held`.
+    /// Says whether the owner has still to make keys: whoever wrote CREATE knows those in use, so that nothing may be
+    /// stored.
+    pub fn awaits_owner(&self) -> bool {
+        self.create.owner_draws && self.epoch == 0
+    }
+
+    /// Says whether somebody could ever hand out keys.
+    pub fn could_wrap(&self, actor: ActorId) -> bool {
+        self.wrappers.binary_search(&actor).is_ok()
+    }
+
+    /// Says whether the repository's operator opens the content, or whoever made the tenant could, so that it is
+    /// `managed`; if not, it is `customer-held`.
     pub fn is_managed(&self) -> bool {
-        self.grants.values().any(|grant| grant.operator && grant.circle == Circle::Tenant as u8)
+        !self.create.owner_draws
+            || self.grants.values().any(|grant| grant.operator && grant.circle == Circle::Tenant as u8)
     }
 
     /// Says whether others rely on what a key stored or has read: it may attest, which takes the keys of content.

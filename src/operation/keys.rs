@@ -6,11 +6,13 @@ use crate::{
     format::{
         entry::{EntryKind, Grant},
         key::Circle,
+        names,
     },
     id::ActorId,
-    repository::{Repository, Role, Tenant},
+    repository::{Repository, Role, Tenant, Wrapper},
 };
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// A key that a tenant's keys are wrapped for.
 #[derive(Debug, Serialize)]
@@ -110,6 +112,66 @@ pub fn find(tenant: &Tenant, who: &str) -> Result<ActorId> {
     }
 }
 
+/// Who is to be shut out, and how.
+#[derive(Debug)]
+pub struct Removal<'a> {
+    /// A name, an actor, an actor's first digits; or what the names of slots without a grant have in common, as `check`
+    /// tells it.
+    pub who: &'a str,
+    pub reason: &'a str,
+    /// Make new keys, too.
+    pub rotate: bool,
+    /// Also the last of the repository's operator.
+    pub shut_out_operator: bool,
+}
+
+/// What came of a removal.
+#[derive(Debug, Serialize)]
+pub struct Removed {
+    pub tenant: String,
+    /// None of slots without a grant: nobody knows whose they were.
+    pub actor: Option<ActorId>,
+    pub deleted_slots: usize,
+    /// Of the new keys.
+    pub epoch: Option<u32>,
+}
+
+/// Takes away what a key may write, and its slots.
+///
+/// # Errors
+/// Of the kind `Refused`: it is the last key that opens the content or lets others in, or the operator's, and that was
+/// not said on purpose.
+pub fn remove(repository: &Repository, tenant: &mut Tenant, removal: &Removal<'_>) -> Result<Removed> {
+    tenant.sync()?;
+    let stray = repository.stray_slots(tenant)?;
+    let (actor, deleted_slots) = match stray.iter().any(|name| names::tag_of_slot(name) == Some(removal.who)) {
+        true => (None, repository.remove_stray(tenant, removal.who)?),
+        false => {
+            let actor = find(tenant, removal.who)?;
+            may_shut_out(tenant, actor, removal.shut_out_operator)?;
+            (Some(actor), repository.revoke(tenant, actor, removal.reason)?)
+        }
+    };
+    let rotated = if removal.rotate { Some(repository.rotate(tenant, true, "key remove")?) } else { None };
+    let epoch = rotated.map(|rotated| rotated.epoch);
+    Ok(Removed { tenant: tenant.name.clone(), actor, deleted_slots, epoch })
+}
+
+/// Refuses to shut the repository's operator out without saying so.
+fn may_shut_out(tenant: &Tenant, actor: ActorId, on_purpose: bool) -> Result<()> {
+    let grants = &tenant.state.grants;
+    let is_operator = grants.get(&actor).is_some_and(|grant| grant.operator);
+    let others = grants.values().any(|other| other.operator && other.actor != actor);
+    match is_operator && !others && !on_purpose {
+        true => Err(Error::new(
+            Kind::Refused,
+            "this is the key of the repository's operator: without it the operator can neither see how much is stored nor clean it up, change its quota or destroy it, and sees that it was shut out; nothing was changed",
+        )
+        .next(Next::ShutOutOperator)),
+        false => Ok(()),
+    }
+}
+
 /// How well a tenant can be opened.
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
@@ -130,13 +192,41 @@ pub struct CheckReport {
     pub unreadable: Option<Error>,
 }
 
-/// Checks that every key that should open a tenant is there, and that the one that asks does.
-pub fn check(repository: &Repository, tenant: &Tenant) -> Result<CheckReport> {
+/// Says which slots belong to keys without a grant.
+fn strays(repository: &Repository, tenant: &Tenant) -> Result<Vec<String>> {
+    let stray = repository.stray_slots(tenant)?;
+    let tags: BTreeSet<&str> = stray.iter().filter_map(|name| names::tag_of_slot(name)).collect();
+    let problem = |tag: &str| {
+        format!(
+            "a slot belongs to a key without a grant, which still opens what it opened: a removal was interrupted, or somebody put it there. Remove {tag}, and make new keys with a new root"
+        )
+    };
+    Ok(tags.into_iter().map(problem).collect())
+}
+
+/// Says what is wrong with a way to open a key file that is kept in the repository.
+fn unopened(repository: &Repository, tenant: &Tenant, way: &dyn Wrapper) -> Result<Option<String>> {
+    match repository.opened_by(way) {
+        Ok(public) if tenant.state.grants.contains_key(&public.actor) => Ok(None),
+        Ok(public) => Ok(Some(format!("the {} opens the key {}, which has no grant here", way.kind(), public.actor))),
+        Err(error) if error.kind == Kind::WrongKey => {
+            Ok(Some(format!("the {} opens no key of this tenant: {error}", way.kind())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks that every key that should open a tenant is there, that the one that asks does, and that `way`, if given,
+/// opens one of them.
+pub fn check(repository: &Repository, tenant: &Tenant, way: Option<&dyn Wrapper>) -> Result<CheckReport> {
     let holders = repository.holders(tenant)?;
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    if let Some(way) = way {
+        problems.extend(unopened(repository, tenant, way)?);
+    }
     for holder in holders.iter().filter(|holder| holder.recipient.is_some() && holder.slots == 0) {
         problems.push(format!(
-            "{} has a role, but what would open the tenant for it is gone from the repository, so it opens nothing: remove it, or remove it and add it again",
+            "{} has a role, but what would open the tenant for it is gone from the repository, so it opens nothing: add it again as before, or remove it",
             holder.name
         ));
     }
@@ -146,12 +236,7 @@ pub fn check(repository: &Repository, tenant: &Tenant) -> Result<CheckReport> {
             holder.name, holder.kind
         ));
     }
-    let stray = repository.stray_slots(tenant)?;
-    if stray > 0 {
-        problems.push(format!(
-            "{stray} objects still open the tenant for keys that have no role any more. A removal was interrupted: repeat it with the actor that the audit trail names, or make new keys with a new root"
-        ));
-    }
+    problems.extend(strays(repository, tenant)?);
     let opens: Vec<_> = holders
         .iter()
         .filter(|holder| holder.circle == Circle::Tenant && holder.slots > 0 && !holder.key_file_is_gone)

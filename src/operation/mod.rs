@@ -17,6 +17,7 @@ pub mod keys;
 pub mod known_places;
 pub mod naming;
 pub mod open;
+pub mod operators;
 pub mod policy;
 mod previous;
 pub mod protect;

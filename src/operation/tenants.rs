@@ -47,8 +47,12 @@ pub struct Listed {
     pub problem: Option<String>,
 }
 
-/// Lists the tenants that a key opens. How their keys are held is in their ledgers, so asking costs one opening
-/// of each that has changed since this machine last asked; a tenant that does not open is listed with the reason.
+/// Why an operator's key does not open a tenant of the repository.
+pub(super) const CLOSED: &str = "this operator's key does not open it: its owner shut the operator out, or has not let in the one of this repository yet. It cannot be billed, cleaned up or destroyed; ask its owner";
+
+/// Lists the tenants that a key opens, and to an operator also those that it should open. How their keys are held is in
+/// their ledgers, so asking costs one opening of each that has changed since this machine last asked; a tenant that does
+/// not open is listed with the reason.
 pub fn list(repository: &Repository, with_custody: bool) -> Result<Vec<Listed>> {
     let listed = |known: &KnownTenant| {
         let asked = with_custody.then(|| Remembered::of(repository, known, false)).transpose();
@@ -58,7 +62,18 @@ pub fn list(repository: &Repository, with_custody: bool) -> Result<Vec<Listed>> 
         };
         Listed { tenant: known.name.clone(), tenant_id: known.id, circle: known.circle.name(), custody: held, problem }
     };
-    Ok(each_beside(repository.environment.as_ref(), &repository.known_tenants()?, listed))
+    let closed = |(name, id): (String, ScopeId)| Listed {
+        tenant: name,
+        tenant_id: id,
+        circle: "none",
+        custody: None,
+        problem: Some(CLOSED.to_owned()),
+    };
+    let known = repository.known_tenants()?;
+    let closed_tenants = repository.closed_tenants(&known)?;
+    let mut all = each_beside(repository.environment.as_ref(), &known, listed);
+    all.extend(closed_tenants.into_iter().map(closed));
+    Ok(all)
 }
 
 /// A key that tells the time.

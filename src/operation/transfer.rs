@@ -353,8 +353,15 @@ pub fn import(repository: &Repository, file: &Path, monitor: &dyn Monitor) -> Re
             return Err(super::interrupted());
         }
     }
-    repository.register(&mut own, owner, &manifest.tenant, genesis, manifest.owner.clone())?;
-    Ok(Report::of(manifest, owner))
+    match repository.register(&mut own, owner, &manifest.tenant, genesis, manifest.owner.clone()) {
+        // Somebody else was faster with the name. Of two imports of the same tenant, one is registered.
+        Err(error) if error.kind == Kind::Refused && own.state.tenants.values().all(|known| known.tenant != owner) => {
+            repository.discard_owner(owner)?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+        Ok(()) => Ok(Report::of(manifest, owner)),
+    }
 }
 
 fn put(repository: &Repository, name: &str, content: Vec<u8>) -> Result<()> {

@@ -9,14 +9,14 @@ mod remembered;
 pub use ledger::{Month, months};
 pub(super) use remembered::Remembered;
 
-use super::certificate;
+use super::{certificate, tenants::CLOSED};
 use crate::{
     environment::{each_beside, random},
     error::{Error, Kind, Next, Result, damaged, failed},
-    id::ScopeId,
+    id::{Hash, ScopeId},
     ledger::State,
     pipeline::digest::hash,
-    repository::Repository,
+    repository::{Repository, closed_in},
     store::{Objects, Put, StoreError},
 };
 use serde::Serialize;
@@ -69,6 +69,9 @@ pub fn usage(repository: &Repository, only: Option<&str>, month: Option<&str>) -
         report.add((&known.name, known.id), told, false);
     }
     if let Ok(own) = repository.own_ledger() {
+        for (name, id) in closed_in(&own.state, &tenants).into_iter().filter(|(name, id)| is_wanted(name, *id)) {
+            report.add((&name, id), Err(Error::new(Kind::Refused, CLOSED)), false);
+        }
         for (name, id, told) in destroyed(repository, &own.state) {
             // One that came back tells all of it by itself.
             if is_wanted(&name, id) && !tenants.iter().any(|open| open.id == id) {
@@ -133,7 +136,8 @@ fn destroyed<'a>(
     own: &'a State,
 ) -> impl Iterator<Item = (String, ScopeId, Result<Vec<Month>>)> + 'a {
     own.tenants.iter().filter_map(|(former, state)| {
-        let recorded = state.destroyed?;
+        // Zeros: it never came to be.
+        let recorded = state.destroyed.filter(|recorded| *recorded != Hash::default())?;
         let id = state.tenant;
         let name = former.split_once(' ').map_or(former.as_str(), |(name, _)| name).to_owned();
         let told = repository.objects.get(&format!("destroyed/{id}/certificate"), None).map_err(Error::from);

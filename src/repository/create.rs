@@ -4,10 +4,11 @@ use super::{
     identity::{Credential, PublicIdentity, keep_wrapped},
     keyring::Keys,
     open::Repository,
-    pen::{Draft, Pen, Place},
+    pen::{Draft, Letter, Pen, Place, Sealed, not_written},
     pins::TenantPin,
     put::{Stands, put_for_certain},
     role::{Role, grant},
+    slot::NewSlot,
     tenant::Tenant,
 };
 use crate::{
@@ -15,14 +16,15 @@ use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         VERSION, encode,
-        entry::{Annex, Body, Claims, Create, EntryKind, Grant, Policy, Retention, Tenant as TenantBody},
+        entry::{
+            Annex, Body, Claims, Create, Destroyed, ENTRY_BYTES_MAX, EntryKind, Grant, Policy, Tenant as TenantBody,
+        },
         key::{Circle, Config, WRAPPED_BYTES_MAX},
         names,
         sealed::{Suite, magic},
     },
     id::{Hash, ScopeId},
-    ledger::{Head, State},
-    pipeline::chunk::ChunkSize,
+    pipeline::{chunk::ChunkSize, sign::Signer},
     store::{Objects, Put, SharedObjects, get_bounded},
 };
 use bytes::Bytes;
@@ -72,7 +74,8 @@ impl Repository {
             suite: Suite::Xaes256Gcm,
             chunk_size: ChunkSize::Average(8 << 10),
         };
-        repository.create_ledger(repository.config.repository, "repository", &new, None)?;
+        let unborn = repository.draw(repository.config.repository, &new, None)?;
+        repository.bring_forth(&unborn)?;
         let bytes = Bytes::from([&magic(b'c')[..], &encode(&repository.config)].concat());
         match put_for_certain(repository.objects.as_ref(), repository.environment.as_ref(), names::CONFIG, &[bytes]) {
             Stands::Ours => Ok(repository),
@@ -81,18 +84,30 @@ impl Repository {
         }
     }
 
-    /// Makes a tenant. Where it is another's, the caller keeps the steward's keys, and no more.
+    /// Makes a tenant. Where it is another's, the caller keeps the steward's keys, and no more; unless it is managed,
+    /// its owner makes other keys than the caller has seen when it first opens it.
     pub fn create_tenant(&self, new: &NewTenant) -> Result<ScopeId> {
         checked_name(&new.name)?;
         let mut own = self.own_ledger()?;
-        let taken = |state: &State| state.tenants.contains_key(&new.name);
-        if taken(&own.state) {
-            return Err(failed(format!("tenant `{}` exists; nothing was changed", new.name)));
-        }
+        self.withdraw_unborn(&mut own, &new.name)?;
         let tenant = ScopeId(random(self.environment.as_ref()));
-        let genesis = self.create_ledger(tenant, "tenant", new, own.state.policy.retention.clone())?;
+        let unborn = self.draw(tenant, new, Some(&own))?;
+        let genesis = unborn.first.entry.hash;
         let recipient = new.owner.as_ref().map(|owner| owner.recipient.clone());
+        // Whoever is first in the repository's ledger has the name; others have stored nothing.
         self.register(&mut own, tenant, &new.name, genesis, recipient)?;
+        self.bring_forth(&unborn)?;
+        own.sync()?;
+        if own.state.tenants.get(&new.name).is_none_or(|known| known.tenant != tenant) {
+            self.discard_owner(tenant)?;
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "making tenant `{}` took so long that somebody else withdrew it; nothing of it is left",
+                    new.name
+                ),
+            ));
+        }
         self.watch.accept(self.config.repository, &new.name, TenantPin { tenant, genesis })?;
         Ok(tenant)
     }
@@ -107,58 +122,74 @@ impl Repository {
         owner: Option<String>,
     ) -> Result<()> {
         let body = TenantBody { tenant, name: name.to_owned(), genesis, owner, unknown: Default::default() };
-        own.append("tenant create", |state, _| {
-            if state.tenants.contains_key(name) {
-                return Err(failed(format!("tenant `{name}` was made by somebody else just now")));
-            }
-            Ok(body.drafted())
+        own.append("tenant create", |state, _| match state.tenants.contains_key(name) {
+            true => Err(Error::new(Kind::Refused, format!("there is a tenant `{name}`; nothing was changed"))),
+            false => Ok(body.drafted()),
         })?;
         Ok(())
     }
 
-    /// Wraps a new owner's keys for those who are in from the start. Returns what CREATE grants, and what the
-    /// operator of another's tenant is to write from then on: it signs CREATE, so its grant there is full.
-    fn first_grants(&self, keys: &Keys, new: &NewTenant) -> Result<(Vec<Grant>, Option<Grant>)> {
+    /// Withdraws a name under which a tenant was to be made, and was not: its entry 0, which comes last, is not there.
+    fn withdraw_unborn(&self, own: &mut Tenant, name: &str) -> Result<()> {
+        let Some(known) = own.state.tenants.get(name).filter(|known| known.destroyed.is_none()) else { return Ok(()) };
+        let tenant = known.tenant;
+        if get_bounded(self.objects.as_ref(), &names::entry(tenant, 0), ENTRY_BYTES_MAX)?.is_some() {
+            return Ok(());
+        }
+        let body = Destroyed { tenant, certificate: Hash::default(), unknown: Default::default() };
+        own.append_if("tenant create", |state, _| {
+            let stands = state.tenants.values().any(|known| known.tenant == tenant && known.destroyed.is_none());
+            Ok(stands.then(|| body.drafted()))
+        })?;
+        self.discard_owner(tenant)
+    }
+
+    /// Deletes all that is stored of a tenant that the repository's ledger does not name; keys first.
+    pub(crate) fn discard_owner(&self, owner: ScopeId) -> Result<()> {
+        let mut found = self.all_slots(owner)?;
+        for prefix in [names::rings(owner), names::scope(owner)] {
+            found.extend(self.objects.list(&prefix)?);
+        }
+        for listed in found {
+            self.objects.delete(&listed.name)?;
+        }
+        Ok(())
+    }
+
+    /// Says who may do what from the start, and whether the owner makes keys of its own first.
+    fn first_grants(&self, new: &NewTenant) -> Result<(Vec<Grant>, bool)> {
         let own = self.identity.public()?;
         let kept = self.kept_by(own.actor)?;
         let all =
             Role { name: "owner".into(), circle: Circle::Tenant, kinds: EntryKind::ALL.to_vec(), sources: Vec::new() };
         // Whoever names his own key is an owner like one who names none.
         let Some(other) = new.owner.as_ref().filter(|owner| owner.actor != own.actor) else {
-            self.put_slot(keys, Circle::Tenant, &new.name, &own.recipient)?;
-            return Ok((vec![Grant { kept, ..grant(&own, &all, "owner", true) }], None));
+            return Ok((vec![Grant { kept, ..grant(&own, &all, "owner", true) }], false));
         };
         // How much it may store is not the owner's to say.
         let role = Role { name: "owner".into(), ..Role::administrator() };
-        self.put_slot(keys, Circle::Tenant, &new.name, &other.recipient)?;
-        let mut kinds: Vec<_> = EntryKind::STEWARD_ROLE.iter().copied().chain(OPERATOR_KINDS).collect();
-        // Where it looks after the data, the default rules of retention are the operator's to tell, and so is
-        // the data's end.
-        kinds.extend(MANAGER_KINDS.iter().filter(|_| new.managed));
-        let circle = if new.managed { Circle::Tenant } else { Circle::Steward };
-        let operator = Role { name: "operator".into(), circle, kinds, sources: Vec::new() };
-        self.put_slot(keys, circle, &new.name, &own.recipient)?;
-        let full = Role { circle, ..all };
-        let grants = vec![
-            grant(other, &role, "owner", false),
-            Grant { kept: kept.clone(), ..grant(&own, &full, "operator", true) },
-        ];
-        Ok((grants, Some(Grant { kept, ..grant(&own, &operator, "operator", true) })))
+        let mut operator = Role::operator();
+        if new.managed {
+            // Where it looks after the data, the default rules of retention are the operator's to tell, and so is
+            // the data's end.
+            operator.kinds.extend(MANAGER_KINDS);
+            operator.circle = Circle::Tenant;
+        }
+        let mine = Grant { kept, ..grant(&own, &operator, "operator", true) };
+        Ok((vec![grant(other, &role, "owner", false), mine], !new.managed))
     }
 
-    /// Draws keys, wraps them, and writes entry 0.
-    fn create_ledger(
-        &self,
-        owner: ScopeId,
-        ledger: &str,
-        new: &NewTenant,
-        inherited: Option<Retention>,
-    ) -> Result<Hash> {
+    /// Draws keys, and writes entry 0; nothing is stored yet. `own` is the repository's own ledger, unless it is that
+    /// which is made.
+    fn draw(&self, owner: ScopeId, new: &NewTenant, own: Option<&Tenant>) -> Result<Unborn> {
+        let ledger = if own.is_some() { "tenant" } else { "repository" };
+        let inherited = own.and_then(|own| own.state.policy.retention.clone());
         let environment = self.environment.as_ref();
         let keys = Keys::generate(owner, environment);
         let signer = self.signer().ok_or_else(|| failed("no signing key"))?;
-        self.put_ring(&keys, new.suite)?;
-        let (grants, narrowed) = self.first_grants(&keys, new)?;
+        let (mut grants, owner_draws) = self.first_grants(new)?;
+        let colleagues = own.map_or(Vec::new(), |own| self.colleagues(own, &grants));
+        grants.extend(colleagues);
         let (chunk_bytes, fixed) = match new.chunk_size {
             ChunkSize::Average(bytes) => (bytes, false),
             ChunkSize::Fixed(bytes) => (bytes, true),
@@ -171,10 +202,9 @@ impl Repository {
             commitments: keys.commitments(),
             grants,
             policy: Policy { chunk_bytes, fixed, inherited, ..Policy::default() },
+            owner_draws,
             unknown: Default::default(),
         };
-        let objects = self.objects.as_ref();
-        let pen = Pen { objects, environment, keys: &keys, signer: &signer, suite: new.suite, epoch: 0 };
         let claims = Claims {
             who: self.who.clone(),
             why: "create".into(),
@@ -183,14 +213,43 @@ impl Repository {
             unknown: Default::default(),
         };
         let draft = Draft { kind: EntryKind::Create, body: encode(&create), annex: Annex::empty() };
-        let first = pen.write(&Place { after: None, junk: None }, claims.clone(), &draft)?;
-        if let Some(narrowed) = narrowed {
-            let after = Some(Head { number: 0, hash: first.hash, unknown: Default::default() });
-            let draft = Draft { kind: EntryKind::Grant, body: encode(&narrowed), annex: Annex::empty() };
-            pen.write(&Place { after, junk: None }, claims, &draft)?;
-        }
-        Ok(first.hash)
+        let place = Place { after: None, junk: None };
+        let pen = self.first_pen(&keys, &signer, new.suite);
+        let first = pen.seal(&mut Letter::new(environment), &place, claims, &draft)?;
+        Ok(Unborn { keys, suite: new.suite, signer, first, create })
     }
+
+    fn first_pen<'a>(&'a self, keys: &'a Keys, signer: &'a Signer, suite: Suite) -> Pen<'a> {
+        let (objects, environment) = (self.objects.as_ref(), self.environment.as_ref());
+        Pen { objects, environment, keys, signer, suite, epoch: 0 }
+    }
+
+    /// Stores a ledger that was drawn: keys, what wraps them, and last entry 0, by which it is there.
+    fn bring_forth(&self, unborn: &Unborn) -> Result<()> {
+        self.put_ring(&unborn.keys, unborn.suite)?;
+        let (name, genesis) = (unborn.create.name.as_str(), unborn.first.entry.hash);
+        for grant in &unborn.create.grants {
+            let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
+            if let Some(recipient) = &grant.recipient {
+                self.put_slot(&unborn.keys, &NewSlot { circle, name, genesis, recipient })?;
+            }
+        }
+        match self.first_pen(&unborn.keys, &unborn.signer, unborn.suite).post(&unborn.first) {
+            Stands::Ours => Ok(()),
+            Stands::Anothers => Err(failed("an entry of a new ledger could not be written: its name is taken")),
+            Stands::Nothing(error) => Err(not_written(error)),
+            Stands::Unknown(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A ledger of which nothing is stored yet.
+struct Unborn {
+    keys: Keys,
+    suite: Suite,
+    signer: Arc<Signer>,
+    first: Sealed,
+    create: Create,
 }
 
 /// Makes sure that a name can be a tenant's.
@@ -203,9 +262,7 @@ pub fn checked_name(name: &str) -> Result<()> {
     valid.then_some(()).ok_or_else(bad)
 }
 
-/// What a tenant's operator may write besides what a steward may.
-const OPERATOR_KINDS: [EntryKind; 2] = [EntryKind::Quota, EntryKind::Approve];
-/// And what besides these, where the tenant is managed.
+/// What a tenant's operator may write besides, where the tenant is managed.
 const MANAGER_KINDS: [EntryKind; 4] = [EntryKind::Policy, EntryKind::Destroy, EntryKind::Withdraw, EntryKind::Shred];
 
 /// Makes sure that there are no tenants: a repository whose `config` is lost is none that can be made anew. What an

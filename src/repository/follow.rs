@@ -2,7 +2,7 @@
 
 use super::{
     checkpoint,
-    keyring::Keys,
+    keyring::{Given, Keys},
     ledger::{StoredEntry, read_whole},
     tenant::{NewPairs, Tenant},
     trail::{Behind, Next, Tail, Trail},
@@ -131,6 +131,7 @@ impl Tenant {
             tenant.check_remembered_head()?;
         }
         tenant.sync_from(fresh)?;
+        tenant.check_given()?;
         tenant.checkpoint_due |= fresh && tenant.state.head.number - at_checkpoint >= checkpoint::TAIL_ENTRIES;
         tenant.share();
         Ok(tenant)
@@ -284,9 +285,32 @@ impl Tenant {
             if !keys.settle(epoch, committed) {
                 return Err(self.left_out());
             }
+            self.keys = Arc::new(keys);
+            return self.check_given();
         }
         self.keys = Arc::new(keys);
         Ok(())
+    }
+
+    /// Refuses keys that were handed out by nobody who ever could, or for another history.
+    fn check_given(&self) -> Result<()> {
+        let committed = self.state.commitments.get(&self.state.epoch);
+        let counts = |given: &Given| {
+            committed.is_some_and(|committed| given.is_committed(committed))
+                && given.genesis == self.genesis
+                && self.state.could_wrap(given.actor)
+        };
+        // An entry that is lost may have told who could.
+        if self.keys.given.is_empty() || self.hole.is_some() || self.keys.given.iter().any(counts) {
+            return Ok(());
+        }
+        let name = &self.name;
+        let who: Vec<String> = self.keys.given.iter().map(|given| given.actor.to_string()).collect();
+        let what = format!(
+            "the key slot of {name} was made by {}, who may hand out no keys of it, or for another history: somebody put it into the bucket. Nothing was done; let its administrator remove this key and add it again",
+            who.join(", ")
+        );
+        Err(Error::new(Kind::Refused, what))
     }
 
     fn left_out(&self) -> Error {

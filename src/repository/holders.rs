@@ -1,13 +1,13 @@
 //! Who opens an owner's keys: slots, added and taken away with their grants.
 
 use super::{
-    append::{Outcome, does_not_count},
-    identity::{PublicIdentity, Wrapper, keep_wrapped, tag_of, wrap_to},
+    identity::{PublicIdentity, Wrapper, keep_wrapped, tag_of, unwrapped, wrap_to},
     keyring::Keys,
     open::Repository,
     pen::not_written,
     put::{Stands, put_for_certain},
     role::{Role, grant},
+    slot::{NewSlot, signed},
     tenant::Tenant,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         names,
     },
     id::{ActorId, ScopeId},
-    ledger::{State, Verdict},
+    ledger::State,
     pipeline::sign::Signer,
     store::Listed,
 };
@@ -44,41 +44,64 @@ pub struct Holder {
 }
 
 impl Repository {
-    /// Wraps the keys of a role's circle to another identity, and grants it what the role writes.
+    /// Grants another identity what a role writes, and wraps the keys of the role's circle for it once that stands.
+    /// Repeating it after an interruption completes it.
     pub fn add_identity(&self, tenant: &mut Tenant, role: &Role, public: &PublicIdentity, name: &str) -> Result<()> {
         tenant.sync()?;
-        loop {
-            if tenant.state.grants.contains_key(&public.actor) {
-                return Err(Error::new(
-                    Kind::Usage,
-                    format!("{} has a grant already: remove it first; nothing was granted", public.actor),
-                ));
+        tenant.keys.wrapping(role.circle)?;
+        let operator = role.is_operator() || self.is_operator(public.actor);
+        let kept = self.kept_by(public.actor)?;
+        self.grant_and_wrap(tenant, Grant { kept, ..grant(public, role, name, operator) }, "key add")
+    }
+
+    pub(super) fn grant_and_wrap(&self, tenant: &mut Tenant, grant: Grant, why: &str) -> Result<()> {
+        let owner = tenant.keys.owner;
+        tenant.append_if(why, |state, _| {
+            let taken = |what: String| Err(Error::new(Kind::Usage, format!("{what}; nothing was granted")));
+            if let Some(stands) = state.grants.get(&grant.actor) {
+                // What broke off before there was a slot is gone on with.
+                return match *stands == grant && self.slots_for(owner, &grant)?.is_empty() {
+                    true => Ok(None),
+                    false => taken(format!("{} has a grant already: remove it first", grant.actor)),
+                };
             }
-            let keys = tenant.keys.clone();
-            let slot = self.put_slot(&keys, role.circle, &tenant.name, &public.recipient)?;
-            let operator = self.is_operator(public.actor);
-            let kept = self.kept_by(public.actor)?;
-            let body = Grant { kept, ..grant(public, role, name, operator) };
-            let root = keys.commitments().root;
-            let granted = tenant.append_once("key add", &mut |state, _| {
-                // Somebody may have made a new root meanwhile, for which this slot is worth nothing.
-                let same = state.commitments.get(&state.epoch).is_some_and(|now| now.root == root);
-                let same = same && !state.grants.contains_key(&public.actor);
-                Ok(same.then(|| body.drafted()))
-            });
-            let refused = match granted {
-                Outcome::Done { verdict: Verdict::Valid, .. } => return Ok(()),
-                // It may be granted, or may be yet: then it must open.
-                Outcome::Unknown(error) => return Err(error),
-                Outcome::Needless => None,
-                Outcome::Done { kind, number, verdict } => Some(does_not_count(kind, number, &verdict)),
-                Outcome::NotDone(error) => Some(error),
-            };
-            self.objects.delete(&slot)?;
-            if let Some(error) = refused {
-                return Err(error);
+            if let Some(other) = state.grants.values().find(|other| other.name == grant.name) {
+                return taken(format!("{} is the name of another key ({})", grant.name, other.actor));
+            }
+            Ok(Some(grant.drafted()))
+        })?;
+        self.wrap_granted(tenant, &grant)
+    }
+
+    /// Makes sure that a slot for a grant that stands is there, for the root in use.
+    fn wrap_granted(&self, tenant: &mut Tenant, grant: &Grant) -> Result<()> {
+        let Some(recipient) = &grant.recipient else { return Ok(()) };
+        loop {
+            let (keys, root) = (tenant.keys.clone(), current_root(&tenant.state)?);
+            let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
+            let slot = NewSlot { circle, name: &tenant.name, genesis: tenant.genesis, recipient };
+            let put = self.put_slot(&keys, &slot)?;
+            tenant.sync()?;
+            let stands = tenant.state.grants.get(&grant.actor).is_some_and(|stands| stands.circle == grant.circle);
+            // Who made a new root meanwhile has wrapped that for the grant, or did not know of it yet.
+            if stands && current_root(&tenant.state)? == root {
+                return Ok(());
+            }
+            self.objects.delete(&put)?;
+            if !stands {
+                return Err(failed(format!("somebody else took the grant of {} back just now", grant.name)));
+            }
+            let now = current_root(&tenant.state)?;
+            let of_root = |name: &String| names::root_of_slot(name) == Some(&now);
+            if self.slots_for(tenant.keys.owner, grant)?.iter().any(of_root) {
+                return Ok(());
             }
         }
+    }
+
+    /// Returns whose key file, of those that are kept here, `wrapper` opens.
+    pub fn opened_by(&self, wrapper: &dyn Wrapper) -> Result<PublicIdentity> {
+        unwrapped(self.objects.as_ref(), wrapper, self.config.repository)?.public()
     }
 
     /// Makes a key file that `wrapper` opens.
@@ -92,12 +115,23 @@ impl Repository {
         own && self.own_ledger().is_ok()
     }
 
-    pub(super) fn put_slot(&self, keys: &Keys, circle: Circle, name: &str, recipient: &str) -> Result<String> {
-        let slot = keys.slot(circle, name, self.environment.as_ref())?;
-        let tag = tag_of(recipient, self.config.repository);
+    /// Wraps the key of a circle, and returns the slot's name.
+    pub(super) fn put_slot(&self, keys: &Keys, new: &NewSlot<'_>) -> Result<String> {
+        let signer = self.signer().ok_or_else(|| failed("this key has nothing to sign with"))?;
+        let slot = signed(keys, new, &signer, self.environment.as_ref())?;
+        let tag = tag_of(new.recipient, self.config.repository);
         let object = names::slot(&tag, keys.owner, &keys.commitments(), slot.id);
-        self.put_new(&object, wrap_to(recipient, &encode_secret(&slot))?)?;
+        self.put_new(&object, wrap_to(new.recipient, &encode_secret(&slot))?)?;
         Ok(object)
+    }
+
+    /// Wraps the key of a circle for somebody, whatever was granted.
+    ///
+    /// Hidden: tests do by it what a program does that was changed.
+    #[doc(hidden)]
+    pub fn wrap_for(&self, tenant: &Tenant, circle: Circle, recipient: &str) -> Result<()> {
+        let slot = NewSlot { circle, name: &tenant.name, genesis: tenant.genesis, recipient };
+        self.put_slot(&tenant.keys, &slot).map(drop)
     }
 
     pub(super) fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
@@ -152,8 +186,8 @@ impl Repository {
         Ok(slots)
     }
 
-    /// Counts slots of keys that have no grant: somebody's removal was interrupted.
-    pub fn stray_slots(&self, tenant: &Tenant) -> Result<usize> {
+    /// Lists slots of keys that have no grant: somebody's removal was interrupted, or somebody put them there.
+    pub fn stray_slots(&self, tenant: &Tenant) -> Result<Vec<String>> {
         let root = current_root(&tenant.state)?;
         let mut slots: Vec<_> = self.all_slots(tenant.keys.owner)?.into_iter().map(|listed| listed.name).collect();
         slots.retain(|name| names::root_of_slot(name) == Some(&root));
@@ -161,10 +195,22 @@ impl Repository {
             let granted = self.slots_for(tenant.keys.owner, grant)?;
             slots.retain(|name| !granted.contains(name));
         }
-        Ok(slots.len())
+        Ok(slots)
     }
 
-    pub(super) fn slots_for(&self, owner: ScopeId, grant: &Grant) -> Result<Vec<String>> {
+    /// Deletes the slots without a grant that are for the same key, by what their names have in common. Returns how
+    /// many there were.
+    pub fn remove_stray(&self, tenant: &mut Tenant, tag: &str) -> Result<usize> {
+        tenant.sync()?;
+        let mut stray = self.stray_slots(tenant)?;
+        stray.retain(|name| names::tag_of_slot(name) == Some(tag));
+        for name in &stray {
+            self.objects.delete(name)?;
+        }
+        Ok(stray.len())
+    }
+
+    pub(crate) fn slots_for(&self, owner: ScopeId, grant: &Grant) -> Result<Vec<String>> {
         let Some(recipient) = &grant.recipient else { return Ok(Vec::new()) };
         let folder = names::slots_of(&tag_of(recipient, self.config.repository));
         let listed = self.objects.list(&folder)?.into_iter().map(|listed| listed.name);

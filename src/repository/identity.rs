@@ -92,7 +92,16 @@ pub(super) fn keep_wrapped(
 ) -> Result<Identity> {
     let identity = Identity::generate(environment);
     let public = identity.public()?;
-    let (reference, wrapped) = wrapper.wrap(&public.actor.to_string(), identity.to_key_file()?.as_bytes())?;
+    let (context, plain) = (public.actor.to_string(), identity.to_key_file()?);
+    let (reference, wrapped) = wrapper.wrap(&context, plain.as_bytes())?;
+    // What cannot be had back must not count as somebody who opens the content.
+    if wrapper.unwrap(&context, &reference, &wrapped)?.is_none_or(|back| *back != plain.as_bytes()) {
+        let what = format!(
+            "the {} took a new key file and did not give the same back; nothing was granted or stored",
+            wrapper.kind()
+        );
+        return Err(Error::new(Kind::WrongKey, what));
+    }
     let record =
         WrappedIdentity { public: public.to_text(), reference, wrapped: Blob(wrapped), unknown: Default::default() };
     let bytes = [&magic(b'i')[..], &encode(&record)].concat();

@@ -4,11 +4,11 @@ use crate::{
     environment::{Environment, random},
     error::Result,
     format::{
-        key::{Circle, Commitments, SourceKeys, content_number, source_of_content},
+        key::{Circle, Commitments, Slot, SourceKeys, content_number, source_of_content},
         names,
         sealed::{KeyScope, Kind, Suite},
     },
-    id::ScopeId,
+    id::{ActorId, Hash, ScopeId},
     pipeline::{
         digest::commitment,
         seal::{Binding, Key, OpenError, key_of_message, open, open_with_key_of_message, seal},
@@ -27,6 +27,8 @@ pub struct Keys {
     pub id: Option<Key>,
     pub gear: Option<Key>,
     pub(super) rings: Vec<OpenRing>,
+    /// Who gave the keys of these rings; nobody, where they were drawn here.
+    pub(super) given: Vec<Given>,
 }
 
 /// A ring, as far as a circle opens it.
@@ -49,11 +51,40 @@ pub(super) struct SealedWith {
     pub commitment: [u8; 32],
 }
 
+/// Who gave which key, and of which history.
+#[derive(Clone)]
+pub(super) struct Given {
+    circle: u8,
+    commitment: [u8; 32],
+    pub genesis: Hash,
+    pub actor: ActorId,
+}
+
+impl Given {
+    pub fn by(slot: &Slot) -> Self {
+        let (circle, genesis, actor) = (slot.circle, slot.genesis, slot.actor);
+        Self { circle, commitment: commitment(slot.key.bytes()), genesis, actor }
+    }
+
+    /// Says whether the key is one of those that the ledger commits to.
+    pub fn is_committed(&self, committed: &Commitments) -> bool {
+        let of_circle = match Circle::from_number(self.circle) {
+            Some(Circle::Tenant) => committed.root,
+            Some(Circle::Indexer) => committed.indexer,
+            Some(Circle::Steward) => committed.steward,
+            None => return false,
+        };
+        self.commitment == of_circle
+    }
+}
+
 /// What the next epoch changes besides its keys.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     /// What wraps the keys for each circle is new, too.
     pub new_root: bool,
+    /// The permanent keys are new, too, which they can be only before anything is stored.
+    pub permanent: bool,
     /// A source that gets keys of its own, and its number.
     pub add_source: Option<(String, u32)>,
     /// A source whose keys are destroyed.
@@ -72,7 +103,8 @@ impl Keys {
             keys: SCOPES.into_iter().map(|scope| ((scope, 0), key())).collect(),
             sources: BTreeMap::new(),
         };
-        let mut keys = Self { owner, circle: Circle::Tenant, id: Some(key()), gear: Some(key()), rings: vec![ring] };
+        let (id, gear) = (Some(key()), Some(key()));
+        let mut keys = Self { owner, circle: Circle::Tenant, id, gear, rings: vec![ring], given: Vec::new() };
         keys.commit_to();
         keys
     }
@@ -86,6 +118,9 @@ impl Keys {
         ring.epoch += 1;
         if change.new_root {
             ring.wrapping = Circle::ALL.into_iter().map(|circle| (circle, key())).collect();
+        }
+        if change.permanent {
+            (next.id, next.gear) = (Some(key()), Some(key()));
         }
         for scope in SCOPES {
             ring.keys.insert((scope, ring.epoch), key());
@@ -103,6 +138,7 @@ impl Keys {
             ring.keys.insert((KeyScope::Content, content_number(source.number, ring.epoch)), key());
         }
         next.rings.truncate(1);
+        next.given.clear();
         next.commit_to();
         Ok(next)
     }
@@ -263,7 +299,7 @@ impl Keys {
 
     /// Starts with nothing; `add` adds what slots and rings give together.
     pub(super) fn none(owner: ScopeId) -> Self {
-        Self { owner, circle: Circle::Steward, id: None, gear: None, rings: Vec::new() }
+        Self { owner, circle: Circle::Steward, id: None, gear: None, rings: Vec::new(), given: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {

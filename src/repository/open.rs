@@ -131,7 +131,9 @@ impl Repository {
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         let slot = self.slot_of(name)?;
         let meet = |pin| self.watch.tenant(self.config.repository, &slot.name, pin);
-        self.open_owner(slot.owner, &slot.name, &meet)
+        let mut tenant = self.open_owner(slot.owner, &slot.name, &meet)?;
+        self.take_over(&mut tenant)?;
+        Ok(tenant)
     }
 
     /// Opens a tenant to look at it among others: as `tenant`, but one that was never met is not remembered.
@@ -154,10 +156,23 @@ impl Repository {
         unlock.patiently(|| {
             let slots = self.some_slots(wanted)?;
             let is_it = |slot: &Slot| slot.owner != own && (slot.name == name || Some(slot.owner) == wanted);
-            slots.into_iter().find(is_it).ok_or_else(|| {
-                Error::new(Kind::TenantUnknown, format!("there is no tenant `{name}` that this key opens"))
-                    .next(Next::ListTenants)
-            })
+            let mut found: Vec<Slot> = slots.into_iter().filter(is_it).collect();
+            found.sort_by_key(|slot| slot.owner);
+            found.dedup_by_key(|slot| slot.owner);
+            let twins: Vec<String> = found.iter().map(|slot| slot.owner.to_string()).collect();
+            match (found.pop(), found.is_empty()) {
+                (Some(slot), true) => Ok(slot),
+                (Some(_), false) => Err(Error::new(
+                    Kind::Refused,
+                    format!(
+                        "this key opens {} tenants with the name {name}: {}. At most one is the right one, and somebody made or planted the others; nothing was done. The right one can be named by its id",
+                        twins.len(), twins.join(", ")
+                    ),
+                )
+                .next(Next::NameTenant)),
+                (None, _) => Err(Error::new(Kind::TenantUnknown, format!("there is no tenant `{name}` that this key opens"))
+                    .next(Next::ListTenants)),
+            }
         })
     }
 

@@ -161,17 +161,6 @@ impl Pen<'_> {
             Stands::Nothing(error) | Stands::Unknown(error) => Err(not_written(error)),
         }
     }
-
-    /// Writes an entry that nobody else can be writing: of a ledger that is being made.
-    pub fn write(&self, place: &Place, claims: Claims, draft: &Draft) -> Result<StoredEntry> {
-        let sealed = self.seal(&mut Letter::new(self.environment), place, claims, draft)?;
-        match self.post(&sealed) {
-            Stands::Ours => Ok(sealed.entry),
-            Stands::Anothers => Err(failed("an entry of a new ledger could not be written: its name is taken")),
-            Stands::Nothing(error) => Err(not_written(error)),
-            Stands::Unknown(error) => Err(error.into()),
-        }
-    }
 }
 
 /// The error of a write that surely did not happen.

@@ -7,11 +7,10 @@ use crate::{
     error::{Result, damaged},
     format::{
         Blob, decode, decode_secret, encode, encode_secret,
-        key::{Circle, Commitments, Ring, RingKeys, Slot},
+        key::{Circle, Commitments, Ring, RingKeys},
         names,
         sealed::{KeyScope, Kind, Suite, magic, strip_magic},
     },
-    id::Nonce,
     pipeline::{
         digest::commitment,
         seal::{Binding, Key, open, seal},
@@ -61,13 +60,13 @@ impl Keys {
 
     /// Opens a ring with the key of a slot. The commitment is compared before anything is decrypted. Says
     /// whether it is for this key.
-    pub(super) fn add(&mut self, slot: &Slot, name: &str, bytes: &[u8]) -> Result<bool> {
+    pub(super) fn add(&mut self, (circle, key): (u8, &Key), name: &str, bytes: &[u8]) -> Result<bool> {
         let bad = |error: &dyn std::fmt::Display| {
             damaged(format!(
                 "the wrapped keys {name} are damaged ({error}); without them nothing can be read: restore the object from a copy of the bucket"
             ))
         };
-        let circle = Circle::from_number(slot.circle)
+        let circle = Circle::from_number(circle)
             .ok_or_else(|| damaged("this key has rights that this version does not know"))?;
         let body = strip_magic("ring", b'k', bytes).map_err(|error| bad(&error))?;
         let ring: Ring = decode(body).map_err(|error| bad(&error))?;
@@ -79,12 +78,12 @@ impl Keys {
             Circle::Indexer => (&ring.indexer, ring.commitments.indexer),
             Circle::Steward => (&ring.steward, ring.commitments.steward),
         };
-        if commitment(slot.key.bytes()) != expected {
+        if commitment(key.bytes()) != expected {
             return Ok(false);
         }
         let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
         let plain =
-            zeroize::Zeroizing::new(open(&sealed.0, binding, |_| Some(slot.key.clone())).map_err(|error| bad(&error))?);
+            zeroize::Zeroizing::new(open(&sealed.0, binding, |_| Some(key.clone())).map_err(|error| bad(&error))?);
         let found: RingKeys = decode_secret(&plain).map_err(|error| bad(&error))?;
         let of = |scope, keys: &BTreeMap<u32, Key>| -> Vec<_> {
             keys.iter().map(|(epoch, key)| ((scope, *epoch), key.clone())).collect()
@@ -95,7 +94,7 @@ impl Keys {
             of(KeyScope::ChunkTable, &found.chunk_table),
             of(KeyScope::Content, &found.content),
         ];
-        let mut wrapping = BTreeMap::from([(circle, slot.key.clone())]);
+        let mut wrapping = BTreeMap::from([(circle, key.clone())]);
         wrapping.extend(found.indexer.map(|key| (Circle::Indexer, key)));
         wrapping.extend(found.steward.map(|key| (Circle::Steward, key)));
         let commitments = Commitments { unknown: Default::default(), ..ring.commitments };
@@ -132,10 +131,10 @@ impl Keys {
     }
 
     /// Says whether a ring, as it is stored, gives all these keys, and each circle its part.
-    pub(super) fn are_in(&self, name: &str, stored: &[u8], environment: &dyn Environment) -> bool {
+    pub(super) fn are_in(&self, name: &str, stored: &[u8]) -> bool {
         let mut read = Self::none(self.owner);
-        let slot = self.slot(Circle::Tenant, "", environment);
-        let is_added = slot.is_ok_and(|slot| read.add(&slot, name, stored).unwrap_or(false));
+        let root = self.wrapping(Circle::Tenant);
+        let is_added = root.is_ok_and(|root| read.add((Circle::Tenant as u8, &root), name, stored).unwrap_or(false));
         let same = |(own, read): (&OpenRing, &OpenRing)| {
             (&own.keys, &own.sources, &own.commitments) == (&read.keys, &read.sources, &read.commitments)
         };
@@ -164,17 +163,9 @@ impl Keys {
         own.wrapping.iter().filter(|pair| !opens(pair)).map(|(circle, _)| *circle).collect()
     }
 
-    /// Makes the plain form of a slot of a circle.
-    pub(super) fn slot(&self, circle: Circle, name: &str, environment: &dyn Environment) -> Result<Slot> {
+    /// Returns the key that wraps a ring for a circle: what a slot gives.
+    pub(super) fn wrapping(&self, circle: Circle) -> Result<Key> {
         let key = self.rings.first().and_then(|ring| ring.wrapping.get(&circle));
-        let key = key.ok_or_else(|| self.missing("handing out keys"))?.clone();
-        Ok(Slot {
-            owner: self.owner,
-            circle: circle as u8,
-            name: name.to_owned(),
-            id: Nonce(random(environment)),
-            key,
-            unknown: Default::default(),
-        })
+        key.cloned().ok_or_else(|| self.missing("handing out keys"))
     }
 }

@@ -31,12 +31,21 @@ const INDEXER: (&str, Circle, &[EntryKind]) = ("indexer", Circle::Indexer, &[Ent
 const ADMINISTRATOR: (&str, Circle, &[EntryKind]) = ("administrator", Circle::Tenant, EntryKind::OWNER_ROLE);
 /// Reads the ledger, and what the steward sees; changes nothing.
 const AUDITOR: (&str, Circle, &[EntryKind]) = ("auditor", Circle::Steward, &[EntryKind::Access]);
-const ROLES: [(&str, Circle, &[EntryKind]); 6] = [AGENT, RESTORER, STEWARD, INDEXER, ADMINISTRATOR, AUDITOR];
+/// Looks after a tenant for the repository: what a steward may, and how much may be stored. An owner can grant it where
+/// no operator is in.
+const OPERATOR: (&str, Circle, &[EntryKind]) = ("operator", Circle::Steward, EntryKind::OPERATOR_ROLE);
+const ROLES: [(&str, Circle, &[EntryKind]); 7] = [AGENT, RESTORER, STEWARD, INDEXER, ADMINISTRATOR, AUDITOR, OPERATOR];
 
 impl Role {
     /// What a tenant's owner may.
     pub fn administrator() -> Self {
         let (name, circle, kinds) = ADMINISTRATOR;
+        Self { name: name.into(), circle, kinds: kinds.to_vec(), sources: Vec::new() }
+    }
+
+    /// What the operator of another's tenant may.
+    pub(super) fn operator() -> Self {
+        let (name, circle, kinds) = OPERATOR;
         Self { name: name.into(), circle, kinds: kinds.to_vec(), sources: Vec::new() }
     }
 

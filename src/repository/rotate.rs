@@ -5,13 +5,14 @@ use super::{
     deletion::{DeletionPlan, Reason},
     keyring::{Change, Keys},
     open::Repository,
+    slot::NewSlot,
     tenant::Tenant,
 };
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         decode,
-        entry::{Body, Epoch},
+        entry::{Body, EntryKind, Epoch},
         key::{Circle, RING_BYTES_MAX, Ring, SOURCE_MAX},
         names,
         sealed::{Suite, strip_magic},
@@ -36,7 +37,7 @@ impl Repository {
         let (name, bytes) = keys.ring(suite, self.environment.as_ref())?;
         self.put_new(&name, bytes)?;
         let stored = self.objects.get_at_most(&name, RING_BYTES_MAX + 1)?;
-        if !keys.are_in(&name, &stored, self.environment.as_ref()) {
+        if !keys.are_in(&name, &stored) {
             self.objects.delete(&name)?;
             return Err(damaged(
                 "the wrapped keys do not open as they were stored: this machine's memory or the store fails; the keys are as before",
@@ -51,6 +52,29 @@ impl Repository {
     pub fn rotate(&self, tenant: &mut Tenant, new_root: bool, why: &str) -> Result<Rotated> {
         self.change_keys(tenant, |_| Ok(Some(Change { new_root, ..Change::default() })), why)?
             .ok_or_else(|| failed("a program error: nothing was to be changed"))
+    }
+
+    /// Makes all keys anew, if that is the owner's first act: whoever made the tenant knows those in use. What cannot
+    /// be written now is written the next time; nothing is stored before.
+    pub(super) fn take_over(&self, tenant: &mut Tenant) -> Result<()> {
+        let actor = tenant.signer.as_ref().map(|signer| signer.actor());
+        let is_owner = |state: &State| {
+            let own = actor.and_then(|actor| state.grants.get(&actor));
+            own.is_some_and(|own| own.kinds.contains(&(EntryKind::Epoch as u8)) && !own.operator)
+        };
+        let change = |state: &State| {
+            let change = Change { new_root: true, permanent: true, ..Change::default() };
+            Ok((state.awaits_owner() && is_owner(state)).then_some(change))
+        };
+        if !tenant.state.awaits_owner() || !is_owner(&tenant.state) || tenant.keys.circle != Circle::Tenant {
+            return Ok(());
+        }
+        match self.change_keys(tenant, change, "the owner's first keys") {
+            Err(error) if error.kind != Kind::NotWritable => {
+                Err(error.while_doing("the tenant is new, and its owner's own keys are to be made first"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives a source that has no snapshots yet keys of its own: it shares no data with others, and can be
@@ -150,7 +174,8 @@ impl Repository {
         for grant in tenant.state.grants.values().filter(|_| new_root) {
             let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
             if let Some(recipient) = &grant.recipient {
-                made.push(self.put_slot(next, circle, &tenant.name, recipient)?);
+                let slot = NewSlot { circle, name: &tenant.name, genesis: tenant.genesis, recipient };
+                made.push(self.put_slot(next, &slot)?);
             }
         }
         Ok(())
@@ -198,7 +223,7 @@ impl Repository {
             return Ok(0);
         }
         let stored = get_bounded(self.objects.as_ref(), &in_use, RING_BYTES_MAX)?.unwrap_or_default();
-        if !tenant.keys.are_in(&in_use, &stored, self.environment.as_ref()) {
+        if !tenant.keys.are_in(&in_use, &stored) {
             tenant.sync()?;
             if tenant.state.epoch != epoch {
                 // Others have made new ones since.

@@ -3,7 +3,11 @@
 //! Others may make new keys meanwhile: they put new rings and slots first, and delete the old ones once the new
 //! ones count. So what vanishes between a listing and a look was replaced, and whoever lists again finds it.
 
-use super::{identity::Identity, keyring::Keys};
+use super::{
+    identity::Identity,
+    keyring::{Given, Keys},
+    slot::is_signed,
+};
 use crate::{
     environment::{SharedEnvironment, each_beside},
     error::{Error, Kind, Result, damaged},
@@ -73,6 +77,7 @@ impl Unlock {
             owner.is_some() && (only.is_none() || only == owner)
         });
         let (mut slots, mut closed, mut vanished) = (Vec::new(), None, false);
+        let recipient = self.identity.public()?.recipient;
         let looks = each_beside(self.environment.as_ref(), &listed, |listed| -> Result<Option<Option<Slot>>> {
             let wrapped = get_bounded(self.objects.as_ref(), &listed.name, WRAPPED_BYTES_MAX)?;
             Ok(wrapped.map(|wrapped| self.identity.open(&wrapped).and_then(|plain| decode_secret(&plain).ok())))
@@ -82,7 +87,9 @@ impl Unlock {
                 vanished = true;
                 continue;
             };
-            match slot.filter(|slot: &Slot| Some(slot.owner) == names::scope_of_slot(&listed.name)) {
+            match slot.filter(|slot: &Slot| {
+                Some(slot.owner) == names::scope_of_slot(&listed.name) && is_signed(slot, &recipient)
+            }) {
                 Some(slot) => slots.push(slot),
                 None => closed = Some(listed.name),
             }
@@ -117,8 +124,9 @@ impl Unlock {
             let ring = get_bounded(self.objects.as_ref(), &listed.name, RING_BYTES_MAX)?;
             let Some(bytes) = ring else { continue };
             for slot in slots {
-                match keys.add(slot, &listed.name, &bytes) {
-                    Ok(_) => {}
+                match keys.add((slot.circle, &slot.key), &listed.name, &bytes) {
+                    Ok(true) => keys.given.push(Given::by(slot)),
+                    Ok(false) => {}
                     Err(error) => problem = Some(error),
                 }
             }

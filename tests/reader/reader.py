@@ -146,7 +146,10 @@ class Tenant:
         tag = blake3.blake3(config[1] + recipient.encode(), derive_key_context="strongroom v1 slot tag").digest()[:8].hex()
         slots = [record(pyrage.decrypt(f.read_bytes(), [identity])) for f in (self.repository / "keys/slot" / tag).glob("*")]
         slots = [s for s in slots if s[2] == name and s[1] == 3] or fail(f"this key opens no tenant {name}")
+        if len({s[0] for s in slots}) > 1:
+            fail(f"several tenants are called {name}")
         self.owner = slots[0][0]
+        self.genesis = {s[5] for s in slots}
         self.path = self.repository / "t" / self.owner.hex()
         # Of several rings that open (a rotation was going on), the one that the ledger names counts.
         opened = [self.ring(f, s[4]) for f in (self.repository / "keys/ring" / self.owner.hex()).glob("*") for s in slots]
@@ -232,6 +235,8 @@ class Tenant:
     def next(self, stored, number, previous, junk):
         """Returns the entry that follows, or nothing if an object is junk."""
         found = self.signed(stored, number)
+        if found and number == 0 and blake3.blake3(stored).digest() not in self.genesis:
+            fail("the slot is for another history")
         if found is None or number > 0 and found[0][3] not in self.grants:
             return None
         entry, epoch = found

@@ -41,6 +41,9 @@ pub enum KeyCommand {
         /// Make new keys too, so that what it may have copied opens nothing that is written from now on
         #[arg(long)]
         rotate: bool,
+        /// Also remove the last key of the repository's operator, who then can neither bill the tenant nor clean it up
+        #[arg(long)]
+        shut_out_operator: bool,
     },
     /// Make new keys for what is written from now on
     Rotate {
@@ -58,7 +61,7 @@ pub enum KeyCommand {
         rewrite: bool,
     },
     /// Check that every key that should open the tenant can, that this one does, and that nobody else can
-    Check,
+    Check(Way),
     /// Print a key file as a sheet for a safe: text and a QR code
     Sheet {
         /// The key file
@@ -105,6 +108,45 @@ pub struct NewKey {
     pub by_kms: Option<String>,
 }
 
+/// Another way to open the tenant, to be tried.
+#[derive(ClapArgs)]
+#[group(required = false, multiple = false)]
+pub struct Way {
+    /// Also try a file with a passphrase
+    #[arg(long, value_name = "FILE")]
+    pub by_passphrase_file: Option<PathBuf>,
+    /// Also try a command, as in --key-command
+    #[arg(long, value_name = "COMMAND")]
+    pub by_command: Option<String>,
+    /// Also try a key of AWS KMS, as in --key-kms
+    #[arg(long, value_name = "KEY")]
+    pub by_kms: Option<String>,
+}
+
+/// The repository's operators.
+#[derive(Subcommand)]
+pub enum OperatorCommand {
+    /// Make another operator, who may do what this one may, in every tenant; repeat it for tenants that could not be told
+    Add {
+        /// The public half of whose key it is
+        #[arg(long, value_name = "FILE.pub")]
+        to: PathBuf,
+        /// What it is called from now on, for instance whose it is
+        #[arg(long)]
+        name: String,
+    },
+    /// List the operators
+    List,
+    /// Take everything back from an operator, in every tenant; repeat it, with its id, for those that could not be told
+    Remove {
+        /// Its name, or its id (or the first characters of it) as `operator list` shows it
+        who: String,
+        /// Why, for the audit trail
+        #[arg(long)]
+        reason: String,
+    },
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportCircle {
     /// Lists, keeps, checks and prunes; sees no content and no names of files
@@ -123,11 +165,12 @@ pub enum RoleCommand {
     /// indexer: says whether data is stored already; reads no content.
     /// administrator: all that the owner may.
     /// auditor: reads the audit trail, and no content.
+    /// operator: a steward who says how much may be stored; only where no operator is in, for instance after an import.
     ///
     /// Every client reads the whole audit trail and ignores what was written by a key that was not allowed to write it.
     #[command(verbatim_doc_comment)]
     Grant {
-        /// One of agent, restorer, steward, indexer, administrator and auditor; or, for special cases, a list of the kinds of
+        /// One of agent, restorer, steward, indexer, administrator, auditor and operator; or, for special cases, a list of the kinds of
         /// audit entries that it may write, such as HOLD,RELEASE, with --circle
         role: String,
         /// The public half of whose key it is
@@ -150,6 +193,9 @@ pub enum RoleCommand {
         /// Why, for the audit trail
         #[arg(long)]
         reason: String,
+        /// Also of the repository's operator, as in `key remove`
+        #[arg(long)]
+        shut_out_operator: bool,
     },
     /// List who may do what
     List,

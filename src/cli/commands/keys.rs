@@ -23,11 +23,13 @@ pub(super) fn key(global: &Global, command: KeyCommand) -> Result<()> {
         KeyCommand::Export { circle, file } => export(global, circle, &file),
         KeyCommand::List => list(global),
         KeyCommand::Add { name, role, how } => add(global, name, &role, how),
-        KeyCommand::Remove { who, reason, rotate } => remove(global, &who, &reason, rotate),
+        KeyCommand::Remove { who, reason, rotate, shut_out_operator } => {
+            remove(global, &keys::Removal { who: &who, reason: &reason, rotate, shut_out_operator })
+        }
         KeyCommand::Rotate { new_root, older_than, more_seals_than, rewrite } => {
             rotate(global, new_root, older_than.as_deref(), more_seals_than, rewrite)
         }
-        KeyCommand::Check => check(global),
+        KeyCommand::Check(way) => check(global, way),
         KeyCommand::Sheet { file } => {
             let sheet = recovery::sheet(&read_identity(&file)?)?;
             // The one secret that is printed, because it was asked for.
@@ -135,18 +137,23 @@ fn add(global: &Global, name: String, role: &str, how: NewKey) -> Result<()> {
     let role = Role::parse(role, None)?;
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
-    let wrapper: Option<Box<dyn Wrapper>> = match (&how.new_passphrase_file, how.by_command, how.by_kms) {
-        (Some(file), ..) => Some(Box::new(Passphrase(credential::passphrase_in(file)?))),
-        (None, Some(command), _) => Some(Box::new(key_command::KeyCommand(command))),
-        (None, None, Some(key)) => Some(credential::aws_kms(&key)?),
-        (None, None, None) => None,
-    };
+    let wrapper = wrapper(how.new_passphrase_file.as_deref(), how.by_command, how.by_kms)?;
     let public = match (wrapper, &how.to) {
         (Some(wrapper), _) => repository.keep_wrapped(wrapper.as_ref())?,
         (None, Some(file)) => read_public(file)?,
         (None, None) => return Err(Error::new(Kind::Usage, "what is the new key? nothing was added")),
     };
     grant(global, &repository, &mut tenant, (&role, &public, &name))
+}
+
+/// Returns what wraps key files in the way that was named, if one was.
+fn wrapper(file: Option<&Path>, command: Option<String>, kms: Option<String>) -> Result<Option<Box<dyn Wrapper>>> {
+    Ok(match (file, command, kms) {
+        (Some(file), ..) => Some(Box::new(Passphrase(credential::passphrase_in(file)?))),
+        (None, Some(command), _) => Some(Box::new(key_command::KeyCommand(command))),
+        (None, None, Some(key)) => Some(credential::aws_kms(&key)?),
+        (None, None, None) => None,
+    })
 }
 
 fn grant(
@@ -180,22 +187,19 @@ fn of_sources(sources: &[String]) -> String {
     }
 }
 
-fn remove(global: &Global, who: &str, reason: &str, rotate: bool) -> Result<()> {
+fn remove(global: &Global, removal: &keys::Removal<'_>) -> Result<()> {
     let repository = ready::repository(global)?;
     let mut tenant = ready::tenant(global)?;
-    let actor = keys::find(&tenant, who)?;
-    let slots = repository.revoke(&mut tenant, actor, reason)?;
-    let rotated = if rotate { Some(repository.rotate(&mut tenant, true, "key remove")?) } else { None };
-    let epoch = rotated.as_ref().map(|rotated| rotated.epoch);
-    print_done(global, told::Removed { tenant: &tenant.name, actor, deleted_slots: slots, epoch }, || {
+    let report = keys::remove(&repository, &mut tenant, removal)?;
+    let who = shown(removal.who);
+    print_done(global, &report, || {
         let copied = "Whatever copied keys or the bucket while it had them still opens what was written until now";
-        match rotated {
+        match report.epoch {
             None => format!(
                 "{who} may write nothing any more, and what was kept for it here to open the tenant is gone. {copied}, and what is written from now on, until the keys are made anew: `strongroom key rotate --new-root`."
             ),
-            Some(rotated) => format!(
-                "{who} may write nothing any more, what was kept for it here to open the tenant is gone, and the keys are new (epoch {}). {copied}; nothing of what is written from now on. `strongroom key rotate --rewrite` and then `prune` take what was written until now out of the bucket as it can open it.",
-                rotated.epoch
+            Some(epoch) => format!(
+                "{who} may write nothing any more, what was kept for it here to open the tenant is gone, and the keys are new (epoch {epoch}). {copied}; nothing of what is written from now on. `strongroom key rotate --rewrite` and then `prune` take what was written until now out of the bucket as it can open it."
             ),
         }
     });
@@ -238,8 +242,9 @@ fn rotate(
     Ok(())
 }
 
-fn check(global: &Global) -> Result<()> {
-    let report = keys::check(&ready::repository(global)?, &ready::tenant(global)?)?;
+fn check(global: &Global, way: Way) -> Result<()> {
+    let way = wrapper(way.by_passphrase_file.as_deref(), way.by_command, way.by_kms)?;
+    let report = keys::check(&ready::repository(global)?, &ready::tenant(global)?, way.as_deref())?;
     print(global, &report, || {
         let mut text = format!(
             "this key opens {} as {}, keys of epoch {}\nthe content is opened by: {}\n",
@@ -293,7 +298,9 @@ pub(super) fn role(global: &Global, command: RoleCommand) -> Result<()> {
             let role = Role::parse(&role, circle)?.of_sources(source)?;
             grant(global, &repository, &mut tenant, (&role, &read_public(&to)?, &name))?;
         }
-        RoleCommand::Revoke { who, reason } => return remove(global, &who, &reason, false),
+        RoleCommand::Revoke { who, reason, shut_out_operator } => {
+            return remove(global, &keys::Removal { who: &who, reason: &reason, rotate: false, shut_out_operator });
+        }
         RoleCommand::List => {
             let grants = keys::grants(&tenant);
             print(global, told::Grants { tenant: &tenant.name, grants: &grants }, || {

@@ -55,7 +55,9 @@ pub(super) fn tenant_create(
     let id = repository.create_tenant(&NewTenant { name: name.to_owned(), owner, managed, suite, chunk_size })?;
     print_done(global, told::TenantMade { tenant: name, tenant_id: id, custody: custody(!owned || managed) }, || {
         let custody = match (owned, managed) {
-            (true, false) => "customer-held: only its owner reads it; this key keeps the steward's part",
+            (true, false) => {
+                "customer-held: its owner makes its keys with the first command, and alone reads it; this key keeps the steward's part"
+            }
             (true, true) => "managed: its owner and this key read it",
             (false, _) => "managed: this key reads it",
         };

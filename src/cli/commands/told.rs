@@ -3,7 +3,7 @@
 
 use crate::{
     id::{ActorId, ScopeId, SnapshotId},
-    operation::{browse, forget, keys, protect, prune, snapshots, tenants},
+    operation::{browse, forget, keys, operators, protect, prune, snapshots, tenants},
     repository::Fingerprint,
 };
 use serde::Serialize;
@@ -35,12 +35,8 @@ pub struct Granted<'a> {
 }
 
 #[derive(Serialize)]
-pub struct Removed<'a> {
-    pub tenant: &'a str,
-    pub actor: ActorId,
-    pub deleted_slots: usize,
-    /// Of the keys that were made anew, if any were.
-    pub epoch: Option<u32>,
+pub struct Operators {
+    pub operators: Vec<operators::OperatorView>,
 }
 
 #[derive(Serialize)]

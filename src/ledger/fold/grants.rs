@@ -2,12 +2,12 @@
 
 use super::{
     bounds,
-    verdict::{Refusal, Rule, Stop, permit, require},
+    verdict::{Refusal, Rule, Stop, permit, require, void},
 };
 use crate::{
     format::{
         checkpoint::SourceState,
-        entry::{Entry, EntryKind, Epoch, Grant, Policy, Revoke},
+        entry::{Create, Entry, EntryKind, Epoch, Grant, Policy, Revoke},
         key::{Circle, Commitments, EPOCH_MAX, SOURCE_MAX},
     },
     id::ActorId,
@@ -20,23 +20,30 @@ type Grants = BTreeMap<ActorId, Grant>;
 impl State {
     pub(super) fn grant(&mut self, granter: ActorId, grant: Grant) -> Rule {
         let actor = grant.actor;
-        self.grants = self.with_grant(granter, grant)?;
+        self.grants = self.with_grant(granter, grant.clone())?;
+        self.note_wrapper(&grant);
         self.admit(granter, actor);
         Ok(())
     }
 
-    pub(super) fn revoke(&mut self, revoke: &Revoke) -> Rule {
-        self.grants = self.without_grant(revoke)?;
+    /// Notes whoever may hand out keys: administrators, whoever makes new keys, operators.
+    pub(super) fn note_wrapper(&mut self, grant: &Grant) {
+        let may = grant.operator
+            || [EntryKind::Grant, EntryKind::Epoch].iter().any(|kind| grant.kinds.contains(&(*kind as u8)));
+        if let (true, Err(at)) = (may, self.wrappers.binary_search(&grant.actor)) {
+            self.wrappers.insert(at, grant.actor);
+        }
+    }
+
+    pub(super) fn revoke(&mut self, actor: ActorId, revoke: &Revoke) -> Rule {
+        self.grants = self.without_grant(actor, revoke)?;
         self.standings.remove(&revoke.actor);
         Ok(())
     }
 
     /// Returns all grants once one more is given.
     pub(super) fn with_grant(&self, granter: ActorId, grant: Grant) -> Result<Grants, Stop> {
-        let own = self.grants.get(&granter).map(|grant| grant.kinds.as_slice()).unwrap_or_default();
-        permit(grant.kinds.iter().all(|kind| own.contains(kind)), Refusal::Role, || {
-            "nobody can grant what they may not write".into()
-        })?;
+        self.may_grant_kinds(granter, &grant)?;
         let circle = self.grants.get(&granter).map_or(0, |own| own.circle);
         permit(grant.circle <= circle, Refusal::Role, || {
             "nobody can grant keys that they do not have themselves".into()
@@ -53,9 +60,28 @@ impl State {
         check_grants(&grants).map(|()| grants)
     }
 
-    pub(super) fn without_grant(&self, revoke: &Revoke) -> Result<Grants, Stop> {
+    /// Nobody grants what they may not write. Operators let each other in; an owner lets one in, who may say how much is
+    /// stored, only where none is: where one was shut out before, which that one sees.
+    fn may_grant_kinds(&self, granter: ActorId, grant: &Grant) -> Rule {
+        let Some(own) = self.grants.get(&granter) else { return Err(void("no grant")) };
+        let may_grant = own.kinds.contains(&(EntryKind::Grant as u8));
+        permit(may_grant || grant.operator, Refusal::Role, || "an operator lets in operators alone".into())?;
+        let is_let_in = grant.operator && !own.operator;
+        permit(!is_let_in || !self.grants.values().any(|other| other.operator), Refusal::Role, || {
+            "there is an operator, who alone can let others in".into()
+        })?;
+        let may = |kind: &u8| own.kinds.contains(kind) || is_let_in && *kind == EntryKind::Quota as u8;
+        permit(grant.kinds.iter().all(may), Refusal::Role, || "nobody can grant what they may not write".into())
+    }
+
+    pub(super) fn without_grant(&self, actor: ActorId, revoke: &Revoke) -> Result<Grants, Stop> {
         let mut grants = self.grants.clone();
-        require(grants.remove(&revoke.actor).is_some(), || "that key has no grant".into())?;
+        let Some(gone) = grants.remove(&revoke.actor) else { return Err(void("that key has no grant")) };
+        let may_revoke = self.grants.get(&actor).is_some_and(|own| own.kinds.contains(&(EntryKind::Revoke as u8)));
+        let others = grants.values().any(|other| other.operator);
+        permit(may_revoke || gone.operator && others, Refusal::Role, || {
+            "an operator takes back what operators have, and not from the last one".into()
+        })?;
         check_grants(&grants).map(|()| grants)
     }
 
@@ -77,28 +103,58 @@ impl State {
     }
 
     pub(super) fn new_epoch(&mut self, entry: &Entry, epoch: Epoch) -> Rule {
-        self.may_renew_keys(entry.actor, &epoch)?;
-        (self.sources, self.source_count) = self.sources_in(&epoch, entry.number)?;
+        (self.sources, self.source_count) = self.may_begin_epoch(entry.actor, &epoch)?;
         (self.epoch, self.epoch_began, self.epoch_seals) = (epoch.epoch, entry.number, 0);
         self.commitments.insert(epoch.epoch, epoch.commitments);
         Ok(())
     }
 
-    /// Whoever has not all keys cannot have drawn new ones for all.
-    pub(super) fn may_renew_keys(&self, actor: ActorId, epoch: &Epoch) -> Rule {
+    /// Returns the sources that have keys of their own in a new epoch, and the highest number among them.
+    pub(super) fn may_begin_epoch(
+        &self,
+        actor: ActorId,
+        epoch: &Epoch,
+    ) -> Result<(BTreeMap<String, SourceState>, u32), Stop> {
+        // Whoever has not all keys cannot have drawn new ones for all.
         let has_all = self.grants.get(&actor).is_some_and(|grant| grant.circle == Circle::Tenant as u8);
         permit(has_all, Refusal::Role, || "only a key of the circle tenant makes new keys".into())?;
-        self.sources_in(epoch, self.head.number + 1).map(drop)
-    }
-
-    /// Returns the sources that have keys of their own in a new epoch, and the highest number among them.
-    fn sources_in(&self, epoch: &Epoch, entry_number: u64) -> Result<(BTreeMap<String, SourceState>, u32), Stop> {
         require(Some(epoch.epoch) == self.epoch.checked_add(1), || {
             format!("epoch {} after {}", epoch.epoch, self.epoch)
         })?;
-        let permanent = |keys: &Commitments| (keys.id, keys.gear);
-        let same = self.commitments.get(&self.epoch).map(permanent) == Some(permanent(&epoch.commitments));
-        require(same, || "the id key and the gear key never change".into())?;
+        match self.awaits_owner() {
+            true => self.may_draw_first(actor, &epoch.commitments)?,
+            false => {
+                let permanent = |keys: &Commitments| (keys.id, keys.gear);
+                let same = self.commitments.get(&self.epoch).map(permanent) == Some(permanent(&epoch.commitments));
+                require(same, || "the id key and the gear key never change".into())?;
+            }
+        }
+        self.sources_in(epoch, self.head.number + 1)
+    }
+
+    /// The owner makes all keys anew, and nobody else does it instead.
+    fn may_draw_first(&self, actor: ActorId, new: &Commitments) -> Rule {
+        let grant = self.grants.get(&actor);
+        permit(grant.is_some_and(|grant| !grant.operator), Refusal::Role, || {
+            "the tenant's owner makes its first keys".into()
+        })?;
+        let all = |keys: &Commitments| {
+            let Commitments { root, id, gear, ledger, segment_table, chunk_table, content, indexer, steward, .. } =
+                *keys;
+            [root, id, gear, ledger, segment_table, chunk_table, content, indexer, steward]
+        };
+        let first = all(&self.create.commitments);
+        let kept = all(new).iter().any(|key| first.contains(key));
+        require(!kept, || "whoever made the tenant knows one of these keys: all must be new".into())
+    }
+
+    pub(super) fn may_begin_session(&self) -> Rule {
+        permit(!self.awaits_owner(), Refusal::NotYet, || {
+            "its owner has not opened it yet, and whoever made it knows the keys: nothing may be stored before".into()
+        })
+    }
+
+    fn sources_in(&self, epoch: &Epoch, entry_number: u64) -> Result<(BTreeMap<String, SourceState>, u32), Stop> {
         require(epoch.epoch <= EPOCH_MAX, || "there are no more epochs".into())?;
         for source in self.sources.keys() {
             let stays = epoch.sources.contains_key(source);
@@ -127,6 +183,25 @@ impl State {
         }
         Ok((sources, count))
     }
+}
+
+/// What CREATE may grant. Where the owner is to make the keys, nobody but the owner gets the root, so that nobody else
+/// gets those that the owner makes.
+pub(super) fn check_first(create: &Create, writer: ActorId, grants: &Grants) -> Rule {
+    require(grants.contains_key(&writer), || "whoever wrote entry 0 is not among those it grants".into())?;
+    if create.owner_draws {
+        let mut opens = create.grants.iter().filter(|grant| grant.circle == Circle::Tenant as u8);
+        let owner = opens.next().filter(|owner| !owner.operator && owner.actor != writer);
+        let draws = owner.is_some_and(|owner| owner.kinds.contains(&(EntryKind::Epoch as u8)));
+        let grants = create.grants.iter().filter(|grant| grant.kinds.contains(&(EntryKind::Grant as u8)));
+        let alone = grants.map(|grant| grant.actor).eq(owner.map(|owner| owner.actor));
+        require(draws && alone && opens.next().is_none(), || {
+            "nobody but its owner may open a tenant whose owner makes the keys".into()
+        })?;
+    }
+    let sound = grants.values().all(Grant::is_sound);
+    require(sound, || "a grant of single sources goes beyond them".into())?;
+    check_grants(grants)
 }
 
 /// Somebody can always let others in, and open the content.

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     format::{
-        entry::{About, Access, Create, Entry, EntryKind, Grant, JUNK_MAX, Publish, RULES},
+        entry::{About, Access, Create, Entry, EntryKind, JUNK_MAX, Publish, RULES},
         names::ENTRY_NUMBER_MAX,
         record::{Field, decode},
     },
@@ -57,12 +57,10 @@ impl State {
             return Err(fail("the policy of entry 0 has a number out of range"));
         }
         let grants: BTreeMap<_, _> = create.grants.iter().map(|grant| (grant.actor, grant.clone())).collect();
-        if !grants.get(&entry.actor).is_some_and(|grant| grant.kinds.contains(&(EntryKind::Grant as u8))) {
-            return Err(fail("whoever wrote entry 0 is not among those it grants"));
-        }
-        if !grants.values().all(Grant::is_sound) {
-            return Err(fail("a grant of single sources goes beyond them"));
-        }
+        grants::check_first(&create, entry.actor, &grants).map_err(|stop| match stop {
+            Stop::Void(void) => void,
+            Stop::Tables(error) => fail(&error.to_string()),
+        })?;
         let mut state = Self {
             head: Head { number: 0, hash: proven.hash, unknown: Default::default() },
             standings: Self::first_standings(&grants),
@@ -94,10 +92,14 @@ impl State {
             destroyed_sources: BTreeMap::new(),
             junk: BTreeMap::new(),
             features: BTreeMap::new(),
+            wrappers: Vec::new(),
             unknown: Default::default(),
             create,
         };
         state.need_observers();
+        for grant in state.create.grants.clone() {
+            state.note_wrapper(&grant);
+        }
         Ok(state)
     }
 
@@ -168,7 +170,11 @@ impl State {
     }
 
     fn may_write(&self, actor: ActorId, kind: EntryKind) -> Rule {
-        let granted = self.grants.get(&actor).is_some_and(|grant| grant.kinds.contains(&(kind as u8)));
+        let own = self.grants.get(&actor);
+        // Operators let each other in and out.
+        let among_operators =
+            matches!(kind, EntryKind::Grant | EntryKind::Revoke) && own.is_some_and(|own| own.operator);
+        let granted = among_operators || own.is_some_and(|own| own.kinds.contains(&(kind as u8)));
         permit(granted, Refusal::Role, || format!("{actor} has no grant to write {}", kind.name()))?;
         permit(self.shredded.is_none() || kind == EntryKind::Access, Refusal::Destroyed, || {
             "the keys were destroyed".into()
@@ -178,7 +184,7 @@ impl State {
     fn may_say(&self, actor: ActorId, kind: EntryKind, body: &[u8]) -> Rule {
         match kind {
             EntryKind::Grant => self.with_grant(actor, decode(body)?).map(drop),
-            EntryKind::Revoke => self.without_grant(&decode(body)?).map(drop),
+            EntryKind::Revoke => self.without_grant(actor, &decode(body)?).map(drop),
             EntryKind::Publish => self.may_publish(actor, &decode(body)?),
             EntryKind::Commit => self.may_commit(actor, &decode(body)?, 1),
             EntryKind::Rewrite => self.may_rewrite(actor, &decode(body)?),
@@ -194,7 +200,7 @@ impl State {
             EntryKind::Hold => self.may_hold(&decode(body)?),
             EntryKind::Release => self.may_release(&decode(body)?),
             EntryKind::Lock => self.may_lock(&decode(body)?),
-            EntryKind::Epoch => self.may_renew_keys(actor, &decode(body)?),
+            EntryKind::Epoch => self.may_begin_epoch(actor, &decode(body)?).map(drop),
             EntryKind::Policy => self.may_change_policy(&decode(body)?),
             EntryKind::Shred => self.may_shred(&decode(body)?),
             EntryKind::Generation => self.may_promote(&decode(body)?),
@@ -232,7 +238,7 @@ impl State {
         match kind {
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
             EntryKind::Grant => self.grant(entry.actor, body(proven)?),
-            EntryKind::Revoke => self.revoke(&body(proven)?),
+            EntryKind::Revoke => self.revoke(entry.actor, &body(proven)?),
             EntryKind::Session => self.session(entry, body(proven)?),
             EntryKind::Publish => self.publish(tables, proven, body(proven)?),
             EntryKind::Commit => self.commit(tables, proven, body(proven)?),

@@ -40,6 +40,7 @@ impl State {
 
     pub(super) fn may_open(&self, actor: ActorId, session: &Session) -> Rule {
         bounds::session(session)?;
+        self.may_begin_session()?;
         match &session.source {
             Some(source) => self.may_write_of(actor, source),
             None => permit(self.grants.get(&actor).is_some_and(Grant::is_of_all), Refusal::Role, || {
