@@ -232,10 +232,10 @@ fn tenants_of_one_name_do_not_come_to_be_and_are_refused() {
     let own = names::ledger(racer.config.repository);
     let other = fixture.repository();
     // Somebody else makes the same name between this one's look and its entry.
-    let between = move || drop(other.create_tenant(&new_tenant("twin")).unwrap());
+    let between = move || assert!(other.create_tenant(&new_tenant("twin")).is_ok());
     let entry = names::entry(racer.config.repository, racer.own_ledger().unwrap().state.head.number + 1);
     assert!(entry.starts_with(&own));
-    let meanwhile = MeanwhilePut::new(clay.clone(), &entry, between);
+    let meanwhile = MeanwhilePut::before(clay.clone(), &entry, between);
     let refused = fixture.repository_on(meanwhile).unwrap().create_tenant(&new_tenant("twin")).unwrap_err();
     assert_eq!(refused.kind, Kind::Refused, "{refused}");
     let twins = |clay: &Clay| {
@@ -279,7 +279,7 @@ struct MeanwhilePut {
 }
 
 impl MeanwhilePut {
-    fn new(inner: Arc<Clay>, name: &str, what: impl FnOnce() + Send + 'static) -> SharedObjects {
+    fn before(inner: Arc<Clay>, name: &str, what: impl FnOnce() + Send + 'static) -> SharedObjects {
         Arc::new(Self { inner, name: name.into(), what: std::sync::Mutex::new(Some(Box::new(what))) })
     }
 }
