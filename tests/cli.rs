@@ -185,7 +185,7 @@ fn every_refusal_has_its_code_and_says_what_to_do() {
     assert_eq!(output.status.code(), Some(18));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--passphrase-file"));
     place.fails(&["init"], 1, "repository already");
-    place.fails(&["tenant", "create", "t"], 1, "exists");
+    place.fails(&["tenant", "create", "t"], 17, "there is a tenant `t`");
     place.fails(&["restore", "deadbeef", "--target", "/tmp/x"], 1, "strongroom snapshots");
     place.fails(&["key", "generate", other.to_str().unwrap()], 1, "exists");
     place.fails(&["backup", "--source", "s", path, "/no/such/path"], 3, "could not be read");

@@ -71,6 +71,24 @@ fn whoever_makes_a_customers_tenant_keeps_no_key_of_what_is_stored_in_it() {
     assert_eq!(check::check(&mut steward, None, &Unwatched).unwrap().problems, []);
 }
 
+/// While the keys that were drawn are still there beside the owner's, no matter which of them is read first.
+#[test]
+fn permanent_keys_that_were_replaced_do_not_come_back_by_the_order_of_slots() {
+    for seed in 0..8 {
+        let clay = Arc::new(Clay::default());
+        let fixture = Fixture::on(clay.clone() as SharedObjects, seed);
+        let owner = customer(&fixture);
+        let drawn = clay.copy();
+        let hers = open_as(&fixture, &owner);
+        let keys = (*hers.tenant("bank").unwrap_or_else(|error| panic!("seed {seed}: {error}")).keys).clone();
+        let left: Vec<_> = drawn.0.lock().unwrap().iter().map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
+        clay.0.lock().unwrap().extend(left.into_iter().filter(|(name, _)| name.starts_with("keys/")));
+        let again = hers.tenant("bank").unwrap().keys.clone();
+        let both = |keys: &Keys| [&keys.id, &keys.gear].map(|key| *key.as_ref().unwrap().bytes());
+        assert!(both(&again) == both(&keys), "seed {seed}");
+    }
+}
+
 /// A store that takes nothing.
 struct Unwritable(Arc<Clay>);
 impl Objects for Unwritable {
@@ -336,6 +354,18 @@ fn a_tenant_whose_making_broke_off_anywhere_can_be_made_again_and_has_no_twin() 
         let known = usage::usage(&repository, None, None).unwrap();
         assert!(known.not_told.is_empty(), "{what}: {:?}", known.not_told);
     });
+}
+
+#[test]
+fn a_tenant_that_lost_its_first_entry_is_not_taken_for_one_that_was_never_made() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 3);
+    back_up_bytes(&mut fixture.tenant(), "s", b"data").unwrap();
+    let first = names::entry(fixture.tenant().keys.owner, 0);
+    clay.0.lock().unwrap().remove(&first);
+    let before = clay.0.lock().unwrap().len();
+    assert_eq!(kind(fixture.repository().create_tenant(&tenants::usual("t"))), Kind::Refused);
+    assert_eq!(clay.0.lock().unwrap().len(), before, "nothing of it was deleted");
 }
 
 #[test]

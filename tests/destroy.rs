@@ -179,7 +179,7 @@ fn nothing_of_a_destroyed_tenant_is_readable() {
     repository.cache = Some(cache.path().into());
     let mut tenant = repository.tenant("t").unwrap();
     let mut keys = Vec::new();
-    for (name, circle) in [("steward", Circle::Steward), ("removed", Circle::Tenant), ("owner", Circle::Tenant)] {
+    for (name, circle) in [("steward", Circle::Steward), ("removed", Circle::Tenant), ("second", Circle::Tenant)] {
         let identity = Identity::generate(fixture.environment.as_ref());
         let role = role(circle, &[EntryKind::Access]);
         repository.add_identity(&mut tenant, &role, &identity.public().unwrap(), name).unwrap();

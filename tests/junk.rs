@@ -46,7 +46,10 @@ fn opened(fixture: &Fixture, identity: &Identity) -> strongroom::error::Result<T
 fn agent(fixture: &Fixture) -> Identity {
     let agent = Identity::generate(fixture.environment.as_ref());
     let public = agent.public().unwrap();
-    fixture.repository().add_identity(&mut fixture.tenant(), &agent_role(), &public, "agent").unwrap();
+    fixture
+        .repository()
+        .add_identity(&mut fixture.tenant(), &agent_role(), &public, &public.actor.to_string())
+        .unwrap();
     agent
 }
 

@@ -16,9 +16,7 @@ use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
         VERSION, encode,
-        entry::{
-            Annex, Body, Claims, Create, Destroyed, ENTRY_BYTES_MAX, EntryKind, Grant, Policy, Tenant as TenantBody,
-        },
+        entry::{Annex, Body, Claims, Create, Destroyed, EntryKind, Grant, Policy, Tenant as TenantBody},
         key::{Circle, Config, WRAPPED_BYTES_MAX},
         names,
         sealed::{Suite, magic},
@@ -129,11 +127,12 @@ impl Repository {
         Ok(())
     }
 
-    /// Withdraws a name under which a tenant was to be made, and was not: its entry 0, which comes last, is not there.
+    /// Withdraws a name under which a tenant was to be made, and was not: nothing is stored of it but keys. One of which
+    /// entry 0 alone is lost is none of these.
     fn withdraw_unborn(&self, own: &mut Tenant, name: &str) -> Result<()> {
         let Some(known) = own.state.tenants.get(name).filter(|known| known.destroyed.is_none()) else { return Ok(()) };
         let tenant = known.tenant;
-        if get_bounded(self.objects.as_ref(), &names::entry(tenant, 0), ENTRY_BYTES_MAX)?.is_some() {
+        if !self.objects.list(&names::scope(tenant))?.is_empty() {
             return Ok(());
         }
         let body = Destroyed { tenant, certificate: Hash::default(), unknown: Default::default() };

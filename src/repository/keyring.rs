@@ -42,6 +42,9 @@ pub(super) struct OpenRing {
     pub keys: BTreeMap<(KeyScope, u32), Key>,
     /// Sources with keys of their own; their content keys are among the others.
     pub sources: BTreeMap<String, SourceKeys>,
+    /// What names chunks, and what cuts them, as this ring has them: an owner's first ring has others than those before.
+    pub id: Option<Key>,
+    pub gear: Option<Key>,
 }
 
 /// A key that something is sealed with: its epoch, and the commitment to it.
@@ -95,6 +98,7 @@ impl Keys {
     /// Draws all keys of a new owner.
     pub(super) fn generate(owner: ScopeId, environment: &dyn Environment) -> Self {
         let key = || Key::filled(|key| environment.fill_random(key));
+        let (id, gear) = (Some(key()), Some(key()));
         let ring = OpenRing {
             circle: Circle::Tenant,
             epoch: 0,
@@ -102,8 +106,9 @@ impl Keys {
             wrapping: Circle::ALL.into_iter().map(|circle| (circle, key())).collect(),
             keys: SCOPES.into_iter().map(|scope| ((scope, 0), key())).collect(),
             sources: BTreeMap::new(),
+            id: id.clone(),
+            gear: gear.clone(),
         };
-        let (id, gear) = (Some(key()), Some(key()));
         let mut keys = Self { owner, circle: Circle::Tenant, id, gear, rings: vec![ring], given: Vec::new() };
         keys.commit_to();
         keys
@@ -120,7 +125,8 @@ impl Keys {
             ring.wrapping = Circle::ALL.into_iter().map(|circle| (circle, key())).collect();
         }
         if change.permanent {
-            (next.id, next.gear) = (Some(key()), Some(key()));
+            (ring.id, ring.gear) = (Some(key()), Some(key()));
+            (next.id, next.gear) = (ring.id.clone(), ring.gear.clone());
         }
         for scope in SCOPES {
             ring.keys.insert((scope, ring.epoch), key());
@@ -259,6 +265,7 @@ impl Keys {
         match self.rings.first() {
             Some(ring) => {
                 self.circle = ring.circle;
+                (self.id, self.gear) = (ring.id.clone(), ring.gear.clone());
                 true
             }
             None => false,

@@ -99,9 +99,11 @@ impl Keys {
         wrapping.extend(found.steward.map(|key| (Circle::Steward, key)));
         let commitments = Commitments { unknown: Default::default(), ..ring.commitments };
         let keys = keys.into_iter().flatten().collect();
-        let opened = OpenRing { circle, epoch: ring.epoch, commitments, wrapping, keys, sources: found.sources };
+        let (id, gear, sources) = (found.id, found.gear, found.sources);
+        let (epoch, own) = (ring.epoch, (id.clone(), gear.clone()));
+        let opened = OpenRing { circle, epoch, commitments, wrapping, keys, sources, id, gear };
         // Each key that is there is the one that was committed to.
-        let mut ours = Self { rings: vec![opened], id: found.id, gear: found.gear, ..Self::none(self.owner) };
+        let mut ours = Self { rings: vec![opened], id: own.0, gear: own.1, ..Self::none(self.owner) };
         let said = ours.commitments();
         ours.commit_to();
         let real = ours.commitments();
