@@ -99,11 +99,10 @@ impl Keys {
         wrapping.extend(found.steward.map(|key| (Circle::Steward, key)));
         let commitments = Commitments { unknown: Default::default(), ..ring.commitments };
         let keys = keys.into_iter().flatten().collect();
-        let (id, gear, sources) = (found.id, found.gear, found.sources);
-        let (epoch, own) = (ring.epoch, (id.clone(), gear.clone()));
+        let (epoch, id, gear, sources) = (ring.epoch, found.id.clone(), found.gear.clone(), found.sources);
         let opened = OpenRing { circle, epoch, commitments, wrapping, keys, sources, id, gear };
         // Each key that is there is the one that was committed to.
-        let mut ours = Self { rings: vec![opened], id: own.0, gear: own.1, ..Self::none(self.owner) };
+        let mut ours = Self { rings: vec![opened], id: found.id, gear: found.gear, ..Self::none(self.owner) };
         let said = ours.commitments();
         ours.commit_to();
         let real = ours.commitments();
@@ -123,9 +122,7 @@ impl Keys {
         if !pairs.iter().all(absent_or_same) {
             return Err(bad(&"a key is not the one that was committed to"));
         }
-        if let Some(ring) = ours.rings.first_mut() {
-            ring.commitments = said;
-        }
+        ours.rings.iter_mut().for_each(|ring| ring.commitments = said.clone());
         (self.id, self.gear) = (ours.id.or(self.id.take()), ours.gear.or(self.gear.take()));
         self.circle = self.circle.max(circle);
         self.rings.append(&mut ours.rings);
