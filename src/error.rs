@@ -53,6 +53,8 @@ pub enum Next {
     ListSnapshots,
     /// Take what is seen for all that there is.
     ReadDespiteDamage,
+    /// Say that what is lost of a history is lost for ever.
+    Repair,
     ListForgotten,
     ListFiles,
     ListHolds,

@@ -54,20 +54,20 @@ fn agent(fixture: &Fixture) -> Identity {
 }
 
 /// What an attacker signs with a key, and seals with the keys that a tenant has at hand.
-struct Forger<'a> {
+pub struct Forger<'a> {
     fixture: &'a Fixture,
     signer: Signer,
     keys: Tenant,
 }
 
 impl<'a> Forger<'a> {
-    fn new(fixture: &'a Fixture, identity: &Identity, keys: Tenant) -> Self {
+    pub fn new(fixture: &'a Fixture, identity: &Identity, keys: Tenant) -> Self {
         let Identity::KeyFile { signing_seed, .. } = identity else { panic!("no key file") };
         Self { fixture, signer: Signer::new(signing_seed).unwrap(), keys }
     }
 
     /// An entry that would come next after a head.
-    fn entry(&self, head: &Head, kind: u8, body: Vec<u8>) -> Entry {
+    pub fn entry(&self, head: &Head, kind: u8, body: Vec<u8>) -> Entry {
         let text = String::new;
         Entry {
             number: head.number + 1,
@@ -96,7 +96,7 @@ impl<'a> Forger<'a> {
         [&magic(b'e')[..], &sealed].concat().into()
     }
 
-    fn put(&self, entry: &Entry) -> Head {
+    pub fn put(&self, entry: &Entry) -> Head {
         let bytes = self.sealed(entry);
         let hash = hash(&bytes);
         let name = names::entry(self.keys.keys.owner, entry.number);

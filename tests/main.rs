@@ -43,6 +43,7 @@ mod pipeline;
 mod prune;
 mod races;
 mod readme;
+mod repair;
 mod restore;
 mod retention;
 mod rewrite;

@@ -294,6 +294,8 @@ pub enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Say that lost entries of the history are lost for ever, so that it goes on; what they said is found again where it can be
+    Repair(RepairArgs),
     /// Check that everything stored is there and is what was written
     Check {
         /// Read packs too: all, this many percent, or a part such as 2/5. Machines that read 1/5 to 5/5 read all
@@ -333,6 +335,28 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
+}
+
+#[derive(ClapArgs)]
+pub struct RepairArgs {
+    /// Why, for the audit trail
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Only say what is lost, and what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it: no copy of the bucket has what is lost
+    #[arg(long)]
+    pub yes: bool,
+    /// Whose grants stay, since what is lost may have ended some: all, or those that have been seen to write since
+    #[arg(long, value_enum)]
+    pub keep: Option<KeepArg>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeepArg {
+    All,
+    Seen,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

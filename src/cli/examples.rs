@@ -59,6 +59,10 @@ const EXAMPLES: &[(&str, &str)] = &[
         "backup",
         "strongroom backup --source files /home /etc --exclude '*.tmp'\n  strongroom backup --source db --name shop.sql --command -- pg_dump -Fp shop",
     ),
+    (
+        "repair",
+        "strongroom repair --dry-run\n  strongroom repair --yes --keep all --reason 'lost with disk 3, no copy has it'",
+    ),
     ("snapshots", "strongroom snapshots --source files"),
     ("ls", "strongroom ls files@latest:/etc"),
     ("find", "strongroom find '*.conf' --source files"),

@@ -19,6 +19,9 @@ fn hint(next: Next) -> &'static str {
         Next::ReadDespiteDamage => {
             "`strongroom snapshots` lists the snapshots that are seen; --despite-damage takes their newest for the newest there is"
         }
+        Next::Repair => {
+            "`strongroom repair --yes --keep all` (or `--keep seen`, which ends the grants named above) says that it is lost for ever"
+        }
         Next::ListSnapshots => "`strongroom snapshots` lists the snapshots",
         Next::ListForgotten => "`strongroom snapshots --forgotten` lists snapshots that can still come back",
         Next::ListFiles => "`strongroom ls SNAPSHOT` shows what is in a snapshot",

@@ -136,6 +136,20 @@ record! {
         30 authors: Vec<ActorId>,
         /// Whoever could ever hand out keys, in order: a slot of somebody else counts for nothing.
         31 wrappers: Vec<ActorId>,
+        /// REPAIRs in the places of lost entries, by their numbers.
+        32 repairs: BTreeMap<u64, Repaired>,
+    }
+
+    /// A REPAIR in the place of lost entries.
+    Repaired {
+        /// The last slot that it stands for.
+        0 last: u64,
+        /// What the entry behind it has as `previous`.
+        1 follows: Hash,
+        /// BLAKE3 of the REPAIR as stored.
+        2 hash: Hash,
+        /// The REPAIR at the tail from which on it counts.
+        3 confirmed_by: Option<u64>,
     }
 
     /// Slots in a row that hold no entry, as the entry after them names them.
@@ -215,6 +229,8 @@ record! {
         0 session: u64,
         /// There was no other key that could have attested it.
         1 alone: bool,
+        /// Who told in a REPAIR that it was sealed anew, in the name of the key that is taken for the author.
+        2 told_by: Option<ActorId>,
     }
 
     /// What is known of a pack.

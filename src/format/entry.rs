@@ -20,6 +20,8 @@ pub const ENTRY_BYTES_MAX: u64 = 1 << 20;
 pub const ANNEX_BYTES_MAX: u64 = 64 << 20;
 /// The most slots in a row that an entry can name as junk: reading that many costs whoever wrote them more.
 pub const JUNK_MAX: u64 = 1 << 28;
+/// The most slots in a row that a REPAIR can stand for.
+pub const LOST_MAX: u64 = 1 << 16;
 /// The largest annex that stands inside its entry.
 pub const INLINE_ANNEX_BYTES_MAX: usize = 2 << 10;
 
@@ -88,6 +90,27 @@ record! {
         2 reach_removed: SegmentSet,
         /// The segments that the entry names.
         3 segments: SegmentSet,
+        /// REPAIR: what lost entries said, in order.
+        4 said: Vec<Said>,
+        /// REPAIR: snapshots that lost entries made.
+        5 lost: Vec<LostSnapshot>,
+    }
+
+    /// What a lost entry said, as far as it is known.
+    Said {
+        0 number: u64,
+        1 actor: ActorId,
+        2 kind: u8,
+        3 body: Blob,
+        /// The encoding of its Annex.
+        4 annex: Blob,
+    }
+
+    /// A snapshot of which nothing else is left: later ones are a difference from it.
+    LostSnapshot {
+        0 id: SnapshotId,
+        1 source: String,
+        2 reach: SegmentSet,
     }
 
     /// CREATE: entry 0 of every ledger.
@@ -340,6 +363,26 @@ record! {
         1 certificate: Hash,
     }
 
+    /// REPAIR: what is lost for ever. One stands in its place, one at the tail confirms those.
+    Repair {
+        /// In the place of what is lost: the last lost slot; the first is its own.
+        0 last: Option<u64>,
+        /// In the place of what is lost: what the entry behind it has as `previous`.
+        1 follows: Option<Hash>,
+        /// At the tail: the REPAIRs that count from here on.
+        2 confirms: Vec<Confirmed>,
+        /// At the tail: whose grants stay. All others end.
+        3 grants: Vec<ActorId>,
+        4 reason: String,
+    }
+
+    /// A REPAIR in the place of what is lost.
+    Confirmed {
+        0 number: u64,
+        /// BLAKE3 of its stored bytes.
+        1 hash: Hash,
+    }
+
     /// FEATURE: what came after the first version is in use from now on.
     Feature {
         0 name: String,
@@ -380,6 +423,8 @@ impl Annex {
             reach_added: SegmentSet::default(),
             reach_removed: SegmentSet::default(),
             segments: SegmentSet::default(),
+            said: Vec::new(),
+            lost: Vec::new(),
             unknown: Default::default(),
         }
     }
@@ -409,4 +454,5 @@ macro_rules! bodies {
 bodies! {
     Create, Grant, Revoke, Session, Commit, Hold, Release, Lock, Rewrite, Epoch, Policy, Observed, Quota, Destroy,
     Destroyed, Generation, Access, Tenant, Feature, Attest,
+    Repair,
 }

@@ -54,6 +54,7 @@ kinds! {
     Destroyed = 35 "DESTROYED",
     Attest = 36 "ATTEST",
     Reseal = 37 "RESEAL",
+    Repair = 39 "REPAIR",
     Feature = 40 "FEATURE",
 }
 
@@ -114,6 +115,7 @@ impl EntryKind {
         Self::Destroyed,
         Self::Attest,
         Self::Reseal,
+        Self::Repair,
         Self::Feature,
     ];
     /// What a steward's key may write.

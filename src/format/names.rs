@@ -42,6 +42,10 @@ pub fn ledger(scope: ScopeId) -> String {
 pub fn entry(scope: ScopeId, number: u64) -> String {
     format!("t/{scope}/ledger/{number:016x}")
 }
+/// What lay in the slot of an entry that is lost, where a REPAIR took its place.
+pub fn lost_entry(scope: ScopeId, number: u64) -> String {
+    format!("t/{scope}/lost/{number:016x}")
+}
 /// The large facts of an entry, named by the hash of their stored bytes.
 pub fn annex(scope: ScopeId, hash: Hash) -> String {
     format!("t/{scope}/annex/{hash}")

@@ -1,6 +1,10 @@
 //! Packs: sealed segments, then two sealed tables, then a trailer. Chapter: `format-spec/pack.md`.
 
-use super::{record::record, sealed::magic, segment::ChunkList};
+use super::{
+    record::{Malformed, malformed, record},
+    sealed::magic,
+    segment::ChunkList,
+};
 use crate::id::{Hash, PackId, SegmentId};
 
 /// Bytes before the first segment.
@@ -98,4 +102,14 @@ pub fn trailer(segment_table: u32, chunk_table: u32) -> [u8; TRAILER] {
     bytes[4..8].copy_from_slice(&chunk_table.to_le_bytes());
     bytes[8..].copy_from_slice(&magic(b'p'));
     bytes
+}
+
+/// Reads the tables' lengths from a trailer: a pack can be understood without its ledger.
+pub fn read_trailer(bytes: &[u8]) -> Result<(u32, u32), Malformed> {
+    let bytes: &[u8; TRAILER] = bytes.try_into().map_err(|_| malformed("pack", "no trailer"))?;
+    if bytes[8..] != magic(b'p') {
+        return Err(malformed("pack", "the trailer does not end as one"));
+    }
+    let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Ok((number(0), number(4)))
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 impl State {
     /// Says whether a slot that was passed holds no entry.
     pub fn is_junk(&self, number: u64) -> bool {
-        self.junk_at(number).is_some()
+        self.junk_at(number).is_some() || self.repaired(number).is_some_and(|(first, _)| first != number)
     }
 
     /// Returns the slots without an entry that a slot is one of.
@@ -199,6 +199,10 @@ impl SnapshotState {
     /// Says whether the snapshot can be restored and protects its segments.
     pub fn is_live(&self) -> bool {
         self.retired_by.is_none()
+    }
+    /// Says whether a REPAIR named the snapshot as lost: nothing is left of it but what others are a difference from.
+    pub fn is_lost(&self) -> bool {
+        self.retired_by == Some(self.number)
     }
     pub(super) fn new(number: u64, actor: ActorId, snapshot: Snapshot, added: SegmentSet, removed: SegmentSet) -> Self {
         Self {

@@ -23,6 +23,7 @@ mod previous;
 pub mod protect;
 pub mod prune;
 pub mod quota;
+pub mod repair;
 pub mod reseal;
 pub mod restore;
 pub mod rewrite;

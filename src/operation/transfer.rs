@@ -267,7 +267,9 @@ fn wanted(repository: &Repository, tenant: &Tenant, entries: u64) -> Result<Vec<
     wanted.extend(annexes.into_iter().map(|hash| plain(names::annex(owner, hash))));
     let keys = repository.key_objects(tenant)?.into_iter();
     wanted.extend(keys.map(|(name, recipient)| Wanted { name, hash: None, recipient }));
-    wanted.extend((0..entries).map(|number| plain(names::entry(owner, number))));
+    // A REPAIR stands for slots in which nothing needs to be.
+    let is_there = |number: &u64| tenant.state.repaired(*number).is_none_or(|(first, _)| first == *number);
+    wanted.extend((0..entries).filter(is_there).map(|number| plain(names::entry(owner, number))));
     Ok(wanted)
 }
 

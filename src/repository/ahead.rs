@@ -29,7 +29,8 @@ impl Ahead {
         let own = None;
         let mut trail = Trail::default();
         loop {
-            let slots = SlotReader { objects, environment: &unlock.environment, keys: &self.keys, own };
+            let environment = &unlock.environment;
+            let slots = SlotReader { objects, environment, keys: &self.keys, own, believes_all: false };
             match trail.next(&slots, &self.state, false)? {
                 Next::Entry(found) => self.fold(&found, unlock)?,
                 Next::Behind(behind) => {

@@ -123,7 +123,8 @@ impl Tenant {
     /// Refuses where it is not known what the ledger says.
     fn may_be_written(&self) -> Result<()> {
         self.index.check()?;
-        let (kind, why) = match (self.hole.clone(), self.state.not_known()) {
+        let lost = self.lost().filter(|_| self.hole.is_some() || !self.is_repairing);
+        let (kind, why) = match (lost, self.state.not_known()) {
             (Some(why), _) => (Kind::Damaged, why),
             (None, Some(why)) => (Kind::NewerFormat, why),
             (None, None) => return Ok(()),

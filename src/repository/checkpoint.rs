@@ -314,7 +314,7 @@ impl Tenant {
 
     fn write_checkpoint_now(&mut self) -> Result<()> {
         let Some(signer) = self.signer.clone() else { return Ok(()) };
-        let is_whole = self.hole.is_none() && self.state.not_known().is_none() && self.index.check().is_ok();
+        let is_whole = self.lost().is_none() && self.state.not_known().is_none() && self.index.check().is_ok();
         if !is_trusted(&self.state.grants, signer.actor()) || !is_whole {
             return Ok(());
         }

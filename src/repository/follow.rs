@@ -12,7 +12,8 @@ use crate::{
     environment::SharedEnvironment,
     error::{Error, Kind, Result, damaged, failed},
     format::{
-        entry::{Annex, ENTRY_BYTES_MAX, Entry},
+        decode,
+        entry::{Annex, Confirmed, ENTRY_BYTES_MAX, Entry, EntryKind, Repair},
         names,
     },
     id::Hash,
@@ -125,6 +126,8 @@ impl Tenant {
             awaited: None,
             tail: Tail::default(),
             trail: Trail::default(),
+            is_repairing: false,
+            begun_again_for: None,
             void: Vec::new(),
         };
         if !fresh {
@@ -172,7 +175,7 @@ impl Tenant {
         self.settle_keys()?;
         if self.state.head.number != before || fresh {
             self.save()?;
-            if self.hole.is_none() {
+            if self.lost().is_none() {
                 drop(self.forget_rows(before));
             }
         }
@@ -182,7 +185,7 @@ impl Tenant {
     /// Makes what was folded durable. What an entry that cannot be read would have said must never be
     /// remembered as if it had said nothing: then it stays in memory, or where nobody will believe it.
     pub(super) fn save(&mut self) -> Result<()> {
-        match &self.hole {
+        match self.lost() {
             None => self.index.save(self.genesis, Arc::make_mut(&mut self.state)),
             Some(_) if self.index.unsaved() > UNSAVED_MAX => self.index.spill(self.state.head.number),
             Some(_) => self.index.check(),
@@ -200,6 +203,11 @@ impl Tenant {
             self.hole.get_or_insert_with(|| format!("ledger entry {number} is lost"));
         }
         match next {
+            Next::Entry(found) if self.is_told_of_repair(&found.entry) => {
+                self.forget_fold()?;
+                (self.trail, self.begun_again_for) = (Trail::known_to(found.entry.number), Some(found.entry.number));
+                Ok(true)
+            }
             Next::Entry(found) => self.fold(&found.entry, &found.annex, found.hash).map(|_| true),
             Next::Behind(behind) => self.go_past(behind).map(|()| true),
             Next::End(tail) => {
@@ -226,9 +234,57 @@ impl Tenant {
         Ok(())
     }
 
+    /// Says what of the history is lost, unless an administrator has said that it is so for ever.
+    pub(super) fn lost(&self) -> Option<String> {
+        let unconfirmed = || {
+            let number = self.state.unconfirmed()?;
+            Some(format!("ledger entry {number} is lost, and no administrator has confirmed what stands in its place"))
+        };
+        self.hole.clone().or_else(unconfirmed)
+    }
+
+    /// Says whether an entry tells that others were put into places where this machine has seen something else, or
+    /// nothing.
+    fn is_told_of_repair(&self, entry: &Entry) -> bool {
+        let may = entry.kind == EntryKind::Repair as u8 && self.state.may_grant(entry.actor);
+        let is_new = |named: &Confirmed| self.state.repairs.get(&named.number).map(|own| own.hash) != Some(named.hash);
+        may && self.begun_again_for != Some(entry.number)
+            && decode::<Repair>(&entry.body.0).is_ok_and(|repair| repair.confirms.iter().any(is_new))
+    }
+
+    /// Folds the ledger again from its first entry.
+    pub(crate) fn begin_again(&mut self) -> Result<()> {
+        self.exclusively(|tenant| {
+            tenant.forget_fold()?;
+            tenant.sync_from(true)
+        })?
+    }
+
+    /// Goes back to the first entry, without what this machine remembered or took from a checkpoint.
+    fn forget_fold(&mut self) -> Result<()> {
+        let (state, index) = self.fold_anew()?;
+        // Whoever still looks at the rows finds them; the next opening does not believe them.
+        self.index.spill(self.state.head.number)?;
+        (self.state, self.index) = (Arc::new(state), index);
+        (self.hole, self.tail, self.trail) = (None, Tail::default(), Trail::default());
+        self.damage.clear();
+        self.checkpoint_due = true;
+        Ok(())
+    }
+
+    /// Returns the fold of the first entry alone, with tables of its own.
+    pub(super) fn fold_anew(&self) -> Result<(State, Index)> {
+        let first = read_whole(self.objects.as_ref(), &self.keys, 0)?;
+        let first = first.ok_or_else(|| damaged("the first ledger entry is missing or damaged"))?;
+        let mut index = Index::new((self.new_pairs)()?);
+        index.clear()?;
+        let begun = State::begin(Proven { entry: &first.entry, annex: &first.annex, hash: first.hash });
+        Ok((begun.map_err(|error| damaged(error.to_string()))?, index))
+    }
+
     /// Says why the newest snapshot that is seen here may not be the newest one.
     pub fn unreadable(&self) -> Option<String> {
-        self.hole.clone().or_else(|| self.tail.doubt())
+        self.lost().or_else(|| self.tail.doubt())
     }
 
     /// Lists what a person should know of the history: what was found wrong, and what cannot be known.
@@ -282,7 +338,11 @@ impl Tenant {
         let mut keys = Keys::clone(&self.keys);
         if !keys.settle(epoch, committed) {
             keys = self.unlock.keys(self.keys.owner).map_err(|error| error.while_doing(&self.name))?;
-            if !keys.settle(epoch, committed) {
+            let newest = keys.newest_epoch();
+            if !keys.holds(epoch, committed) && newest > epoch && keys.knows(epoch, committed) {
+                // Old keys go only once newer ones are named by an entry.
+                self.hole.get_or_insert(format!("the ledger entry that made the keys of epoch {newest} is lost"));
+            } else if !keys.settle(epoch, committed) {
                 return Err(self.left_out());
             }
             self.keys = Arc::new(keys);

@@ -109,6 +109,10 @@ impl Tenant {
                 leaves.push(tree::leaf(junk.hash));
                 continue;
             }
+            if let Some((_, repaired)) = self.state.repaired(number) {
+                leaves.push(tree::leaf(repaired.leaf(number)));
+                continue;
+            }
             let name = names::entry(self.keys.owner, number);
             let Some(bytes) = get_bounded(self.objects.as_ref(), &name, ENTRY_BYTES_MAX)? else { break };
             leaves.push(tree::leaf(hash(&bytes)));

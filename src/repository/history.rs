@@ -11,13 +11,14 @@ use crate::{
     error::{Result, failed},
     format::{
         decode,
-        entry::{ENTRY_BYTES_MAX, EntryKind, Packs},
+        entry::{Annex, Commit, ENTRY_BYTES_MAX, EntryKind, Packs, Publish, Said},
         key::{Circle, RING_BYTES_MAX},
         names,
+        pack::{PackFact, SegmentRow},
     },
     id::{Hash, PackId, SegmentId, SnapshotId},
     index::Index,
-    ledger::{Head, Proven, State, Tables, Verdict},
+    ledger::{Head, Proven, SegmentState, State, Tables, Verdict},
     pipeline::digest::hash,
     store::get_bounded,
 };
@@ -83,7 +84,8 @@ impl Refolded {
     /// Returns what the ledger says. A history of which an entry is missing, damaged or not understood says
     /// nothing that may be relied on: then none.
     pub fn whole(&self) -> Option<(&State, &Index)> {
-        let state = self.state.as_ref().filter(|state| state.not_known().is_none())?;
+        let is_understood = |state: &&State| state.not_known().is_none() && state.unconfirmed().is_none();
+        let state = self.state.as_ref().filter(is_understood)?;
         self.problems.is_empty().then_some((state, &self.index))
     }
 }
@@ -139,6 +141,10 @@ impl Refold<'_> {
                 self.folded.index.spill(state.head.number)?;
             }
         }
+        if let Some(number) = state.unconfirmed() {
+            let what = "a REPAIR lies in the place of what is lost, and nobody has confirmed it";
+            self.problem(number, format!("ledger entry {number} is lost: {what}"));
+        }
         self.folded.state = Some(state);
         Ok(())
     }
@@ -187,17 +193,21 @@ impl Refold<'_> {
 
     /// Returns what an entry takes out of packs that are watched, if it counts.
     fn leaves(&self, found: &StoredEntry) -> Result<Vec<(PackId, Left)>> {
-        let moves = [EntryKind::Repack, EntryKind::Reseal, EntryKind::Heal];
-        if !moves.iter().any(|kind| *kind as u8 == found.entry.kind) {
-            return Ok(Vec::new());
-        }
-        let mut leaves = Vec::new();
-        for row in &found.annex.rows {
-            let before = self.folded.index.segment(row.segment).map_err(|error| failed(error.to_string()))?;
-            leaves.extend(before.filter(|before| (self.watched)(before.pack)).map(|before| {
-                let range = before.offset..before.offset.saturating_add(u64::from(before.length));
-                (before.pack, Left { segment: row.segment, range, sealed_hash: before.sealed_hash })
-            }));
+        let (mut leaves, mut now) = (Vec::new(), BTreeMap::<SegmentId, SegmentState>::new());
+        for (packs, rows) in moves(found) {
+            for row in rows {
+                let before = match now.get(&row.segment) {
+                    Some(before) => Some(before.clone()),
+                    None => self.folded.index.segment(row.segment).map_err(|error| failed(error.to_string()))?,
+                };
+                leaves.extend(before.filter(|before| (self.watched)(before.pack)).map(|before| {
+                    let range = before.offset..before.offset.saturating_add(u64::from(before.length));
+                    (before.pack, Left { segment: row.segment, range, sealed_hash: before.sealed_hash })
+                }));
+                if let Some(fact) = packs.get(row.pack as usize) {
+                    now.insert(row.segment, SegmentState::of(&row, fact.pack, 0));
+                }
+            }
         }
         Ok(leaves)
     }
@@ -208,6 +218,27 @@ impl Refold<'_> {
         let snapshot = made.map(|state| state.snapshot.id);
         self.folded.problems.push(HistoryProblem { object, entry: Some(number), what, snapshot });
     }
+}
+
+/// Returns where an entry, or the lost ones that it tells again, puts segments; whether or not that counts.
+fn moves(found: &StoredEntry) -> Vec<(Vec<PackFact>, Vec<SegmentRow>)> {
+    match EntryKind::from_number(found.entry.kind) {
+        Some(EntryKind::Repack | EntryKind::Reseal | EntryKind::Heal) => {
+            let packs = decode::<Publish>(&found.entry.body.0).map(|body| body.packs).unwrap_or_default();
+            vec![(packs, found.annex.rows.clone())]
+        }
+        Some(EntryKind::Repair) => found.annex.said.iter().filter_map(told_again).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn told_again(said: &Said) -> Option<(Vec<PackFact>, Vec<SegmentRow>)> {
+    let packs = match EntryKind::from_number(said.kind)? {
+        EntryKind::Publish | EntryKind::Repack | EntryKind::Reseal => decode::<Publish>(&said.body.0).ok()?.packs,
+        EntryKind::Commit => decode::<Commit>(&said.body.0).ok()?.packs,
+        _ => return None,
+    };
+    Some((packs, decode::<Annex>(&said.annex.0).ok()?.rows))
 }
 
 impl Tenant {

@@ -256,6 +256,17 @@ impl Keys {
         matches!(self.rings.as_slice(), [ring] if ring.epoch == epoch && ring.commitments == known)
     }
 
+    /// Returns the newest epoch of which keys are here.
+    pub(super) fn newest_epoch(&self) -> u32 {
+        self.rings.iter().map(|ring| ring.epoch).max().unwrap_or(0)
+    }
+
+    /// Says whether the ring that the ledger commits to is among those that are here.
+    pub(super) fn holds(&self, epoch: u32, committed: &Commitments) -> bool {
+        let known = Commitments { unknown: Default::default(), ..committed.clone() };
+        self.rings.iter().any(|ring| ring.epoch == epoch && ring.commitments == known)
+    }
+
     /// Keeps the ring that the ledger commits to, and no other. Says whether it is here.
     pub(super) fn settle(&mut self, epoch: u32, committed: &Commitments) -> bool {
         let known = Commitments { unknown: Default::default(), ..committed.clone() };

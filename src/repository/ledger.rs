@@ -72,6 +72,12 @@ pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Sl
     Ok(wrong.unwrap_or(Slot::Absent))
 }
 
+/// Reads what is stored as an entry, whatever it is; none if nothing is. Of too much, no more than an entry can be.
+pub(super) fn read_entry_bytes(objects: &dyn Objects, name: &str) -> Result<Option<Bytes>> {
+    let bytes = get_bounded(objects, name, ENTRY_BYTES_MAX)?;
+    Ok(bytes.map(|bytes| bytes.slice(..bytes.len().min(ENTRY_BYTES_MAX as usize))))
+}
+
 /// Reads an entry with its annex; none if it is not there or not what somebody signed.
 pub(super) fn read_whole(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Option<StoredEntry>> {
     match read(objects, keys, number)? {

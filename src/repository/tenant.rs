@@ -68,6 +68,10 @@ pub struct Tenant {
     /// What stands behind the newest entry without following it.
     pub(super) tail: Tail,
     pub(super) trail: Trail,
+    /// What is written says that something is lost: that it is does not stop it.
+    pub(super) is_repairing: bool,
+    /// The REPAIR because of which all was folded anew.
+    pub(super) begun_again_for: Option<u64>,
     /// Entries that were void, with the reason, since the tenant was opened.
     pub void: Vec<(u64, String)>,
 }
@@ -86,6 +90,8 @@ pub(super) type NewPairs = Arc<dyn Fn() -> Result<Arc<dyn KeyValue>> + Send + Sy
 impl Tenant {
     /// Returns when the store says that an entry was written, in nanoseconds since 1970.
     pub fn written_ns(&self, entry: u64) -> Result<i64> {
+        // A REPAIR is written where the first of what it stands for was.
+        let entry = self.state.repaired(entry).map_or(entry, |(first, _)| first);
         Ok(self.objects.modified_ns(&names::entry(self.keys.owner, entry))?)
     }
 
@@ -104,7 +110,7 @@ impl Tenant {
     /// Returns the newest entry, where nothing of the history is lost or in doubt: while that entry is the newest, all
     /// that was told of the history stays so.
     pub(crate) fn whole_until(&self) -> Option<&Head> {
-        let is_whole = self.damage.is_empty() && self.hole.is_none() && self.tail.doubt().is_none();
+        let is_whole = self.damage.is_empty() && self.lost().is_none() && self.tail.doubt().is_none();
         is_whole.then_some(&self.state.head)
     }
 
@@ -140,7 +146,8 @@ impl Tenant {
     /// Returns what reads the slots of the ledger.
     pub(super) fn slots(&self) -> SlotReader<'_> {
         let own = self.signer.as_ref().map(|signer| signer.actor());
-        SlotReader { objects: &self.objects, environment: &self.environment, keys: &self.keys, own }
+        let (objects, environment) = (&self.objects, &self.environment);
+        SlotReader { objects, environment, keys: &self.keys, own, believes_all: false }
     }
 
     /// Returns an entry as it is stored, and the key that opens it and nothing else: to prove what it says.
@@ -180,6 +187,14 @@ impl Tenant {
     /// Returns what reads segments and keeps at most `bytes_max` bytes of them, less where there is little memory.
     pub fn pool(&self, bytes_max: usize) -> Result<SegmentPool> {
         Ok(SegmentPool::new(self.segments()?, self.environment.afford(bytes_max)))
+    }
+
+    /// Returns what reads segments where an index says that they are.
+    pub(crate) fn segments_in(&self, index: &Index) -> Result<Segments> {
+        self.keys.key(KeyScope::Content, 0).ok_or_else(|| self.keys.missing("reading content"))?;
+        let (objects, keys, unlock) = (self.objects.clone(), self.keys.clone(), self.unlock.clone());
+        let places = Places::new(objects, index.view()?, self.genesis, keys, unlock);
+        Ok(Segments::new(places, None, self.hasher()?))
     }
 
     /// Returns what finds segments, which needs no key of content.

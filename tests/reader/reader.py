@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 ENTRY, ANNEX, SEGMENT, SEGMENT_TABLE, CHUNK_TABLE, SNAPSHOT, RING = 1, 2, 3, 4, 5, 6, 7
 SCOPE = {ENTRY: 1, ANNEX: 2, SEGMENT: 4, SEGMENT_TABLE: 2, CHUNK_TABLE: 3, SNAPSHOT: 4, RING: 0}
 CREATE, GRANT, REVOKE, PUBLISH, COMMIT, RETIRE, UNDELETE = 1, 2, 3, 5, 6, 9, 10
-REPACK, REWRITE, HEAL, EPOCH, RESEAL = 17, 19, 21, 23, 37
+REPACK, REWRITE, HEAL, EPOCH, RESEAL, REPAIR = 17, 19, 21, 23, 37, 39
 
 
 def fail(message):
@@ -190,17 +190,21 @@ class Tenant:
     def fold(self):
         self.rows, self.snapshots, self.grants, self.epoch = {}, {}, {}, 0
         # What is wrong with the history: then nobody knows which snapshot is the newest.
-        self.damage = []
+        self.damage, self.repairs = [], {}
         previous, number, junk = bytes(32), 0, 0
         while (stored := self.stored(number)) is not None:
             if (entry := self.next(stored, number, previous, junk)) is not None:
                 self.apply(number, entry)
                 previous, junk = blake3.blake3(stored).digest(), -1
+                if number in self.repairs:
+                    self.repairs[number][1] = previous
+                    number, previous = self.repairs[number][0], record(entry[7])[1]
             number, junk = number + 1, junk + 1
         if not self.grants:
             fail("the first ledger entry is missing or damaged")
         if junk:
             self.damage.append(f"the last {junk} objects of the ledger are no entries, or damaged")
+        self.damage += [f"entry {n} is lost, and its REPAIR is not confirmed" for n, r in self.repairs.items() if not r[2]]
         self.salvage(number - junk)
 
     def stored(self, number):
@@ -270,6 +274,14 @@ class Tenant:
             self.grants.pop(body[0], None)
         if kind == EPOCH and body[0] == self.epoch + 1:
             self.epoch = body[0]
+        if kind == REPAIR and 0 in body:
+            self.repairs[number] = [body[0], None, False]
+            for said in self.annex(entry).get(4, []):
+                self.apply(said[0], {3: said[1], 5: said[2], 7: said.get(3, b""), 9: said.get(4, b"")})
+        if kind == REPAIR:
+            for confirmed in body.get(2, []):
+                self.repairs[confirmed[0]][2] = self.repairs[confirmed[0]][1] == confirmed[1]
+            self.grants = {actor: kinds for actor, kinds in self.grants.items() if 0 in body or actor in body.get(3, [])}
         if kind in (PUBLISH, COMMIT, REPACK, REWRITE, HEAL, RESEAL):
             packs = body.get(1, [])
             try:

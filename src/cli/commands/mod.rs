@@ -10,6 +10,7 @@ mod operators;
 mod owners;
 mod protect;
 mod quota;
+mod repair;
 mod report;
 mod restore;
 mod retention;
@@ -80,6 +81,7 @@ fn command(global: &Global, command: Command) -> Result<()> {
         Command::Diff { old, new, source } => browse::diff(global, source.as_deref(), &old, &new),
         Command::Cat { snapshot, source, reason } => restore::cat(global, (source.as_deref(), &snapshot), &reason),
         Command::Restore(args) => restore::restore_files(global, &args),
+        Command::Repair(args) => repair::repair(global, &args),
         Command::Check { read_data } => report::check_all(global, read_data),
         Command::Stats => report::stats(global),
         Command::Usage { month, csv } => quota::usage(global, month.as_deref(), csv),

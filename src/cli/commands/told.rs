@@ -3,7 +3,7 @@
 
 use crate::{
     id::{ActorId, ScopeId, SnapshotId},
-    operation::{browse, forget, keys, operators, protect, prune, snapshots, tenants},
+    operation::{browse, forget, keys, operators, protect, prune, repair, snapshots, tenants},
     repository::Fingerprint,
 };
 use serde::Serialize;
@@ -37,6 +37,14 @@ pub struct Granted<'a> {
 #[derive(Serialize)]
 pub struct Operators {
     pub operators: Vec<operators::OperatorView>,
+}
+
+#[derive(Serialize)]
+pub struct Repaired<'a> {
+    pub tenant: &'a str,
+    pub dry_run: bool,
+    #[serde(flatten)]
+    pub report: &'a repair::Report,
 }
 
 #[derive(Serialize)]

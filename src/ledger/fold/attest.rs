@@ -5,7 +5,7 @@ use super::{
     verdict::{Refusal, Rule, permit, require, void},
 };
 use crate::{
-    format::entry::Attest,
+    format::{checkpoint::Resealed, entry::Attest},
     id::{ActorId, Hash, SegmentId},
     ledger::{
         state::State,
@@ -81,11 +81,12 @@ impl State {
         is_alone || self.is_another(actor, state)
     }
 
-    /// Says whether a key is neither the one that sealed a segment anew, nor younger than that.
+    /// Says whether a key is neither the one that sealed a segment anew, or told of that, nor younger than that.
     fn is_another(&self, actor: ActorId, state: &SegmentState) -> bool {
         let is_author = self.authors.get(state.author as usize) == Some(&actor);
         let is_older = |session| self.standings.get(&actor).is_some_and(|standing| standing.since < session);
-        !is_author && state.resealed.as_ref().is_none_or(|resealed| is_older(resealed.session))
+        let is_other = |by: &Resealed| by.told_by != Some(actor) && is_older(by.session);
+        !is_author && state.resealed.as_ref().is_none_or(is_other)
     }
 
     /// Says whether no other key could attest what this one seals anew in a session.

@@ -205,7 +205,7 @@ pub(super) fn check_first(create: &Create, writer: ActorId, grants: &Grants) -> 
 }
 
 /// Somebody can always let others in, and open the content.
-fn check_grants(grants: &Grants) -> Rule {
+pub(super) fn check_grants(grants: &Grants) -> Rule {
     let grants_on = grants.values().any(|grant| grant.kinds.contains(&(EntryKind::Grant as u8)));
     permit(grants_on, Refusal::Last, || "the last key that can grant cannot be removed".into())?;
     let opens_all = grants.values().any(|grant| grant.circle == Circle::Tenant as u8);

@@ -9,6 +9,7 @@ mod packs;
 mod protection;
 mod quota;
 mod reclaim;
+mod repair;
 mod sessions;
 mod snapshots;
 mod tenants;
@@ -36,7 +37,7 @@ use crate::{
         names::ENTRY_NUMBER_MAX,
         record::{Field, decode},
     },
-    id::ActorId,
+    id::{ActorId, Hash},
 };
 use std::collections::BTreeMap;
 
@@ -93,6 +94,7 @@ impl State {
             junk: BTreeMap::new(),
             features: BTreeMap::new(),
             wrappers: Vec::new(),
+            repairs: BTreeMap::new(),
             unknown: Default::default(),
             create,
         };
@@ -140,9 +142,23 @@ impl State {
         // Void or not, it was sealed, perhaps with an annex.
         self.epoch_seals = self.epoch_seals.saturating_add(2);
         self.pass_junk(proven.entry);
-        tree::push(&mut self.tree, proven.entry.number, proven.hash);
-        self.head = Head { number: proven.entry.number, hash: proven.hash, unknown: Default::default() };
+        self.move_to(proven.entry.number, proven.hash);
         Ok(verdict)
+    }
+
+    fn move_to(&mut self, number: u64, hash: Hash) {
+        match self.repairs.get(&number).cloned() {
+            Some(repaired) => {
+                for slot in number..=repaired.last {
+                    tree::push(&mut self.tree, slot, repaired.leaf(slot));
+                }
+                self.head = Head { number: repaired.last, hash: repaired.follows, unknown: Default::default() };
+            }
+            None => {
+                tree::push(&mut self.tree, number, hash);
+                self.head = Head { number, hash, unknown: Default::default() };
+            }
+        }
     }
 
     /// Each slot has a leaf; what stands for junk is what the entry after it says of it.
@@ -210,6 +226,7 @@ impl State {
             EntryKind::Withdraw => self.may_withdraw(&decode(body)?),
             EntryKind::Destroyed => self.name_of(&decode(body)?).map(drop),
             EntryKind::Feature => self.may_switch_on(actor, &decode(body)?),
+            EntryKind::Repair => self.may_repair(actor, &decode(body)?),
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
             EntryKind::Observed => bounds::observed(&decode(body)?),
             EntryKind::Condemn
@@ -234,6 +251,11 @@ impl State {
             }
             return Err(void(format!("{what} is not known to this version")));
         };
+        self.judge_kind(tables, kind, proven)
+    }
+
+    fn judge_kind(&mut self, tables: &mut dyn Tables, kind: EntryKind, proven: Proven<'_>) -> Rule {
+        let entry = proven.entry;
         self.may_write(entry.actor, kind)?;
         match kind {
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
@@ -277,6 +299,7 @@ impl State {
             EntryKind::Withdraw => self.withdraw(&body(proven)?),
             EntryKind::Destroyed => self.destroyed(&body(proven)?),
             EntryKind::Feature => self.feature(entry.actor, body(proven)?),
+            EntryKind::Repair => self.repair(tables, proven, body(proven)?),
         }
     }
 }

@@ -42,7 +42,7 @@ impl State {
             require(row.moved_from == Some(state.pack), || format!("segment {id} has moved since"))?;
             if reseals(&state, row)? {
                 (state.sealed_hash, state.chunks_hash, state.author) = (row.sealed_hash, row.chunks_hash, author);
-                state.resealed = Some(Resealed { session, alone, unknown: Default::default() });
+                state.resealed = Some(Resealed { session, alone, told_by: None, unknown: Default::default() });
                 state.attested = false;
             }
             (state.pack, state.offset, state.length) = (located(row, &publish.packs)?, row.offset, row.length);

@@ -158,23 +158,7 @@ impl State {
             }
             added.next_segment = id.ordinal.checked_add(1).ok_or_else(|| void("too many segments"))?;
             *added.in_pack.entry(pack).or_default() += 1;
-            let state = SegmentState {
-                pack,
-                offset: row.offset,
-                length: row.length,
-                depth: row.depth,
-                bases: row.bases.clone(),
-                status: SegmentStatus::Live,
-                condemned_by: 0,
-                damaged: false,
-                dependants: 0,
-                sealed_hash: row.sealed_hash,
-                chunks_hash: row.chunks_hash,
-                author,
-                attested: false,
-                resealed: None,
-                unknown: Default::default(),
-            };
+            let state = SegmentState::of(row, pack, author);
             added.segments.insert(id, state);
         }
         Ok(added)
@@ -192,19 +176,7 @@ impl State {
         self.epoch_seals = self.epoch_seals.saturating_add(packs.len() as u64 * 2 + added.segments.len() as u64);
         for fact in packs {
             self.stored_bytes = self.stored_bytes.saturating_add(fact.length);
-            let state = PackState {
-                kind: fact.kind,
-                length: fact.length,
-                hash: fact.hash,
-                live_segments: added.in_pack.get(&fact.pack).copied().unwrap_or(0),
-                tier: 0,
-                segment_table: fact.segment_table,
-                chunk_table: fact.chunk_table,
-                chunk_tables: fact.chunk_tables.clone(),
-                dropped: false,
-                epoch: fact.epoch,
-                unknown: Default::default(),
-            };
+            let state = PackState::of(fact, added.in_pack.get(&fact.pack).copied().unwrap_or(0));
             tables.put_pack(fact.pack, state)?;
         }
         for (id, state) in added.segments {
@@ -216,6 +188,48 @@ impl State {
             open.seen = number;
         }
         Ok(())
+    }
+}
+
+impl SegmentState {
+    /// A segment as a row of an author's adds it.
+    pub(crate) fn of(row: &SegmentRow, pack: PackId, author: u32) -> Self {
+        Self {
+            pack,
+            offset: row.offset,
+            length: row.length,
+            depth: row.depth,
+            bases: row.bases.clone(),
+            status: SegmentStatus::Live,
+            condemned_by: 0,
+            damaged: false,
+            dependants: 0,
+            sealed_hash: row.sealed_hash,
+            chunks_hash: row.chunks_hash,
+            author,
+            attested: false,
+            resealed: None,
+            unknown: Default::default(),
+        }
+    }
+}
+
+impl PackState {
+    /// A pack as an entry adds it, with so many segments.
+    pub(crate) fn of(fact: &PackFact, live_segments: u32) -> Self {
+        Self {
+            kind: fact.kind,
+            length: fact.length,
+            hash: fact.hash,
+            live_segments,
+            tier: 0,
+            segment_table: fact.segment_table,
+            chunk_table: fact.chunk_table,
+            chunk_tables: fact.chunk_tables.clone(),
+            dropped: false,
+            epoch: fact.epoch,
+            unknown: Default::default(),
+        }
     }
 }
 

@@ -67,7 +67,7 @@ impl State {
     ) -> Rule {
         let inherited = match snapshot.parent {
             Some(parent) => {
-                let found = self.snapshots.get(&parent).filter(|found| found.is_live());
+                let found = self.snapshots.get(&parent).filter(|found| found.is_live() || found.is_lost());
                 let is_one = found.is_some_and(|found| found.snapshot.source == snapshot.source);
                 require(is_one, || format!("parent {parent} is not a live snapshot of the same source"))?;
                 self.reach(parent)

@@ -102,7 +102,9 @@ fn proven(
                     let ended = id.session <= state.head.number
                         && !state.sessions.contains_key(&id.session)
                         // What is taken for junk may have been an entry that somebody damaged: what it brought stays.
-                        && !state.is_junk(id.session);
+                        && !state.is_junk(id.session)
+                        // What a session in a hole was is not known.
+                        && state.repaired(id.session).is_none();
                     ended.then_some(Reason::NeverNamed { session: id.session })
                 }
             },
