@@ -2,7 +2,7 @@
 //! should: it adds, and nothing goes because of it.
 
 use crate::{
-    fold::{AGENT, Ledger, OWNER},
+    fold::{AGENT, Ledger, OWNER, pack_fact, row},
     junk::Forger,
     support::*,
 };
@@ -10,15 +10,20 @@ use std::sync::Arc;
 use strongroom::{
     error::Kind,
     format::{Blob, encode, entry::*, names},
-    id::Hash,
-    ledger::{Head, Verdict},
+    id::{ActorId, Hash, PackId, SegmentId},
+    ledger::{Head, SegmentState, Verdict},
     operation::{
-        Unwatched, check, prune,
+        Unwatched, check,
+        prune::{self, Why},
         repair::{Keep, Report, repair},
+        reseal,
     },
     repository::{Identity, Repository, Tenant},
     store::SharedObjects,
 };
+
+/// A key that opens the content, and attests.
+const KEEPER: ActorId = ActorId([7; 32]);
 
 fn prepared() -> (Arc<Clay>, Fixture) {
     let clay = Arc::new(Clay::default());
@@ -123,6 +128,73 @@ fn a_lost_session_or_publish_is_told_again_by_the_packs() {
     let fresh = fixture.tenant();
     assert_eq!(fresh.state.live().len(), 3, "{report:?}");
     all_is_well(&fixture, &mut warm, &versions[2]);
+}
+
+/// Otherwise what was sealed anew is looked for in packs that may be gone.
+#[test]
+fn a_lost_word_of_what_was_sealed_anew_is_told_again_by_the_packs() {
+    // Of the data, of what describes it.
+    for which in [0, 1] {
+        let (clay, fixture) = prepared();
+        let (mut warm, bytes) = (fixture.tenant(), Random(41).bytes(300_000));
+        back_up_bytes(&mut warm, "s", &bytes).unwrap();
+        fixture.repository().rotate(&mut warm, false, "x").unwrap();
+        reseal::reseal(&mut warm, &Unwatched).unwrap();
+        let (reseal, seen) = (numbers(&warm, EntryKind::Reseal), places(&warm));
+        assert_eq!(reseal.len(), 2);
+        lose(&clay, &warm, reseal[which]);
+        let report = repaired(&fixture);
+        assert_eq!(places(&fixture.tenant()), seen, "{report:?}");
+        // What it moved counts where a dropped pack is compared with what took its place.
+        let mut fresh = fixture.tenant();
+        let pruned = prune::prune(&mut fresh, &prune::Options::thorough(0), &Unwatched).unwrap();
+        assert!(pruned.kept_dropped.iter().filter(|kept| kept.why == Why::NotAttested).count() == 2, "{pruned:?}");
+        all_is_well(&fixture, &mut warm, &bytes);
+    }
+}
+
+/// Where each segment is, and as what.
+fn places(tenant: &Tenant) -> Vec<(SegmentId, PackId, u64, Hash)> {
+    let mut found = Vec::new();
+    let each = &mut |id, state: SegmentState| {
+        found.push((id, state.pack, state.offset, state.sealed_hash));
+        Ok(true)
+    };
+    tenant.index.each_segment(each).unwrap();
+    found
+}
+
+/// Otherwise one stolen administrator tells in another one's name that garbage was sealed anew, and attests it.
+#[test]
+fn whoever_tells_what_another_sealed_anew_attests_it_alone() {
+    for (teller_of, attests) in [(KEEPER, false), (OWNER, true)] {
+        let mut ledger = Ledger::new();
+        let segment = ledger.commit(5, 0);
+        let grant = crate::trust::grant_of(KEEPER, &[EntryKind::Session, EntryKind::Reseal, EntryKind::Attest], 3, &[]);
+        assert_eq!(ledger.apply(OWNER, EntryKind::Grant, grant, &Annex::empty()), Verdict::Valid);
+        let first = ledger.next();
+        let from = ledger.tables.segments[&segment].pack;
+        let row = strongroom::format::pack::SegmentRow {
+            moved_from: Some(from),
+            sealed_hash: Hash([9; 32]),
+            ..row(segment, vec![], 0)
+        };
+        let packs = vec![pack_fact(first, 0)];
+        let reseal = encode(&Publish { session: first, packs, unknown: Default::default() });
+        let rows = Blob(encode(&Annex { rows: vec![row], ..Annex::empty() }));
+        let told = vec![
+            Said { actor: teller_of, ..said(first, EntryKind::Session, crate::fold::session_body()) },
+            Said { actor: teller_of, annex: rows, ..said(first + 1, EntryKind::Reseal, reseal) },
+        ];
+        let annex = Annex { said: told, ..Annex::empty() };
+        let body = encode(&stands_in(first + 1, Hash([7; 32])));
+        assert_eq!(ledger.apply(OWNER, EntryKind::Repair, body, &annex), Verdict::Valid);
+        let state = ledger.tables.segments[&segment].clone();
+        assert_eq!(state.sealed_hash, Hash([9; 32]), "it is told");
+        for (actor, may) in [(OWNER, false), (KEEPER, attests)] {
+            assert_eq!(ledger.state.may_vouch(actor, &state), may, "{actor} of what {teller_of} sealed");
+        }
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn granted(fixture: &Fixture, role: &Role, name: &str) -> Tenant {
     open_as(fixture, identity).tenant("t").unwrap()
 }
 
-fn grant_of(actor: ActorId, kinds: &[EntryKind], circle: u8, sources: &[&str]) -> Vec<u8> {
+pub fn grant_of(actor: ActorId, kinds: &[EntryKind], circle: u8, sources: &[&str]) -> Vec<u8> {
     encode(&Grant {
         actor,
         name: "x".into(),
