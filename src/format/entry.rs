@@ -1,7 +1,7 @@
 //! Ledger entries: the envelope that every entry has, and the body of each kind.
 //! Chapter: `format-spec/ledger.md`.
 
-pub use super::entry_kind::EntryKind;
+pub use super::{compare::Compare, entry_kind::EntryKind};
 use super::{
     key::Commitments,
     pack::{PackFact, SegmentRow},
@@ -27,25 +27,6 @@ pub const INLINE_ANNEX_BYTES_MAX: usize = 2 << 10;
 
 /// What an entry's signature is over: this, the ledger's id, then the entry's encoding.
 pub const SIGNATURE_CONTEXT: &[u8] = b"strongroom ledger entry v1";
-
-/// What new data is compared with, to be stored as differences. POLICY holds the number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compare {
-    /// With what can be read without asking a far store: in a local store, or kept since it was uploaded from here.
-    Near = 0,
-    Never = 1,
-    /// With all that pays.
-    Always = 2,
-}
-
-impl Compare {
-    /// Every value, in the order of numbers.
-    pub const ALL: &[Self] = &[Self::Near, Self::Never, Self::Always];
-    /// Reads a number. One that this version does not know counts as `Near`, which costs least.
-    pub fn from_number(number: u8) -> Self {
-        Self::ALL.iter().copied().find(|compare| *compare as u8 == number).unwrap_or(Self::Near)
-    }
-}
 
 record! {
     /// What every entry says, whatever its kind.
@@ -453,6 +434,5 @@ macro_rules! bodies {
 // PUBLISH, REPACK, RESEAL and HEAL share a body, as do RETIRE and UNDELETE, and others: these are not here.
 bodies! {
     Create, Grant, Revoke, Session, Commit, Hold, Release, Lock, Rewrite, Epoch, Policy, Observed, Quota, Destroy,
-    Destroyed, Generation, Access, Tenant, Feature, Attest,
-    Repair,
+    Destroyed, Generation, Access, Tenant, Feature, Attest, Repair,
 }

@@ -5,6 +5,7 @@
 
 pub mod catalogue;
 pub mod checkpoint;
+mod compare;
 pub mod entry;
 mod entry_kind;
 pub mod key;
