@@ -235,7 +235,10 @@ fn rotate(
             }
         };
         if let (Some(packs), Some(bytes)) = (report.rewritten_packs, report.rewritten_bytes) {
-            text += &format!("{packs} packs ({}) sealed anew; `prune` deletes the old ones\n", size(bytes));
+            text += &format!(
+                "{packs} packs ({}) sealed anew; `prune` deletes the old ones after `check --read-data`\n",
+                size(bytes)
+            );
         }
         text + "A backup that runs changes over when it next publishes: after 256 MiB or 60 s at most.\n"
     });

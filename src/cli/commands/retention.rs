@@ -233,7 +233,10 @@ fn prune_text(report: &prune::Report, dry_run: bool) -> String {
     }
     for (why, what) in [
         (prune::Why::Recent, "were dropped too short a time ago to be deleted"),
-        (prune::Why::NotAttested, "stay until a check with another key has read all of what was sealed anew from them"),
+        (
+            prune::Why::NotAttested,
+            "stay until `check --read-data` (by another key, if more than one may) has read what was sealed anew from them",
+        ),
         (prune::Why::CopyDamaged, "STAY: what was moved out of them is not where it should be"),
     ] {
         let count = report.kept_dropped.iter().filter(|kept| kept.why == why).count();
