@@ -1,7 +1,7 @@
 //! Guards who holds a tenant's keys: owners from operators, operators from owners, and both from what nobody granted.
 
 use crate::{cli::Place, support::*};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use strongroom::{
     error::{Error, Kind},
     format::{
@@ -11,7 +11,7 @@ use strongroom::{
     },
     operation::{Unwatched, check, keys, operators, tenants, transfer, usage},
     repository::{Identity, Keys, PublicIdentity, Repository, Role, Tenant},
-    store::{Objects, SharedObjects},
+    store::{Faulty, Objects, SharedObjects, Verb},
 };
 
 fn again(identity: &Identity) -> Identity {
@@ -253,7 +253,7 @@ fn tenants_of_one_name_do_not_come_to_be_and_are_refused() {
     let between = move || assert!(other.create_tenant(&new_tenant("twin")).is_ok());
     let entry = names::entry(racer.config.repository, racer.own_ledger().unwrap().state.head.number + 1);
     assert!(entry.starts_with(&own));
-    let meanwhile = MeanwhilePut::before(clay.clone(), &entry, between);
+    let meanwhile = before_put(clay.clone(), &entry, between);
     let refused = fixture.repository_on(meanwhile).unwrap().create_tenant(&new_tenant("twin")).unwrap_err();
     assert_eq!(refused.kind, Kind::Refused, "{refused}");
     let twins = |clay: &Clay| {
@@ -289,48 +289,14 @@ fn tenants_of_one_name_do_not_come_to_be_and_are_refused() {
     assert_eq!(fixture.repository().tenant(&id.to_string()).unwrap().keys.owner, id);
 }
 
-/// Does something right before an object is put.
-struct MeanwhilePut {
-    inner: Arc<Clay>,
-    name: String,
-    what: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl MeanwhilePut {
-    fn before(inner: Arc<Clay>, name: &str, what: impl FnOnce() + Send + 'static) -> SharedObjects {
-        Arc::new(Self { inner, name: name.into(), what: std::sync::Mutex::new(Some(Box::new(what))) })
-    }
-}
-
-impl Objects for MeanwhilePut {
-    fn put_if_absent(
-        &self,
-        name: &str,
-        parts: Vec<bytes::Bytes>,
-    ) -> Result<strongroom::store::Put, strongroom::store::StoreError> {
-        if name == self.name
-            && let Some(what) = self.what.lock().unwrap().take()
-        {
-            what();
-        }
-        self.inner.put_if_absent(name, parts)
-    }
-    fn get(
-        &self,
-        name: &str,
-        range: Option<std::ops::Range<u64>>,
-    ) -> Result<bytes::Bytes, strongroom::store::StoreError> {
-        self.inner.get(name, range)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<strongroom::store::Listed>, strongroom::store::StoreError> {
-        self.inner.list(prefix)
-    }
-    fn delete(&self, name: &str) -> Result<(), strongroom::store::StoreError> {
-        self.inner.delete(name)
-    }
-    fn modified_ns(&self, name: &str) -> Result<i64, strongroom::store::StoreError> {
-        self.inner.modified_ns(name)
-    }
+/// A store in which something happens right before an object is put, once.
+fn before_put(inner: Arc<Clay>, name: &str, what: impl FnOnce() + Send + 'static) -> SharedObjects {
+    let (name, what) = (name.to_owned(), Mutex::new(Some(what)));
+    Arc::new(Faulty::new(inner, move |_, verb, found| {
+        let what = what.lock().unwrap().take_if(|_| verb == Verb::Put && found == name);
+        what.into_iter().for_each(|what| what());
+        None
+    }))
 }
 
 #[test]
