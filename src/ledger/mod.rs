@@ -9,5 +9,6 @@ mod tables;
 pub mod tree;
 
 pub use fold::{Exceeded, PACK_BYTES_MAX, Proven, Refusal, TIME_NS_MAX, Verdict, Void, Witness};
+pub(crate) use state::commit_of;
 pub use state::{Head, JunkRun, OpenSession, SnapshotState, State};
 pub use tables::{MemoryTables, PackState, SegmentState, SegmentStatus, Tables, TablesError};

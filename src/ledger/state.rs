@@ -232,7 +232,7 @@ impl Snapshot {
 }
 
 /// What COMMIT and REWRITE have in common.
-pub(super) fn commit_of(rewrite: &crate::format::entry::Rewrite) -> Commit {
+pub(crate) fn commit_of(rewrite: &crate::format::entry::Rewrite) -> Commit {
     Commit {
         session: rewrite.session,
         packs: rewrite.packs.clone(),

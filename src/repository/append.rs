@@ -148,7 +148,7 @@ impl Tenant {
         Place { after: Some(self.state.head.clone()), junk: self.tail.named() }
     }
 
-    fn pen<'a>(&'a self, signer: &'a Signer) -> Result<Pen<'a>> {
+    pub(super) fn pen<'a>(&'a self, signer: &'a Signer) -> Result<Pen<'a>> {
         Ok(Pen {
             objects: self.objects.as_ref(),
             environment: self.environment.as_ref(),
@@ -159,7 +159,7 @@ impl Tenant {
         })
     }
 
-    fn claims(&self, why: &str) -> Claims {
+    pub(super) fn claims(&self, why: &str) -> Claims {
         let (who, from) = (self.who.clone(), self.from.clone());
         Claims { who, why: why.to_owned(), from, clock_ns: self.environment.now_ns(), unknown: Default::default() }
     }

@@ -284,10 +284,7 @@ impl Tenant {
     /// Others may append meanwhile, but leave no gap.
     fn gap_after_head(&self) -> Result<Option<HistoryProblem>> {
         let end = self.state.head.number + 1 + self.tail.count;
-        let listed = self.objects.list(&names::ledger(self.keys.owner))?;
-        let mut later: Vec<u64> = listed.iter().filter_map(|listed| names::number_of_entry(&listed.name)).collect();
-        later.retain(|later| *later > end);
-        later.sort_unstable();
+        let mut later = self.listed_after(end)?;
         // The first and the last ones: whoever puts others there must not make this take for ever.
         let last = later.split_off(later.len().min(LATER_LOOKS));
         for later in later.into_iter().chain(last.into_iter().rev().take(LATER_LOOKS)) {

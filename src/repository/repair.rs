@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Kind as ErrorKind, Result, damaged, failed},
     format::{
         encode,
-        entry::{Annex, Body, Claims, Confirmed, Entry, EntryKind, Epoch, LOST_MAX, Repair},
+        entry::{Annex, Body, Confirmed, Entry, EntryKind, Epoch, LOST_MAX, Repair},
         names,
     },
     id::{ActorId, Hash},
@@ -77,7 +77,8 @@ impl Tenant {
         Ok(None)
     }
 
-    fn listed_after(&self, number: u64) -> Result<Vec<u64>> {
+    /// Lists the slots behind an entry in which something stands, in order.
+    pub(super) fn listed_after(&self, number: u64) -> Result<Vec<u64>> {
         let listed = self.objects.list(&names::ledger(self.keys.owner))?;
         let mut numbers: Vec<u64> = listed.iter().filter_map(|listed| names::number_of_entry(&listed.name)).collect();
         numbers.retain(|found| *found > number);
@@ -134,24 +135,10 @@ impl Tenant {
             return Err(Error::new(ErrorKind::Refused, format!("nothing was changed: {}", void.why)));
         }
         self.clear_slot(hole.first)?;
-        let pen = Pen {
-            objects: self.objects.as_ref(),
-            environment: self.environment.as_ref(),
-            keys: &self.keys,
-            signer,
-            suite: self.suite()?,
-            epoch: hole.state.epoch,
-        };
+        let pen = Pen { epoch: hole.state.epoch, ..self.pen(signer)? };
         let draft = Draft { kind: EntryKind::Repair, body: encode(&body), annex };
         let place = Place { after: Some(hole.state.head.clone()), junk: None };
-        let claims = Claims {
-            who: self.who.clone(),
-            why: "repair".into(),
-            from: self.from.clone(),
-            clock_ns: self.environment.now_ns(),
-            unknown: Default::default(),
-        };
-        let sealed = pen.seal(&mut Letter::new(self.environment.as_ref()), &place, claims, &draft)?;
+        let sealed = pen.seal(&mut Letter::new(self.environment.as_ref()), &place, self.claims("repair"), &draft)?;
         match pen.post(&sealed) {
             Stands::Ours => Ok(()),
             Stands::Anothers => Err(failed("somebody else wrote into the hole meanwhile: look again")),

@@ -4,8 +4,8 @@
 use crate::{
     error::{Result, damaged, failed},
     format::{
-        Blob, catalogue, decode, encode,
-        entry::{Annex, Commit, Entry, EntryKind, LostSnapshot, Publish, Rewrite, Said, Session},
+        Blob, Malformed, catalogue, decode, encode,
+        entry::{Annex, Commit, Entry, EntryKind, LostSnapshot, Publish, Said, Session},
         names::{self, PackKind},
         pack::{HEADER, PackFact, SegmentRow, SegmentTable, TRAILER, read_trailer},
         recipe::{Run, Stream},
@@ -14,7 +14,7 @@ use crate::{
         snapshot::{Snapshot, SnapshotContent},
     },
     id::{ActorId, PackId, SegmentId, SnapshotId},
-    ledger::{PackState, SegmentState, Tables, TablesError},
+    ledger::{PackState, SegmentState, Tables, TablesError, commit_of},
     operation::browse::{Framed, POOL_BYTES},
     pipeline::digest::hash,
     repository::{Hole, RunReader, SegmentPool, StreamReader, Tenant},
@@ -73,26 +73,12 @@ impl Salvage {
         let mut later = Later::default();
         tenant.each_behind(hole, &mut |entry, annex| {
             self.actors.insert(entry.actor);
-            match EntryKind::from_number(entry.kind) {
-                Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Reseal | EntryKind::Heal) => {
-                    if let Ok(body) = decode::<Publish>(&entry.body.0) {
-                        later.note(entry.actor, body.session, &body.packs, &annex);
-                    }
-                }
-                Some(EntryKind::Commit) => {
-                    if let Ok(body) = decode::<Commit>(&entry.body.0) {
-                        later.note(entry.actor, body.session, &body.packs, &annex);
-                        later.commits.push((body.snapshot, annex.reach_added, annex.reach_removed));
-                    }
-                }
-                Some(EntryKind::Rewrite) => {
-                    if let Ok(body) = decode::<Rewrite>(&entry.body.0) {
-                        later.note(entry.actor, body.session, &body.packs, &annex);
-                        later.commits.push((body.snapshot, annex.reach_added, annex.reach_removed));
-                    }
-                }
-                Some(EntryKind::Epoch) => later.has_epoch = true,
-                _ => {}
+            later.has_epoch |= entry.kind == EntryKind::Epoch as u8;
+            if let Ok(Some((session, packs))) = published_in(&entry) {
+                later.note(entry.actor, session, &packs, &annex);
+            }
+            if let Ok(Some(commit)) = commit_in(&entry) {
+                later.commits.push((commit.snapshot, annex.reach_added, annex.reach_removed));
             }
             Ok(())
         })?;
@@ -131,16 +117,10 @@ impl Salvage {
 
     /// A signed entry whose annex is lost: the packs' own tables say where its segments are.
     fn without_annex(&mut self, tenant: &Tenant, entry: &Entry) -> Result<Vec<(Vec<PackFact>, Vec<SegmentRow>)>> {
-        let kind = EntryKind::from_number(entry.kind);
-        let (session, packs) = match kind {
-            Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Reseal) => {
-                decode::<Publish>(&entry.body.0).map(|body| (body.session, body.packs))
-            }
-            Some(EntryKind::Commit) => decode::<Commit>(&entry.body.0).map(|body| (body.session, body.packs)),
-            Some(EntryKind::Rewrite) => decode::<Rewrite>(&entry.body.0).map(|body| (body.session, body.packs)),
-            _ => return Ok(Vec::new()),
-        }
-        .map_err(|error| damaged(error.to_string()))?;
+        // What HEAL says is not told again: a check heals anew.
+        let kind = EntryKind::from_number(entry.kind).filter(|kind| *kind != EntryKind::Heal);
+        let published = kind.map_or(Ok(None), |_| published_in(entry)).map_err(|error| damaged(error.to_string()))?;
+        let Some((session, packs)) = published else { return Ok(Vec::new()) };
         let rows = rows_in(tenant, &packs)?;
         let (number, kind_name) = (entry.number, kind.map_or("", EntryKind::name));
         self.told.push(format!("entry {number} was a {kind_name}: the packs' own tables say what it added"));
@@ -196,23 +176,13 @@ impl Salvage {
     /// Snapshots whose COMMIT is there, and its annex is not: what they reach is what their catalogue names.
     fn reach_of_signed(&mut self, tenant: &Tenant, hole: &Hole, signed: &[Entry]) {
         for entry in signed {
-            let (session, snapshot, close) = match EntryKind::from_number(entry.kind) {
-                Some(EntryKind::Commit) => match decode::<Commit>(&entry.body.0) {
-                    Ok(body) => (body.session, body.snapshot, body.close),
-                    Err(_) => continue,
-                },
-                Some(EntryKind::Rewrite) => match decode::<Rewrite>(&entry.body.0) {
-                    Ok(body) => (body.session, body.snapshot, false),
-                    Err(_) => continue,
-                },
-                _ => continue,
-            };
-            let id = snapshot.id;
-            match reach(tenant, hole, &snapshot) {
+            let Ok(Some(commit)) = commit_in(entry) else { continue };
+            let id = commit.snapshot.id;
+            match reach(tenant, hole, &commit.snapshot) {
                 Ok(reach) => {
-                    let snapshot = Snapshot { parent: None, ..snapshot };
+                    let snapshot = Snapshot { parent: None, ..commit.snapshot };
                     let annex = Annex { reach_added: reach, ..Annex::empty() };
-                    let body = Commit { session, packs: Vec::new(), snapshot, close, unknown: Default::default() };
+                    let body = Commit { packs: Vec::new(), snapshot, unknown: Default::default(), ..commit };
                     self.say(tenant, Some(entry.actor), entry.number, EntryKind::Commit, encode(&body), &annex);
                     self.saved.push(id);
                 }
@@ -296,16 +266,28 @@ fn kind_of(hole: &Hole, rows: &[SegmentRow]) -> Result<EntryKind> {
     Ok(kind)
 }
 
-fn packs_of(entry: &Entry) -> Vec<PackId> {
-    let facts = match EntryKind::from_number(entry.kind) {
+/// Returns what COMMIT, or REWRITE like one, says.
+fn commit_in(entry: &Entry) -> Result<Option<Commit>, Malformed> {
+    match EntryKind::from_number(entry.kind) {
+        Some(EntryKind::Commit) => decode(&entry.body.0).map(Some),
+        Some(EntryKind::Rewrite) => decode(&entry.body.0).map(|rewrite| Some(commit_of(&rewrite))),
+        _ => Ok(None),
+    }
+}
+
+/// Returns the session and the packs of an entry that names packs with their rows.
+fn published_in(entry: &Entry) -> Result<Option<(u64, Vec<PackFact>)>, Malformed> {
+    match EntryKind::from_number(entry.kind) {
         Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Reseal | EntryKind::Heal) => {
-            decode::<Publish>(&entry.body.0).map(|body| body.packs)
+            decode::<Publish>(&entry.body.0).map(|body| Some((body.session, body.packs)))
         }
-        Some(EntryKind::Commit) => decode::<Commit>(&entry.body.0).map(|body| body.packs),
-        Some(EntryKind::Rewrite) => decode::<Rewrite>(&entry.body.0).map(|body| body.packs),
-        _ => return Vec::new(),
-    };
-    facts.unwrap_or_default().into_iter().map(|fact| fact.pack).collect()
+        _ => Ok(commit_in(entry)?.map(|commit| (commit.session, commit.packs))),
+    }
+}
+
+fn packs_of(entry: &Entry) -> Vec<PackId> {
+    let (_, packs) = published_in(entry).ok().flatten().unwrap_or_default();
+    packs.into_iter().map(|fact| fact.pack).collect()
 }
 
 fn listed(tenant: &Tenant) -> Result<BTreeMap<PackId, PackKind>> {
