@@ -76,6 +76,8 @@ pub struct Storm {
     faulty: Mutex<Arc<Faulty>>,
     plan: Mutex<Option<(u64, Weather)>>,
     beside: Mutex<Option<(u64, Beside)>>,
+    /// Held while it happens, also in a thread that reads ahead for something that has failed meanwhile.
+    happening: Mutex<()>,
     calls: AtomicU64,
     forbidden: AtomicBool,
     random: Mutex<Random>,
@@ -90,6 +92,7 @@ impl Storm {
             faulty: Mutex::new(calm),
             plan: Mutex::default(),
             beside: Mutex::default(),
+            happening: Mutex::default(),
             calls: AtomicU64::new(0),
             forbidden: AtomicBool::new(false),
             random: Mutex::new(Random(seed)),
@@ -118,9 +121,10 @@ impl Storm {
         self.forbidden.store(false, Relaxed);
     }
 
-    /// The weather is fine again.
+    /// The weather is fine again, and what happened beside is over.
     pub fn calm(&self) {
         self.brew(None, None);
+        drop(self.happening.lock().unwrap());
     }
 
     /// What happens before each call; returns what goes wrong with it here.
@@ -131,6 +135,7 @@ impl Storm {
         // Not where others wait for this thread to compute.
         let is_due = |(at, _): &(u64, Beside)| *at <= call && rayon::current_thread_index().is_none();
         let now = if beside.as_ref().is_some_and(is_due) { beside.take() } else { None };
+        let _happening = now.is_some().then(|| self.happening.lock().unwrap());
         drop(beside);
         if let Some((_, then)) = now {
             then();
