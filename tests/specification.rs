@@ -1,77 +1,130 @@
-//! Guards the specification: its tables of fields are those of the code.
+//! Guards the specification: its tables of fields, and its rules in CDDL, are those of the code.
 //! `STRONGROOM_WRITE_SPEC=1` writes them anew from the code.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-/// A record of the code: what it is, and its fields as rows of a table.
-struct Record {
+/// A record of the code: what it is, and its fields.
+pub struct Record {
+    /// The file of `src/format` that has it.
+    chapter: String,
+    pub name: String,
     about: String,
-    rows: Vec<String>,
+    pub fields: Vec<Field>,
 }
 
-fn type_text(code: &str) -> String {
-    let inner = |prefix: &str| code.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'));
-    if let Some(inner) = inner("Option<") {
-        return format!("{}?", type_text(inner).trim_end_matches('?'));
+/// A field of a record.
+pub struct Field {
+    pub key: u64,
+    pub name: String,
+    /// As the code says it.
+    pub code: String,
+    meaning: String,
+}
+
+impl Field {
+    /// Returns the type in the words of CDDL (RFC 8610), and whether the field may be absent.
+    pub fn cddl(&self) -> (String, bool) {
+        cddl(&self.code)
     }
-    if let Some(inner) = inner("Vec<") {
-        return format!("array of {}?", type_text(inner).trim_end_matches('?'));
+
+    fn row(&self) -> String {
+        let (kind, is_optional) = self.cddl();
+        let mark = if is_optional { "? " } else { "" };
+        format!("| {} | {} | `{mark}{kind}` | {} |", self.key, self.name, self.meaning)
     }
-    if let Some((key, value)) = inner("BTreeMap<").and_then(|inner| inner.split_once(", ")) {
-        return format!(
-            "pairs of {} and {}?",
-            type_text(key).trim_end_matches('?'),
-            type_text(value).trim_end_matches('?')
-        );
+
+    fn rule(&self) -> String {
+        let (kind, is_optional) = self.cddl();
+        let mark = if is_optional { "? " } else { "" };
+        format!("  {mark}{}: {kind}, ; {}\n", self.key, self.name)
+    }
+}
+
+impl Record {
+    /// Returns what the record is called in the specification's CDDL: both the ledger and catalogues have entries.
+    pub fn cddl_name(&self) -> String {
+        if self.name == "Entry" && self.chapter == "catalogue" { "CatalogueEntry".into() } else { self.name.clone() }
+    }
+
+    fn rule(&self) -> String {
+        let fields: String = self.fields.iter().map(Field::rule).collect();
+        format!("; {}\n{} = {{\n{fields}  * uint => any\n}}\n", self.about, self.cddl_name())
+    }
+}
+
+/// Returns what stands between a prefix and `>`.
+fn inner<'a>(code: &'a str, prefix: &str) -> Option<&'a str> {
+    code.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'))
+}
+
+fn cddl(code: &str) -> (String, bool) {
+    if let Some(inner) = inner(code, "Option<") {
+        return (cddl(inner).0, true);
+    }
+    if let Some(inner) = inner(code, "Vec<") {
+        return (format!("[+ {}]", cddl(inner).0), true);
+    }
+    if let Some((key, value)) = inner(code, "BTreeMap<").and_then(|inner| inner.split_once(", ")) {
+        // A key or value stands there also if it is empty.
+        let within = |code: &str| if code == "Blob" { "bytes".to_owned() } else { cddl(code).0 };
+        return (format!("[+ ({}, {})]", within(key), within(value)), true);
     }
     if let Some(length) = code.strip_prefix("[u8; ").and_then(|rest| rest.strip_suffix(']')) {
-        return format!("bytes({length})");
+        return (format!("bytes .size {length}"), false);
     }
     match code {
-        "u8" | "u16" | "u32" | "u64" | "SegmentStatus" | "FileType" => "uint".into(),
-        "i64" => "int".into(),
-        "bool" => "bool?".into(),
-        "Count" => "uint?".into(),
-        "String" => "text".into(),
-        "Blob" => "bytes?".into(),
-        "Key" | "ActorId" | "Hash" => "bytes(32)".into(),
-        "ScopeId" | "ChunkId" | "SnapshotId" => "bytes(16)".into(),
-        "Nonce" => "bytes(8)".into(),
-        "SegmentSet" => "segment set?".into(),
-        "SegmentId" => "segment id".into(),
-        "PackId" => "pack id".into(),
-        other => other.into(),
+        "bool" => ("true".into(), true),
+        "Count" => ("count".into(), true),
+        "Blob" => ("blob".into(), true),
+        "SegmentSet" => ("segment-set".into(), true),
+        "String" => ("text".into(), false),
+        "Key" => ("key".into(), false),
+        "ActorId" => ("actor".into(), false),
+        "Hash" => ("hash".into(), false),
+        "ScopeId" => ("owner-id".into(), false),
+        "SnapshotId" => ("snapshot-id".into(), false),
+        "Nonce" => ("nonce".into(), false),
+        "SegmentId" => ("segment-id".into(), false),
+        "PackId" => ("pack-id".into(), false),
+        "SegmentStatus" => ("segment-status".into(), false),
+        "FileType" => ("file-type".into(), false),
+        other => (other.into(), false),
     }
 }
 
-fn records() -> BTreeMap<String, Record> {
+/// Reads all records out of the code, in the order in which they stand there.
+pub fn records() -> Vec<Record> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/format");
-    let mut records = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut records = Vec::new();
+    for path in files {
         let file = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let chapter = if file == "entry" { "ledger".to_owned() } else { file };
         let text = std::fs::read_to_string(&path).unwrap();
         for block in text.split("\nrecord! {\n").skip(1) {
-            let (mut doc, mut open): (Vec<String>, Option<(String, Record)>) = (Vec::new(), None);
+            let (mut doc, mut open): (Vec<String>, Option<Record>) = (Vec::new(), None);
             for line in block.lines() {
                 let line = line.trim();
                 if let Some(comment) = line.strip_prefix("///") {
                     doc.push(comment.trim().to_owned());
                 } else if let Some(name) = line.strip_suffix(" {").filter(|_| open.is_none()) {
-                    open = Some((name.to_owned(), Record { about: doc.join(" "), rows: Vec::new() }));
+                    let (name, about) = (name.to_owned(), doc.join(" "));
+                    open = Some(Record { chapter: chapter.clone(), name, about, fields: Vec::new() });
                     doc.clear();
                 } else if line == "}" {
                     // A record, or the block.
-                    let Some((name, record)) = open.take() else { break };
-                    // Both the ledger and catalogues have entries.
-                    let chapter = if file == "entry" { "ledger".to_owned() } else { file.clone() };
-                    let unique = if name == "Entry" { format!("{chapter} {name}") } else { name };
-                    records.insert(unique, record);
-                } else if let Some((_, record)) = &mut open
+                    let Some(record) = open.take() else { break };
+                    records.push(record);
+                } else if let Some(record) = &mut open
                     && let Some((key, rest)) = line.split_once(' ')
                     && let Some((field, code)) = rest.trim_end_matches(',').split_once(": ")
                 {
-                    record.rows.push(format!("| {key} | {field} | {} | {} |", type_text(code), doc.join(" ")));
+                    let (name, code, meaning) = (field.to_owned(), code.to_owned(), doc.join(" "));
+                    record.fields.push(Field { key: key.parse().unwrap(), name, code, meaning });
                     doc.clear();
                 }
             }
@@ -80,48 +133,100 @@ fn records() -> BTreeMap<String, Record> {
     records
 }
 
+/// Says whether what is generated is to be written anew.
+pub fn is_writing() -> bool {
+    ["STRONGROOM_WRITE_SPEC", "STRONGROOM_WRITE_FIXTURE"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
+/// Compares a file of the specification with what it must be, or writes it.
+pub fn compare(path: &Path, expected: &str) {
+    if is_writing() {
+        std::fs::write(path, expected).unwrap();
+    }
+    let found = std::fs::read_to_string(path).unwrap();
+    assert!(found == expected, "{}: STRONGROOM_WRITE_SPEC=1 writes it anew", path.display());
+}
+
+/// Returns a file of the specification.
+pub fn chapter(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec").join(name)
+}
+
 #[test]
 fn the_tables_of_the_specification_are_those_of_the_code() {
     let records = records();
     assert!(records.len() > 40, "{}", records.len());
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec");
-    let is_writing = std::env::var_os("STRONGROOM_WRITE_SPEC").is_some();
-    let mut seen = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    let mut seen = BTreeSet::new();
+    for entry in std::fs::read_dir(chapter("")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "md") {
             continue;
         }
+        let chapter = path.file_stem().unwrap().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).unwrap();
         let mut parts = text.split("\n### ");
         let mut written = parts.next().unwrap().to_owned();
         for part in parts {
             let name = part.lines().next().unwrap().trim();
-            let chapter = path.file_stem().unwrap().to_string_lossy();
-            let unique = if name == "Entry" { format!("{chapter} {name}") } else { name.to_owned() };
-            let Some(record) = records.get(&unique) else {
+            let is_it = |record: &&Record| record.name == name && (name != "Entry" || record.chapter == chapter);
+            let Some(record) = records.iter().find(is_it) else {
                 written += &format!("\n### {part}");
                 continue;
             };
-            seen.push(unique);
+            seen.insert(record.cddl_name());
             // What follows the table stays.
             let lines: Vec<&str> = part.lines().collect();
             let begin = lines.iter().position(|line| line.starts_with('|')).unwrap_or(1);
             let end = begin + lines[begin..].iter().take_while(|line| line.starts_with('|')).count();
             let after = lines[end..].join("\n");
-            let table = record.rows.join("\n");
+            let table: Vec<String> = record.fields.iter().map(Field::row).collect();
             written += &format!(
-                "\n### {name}\n\n{}\n\n| key | field | type | meaning |\n|---|---|---|---|\n{table}\n{after}",
-                record.about
+                "\n### {name}\n\n{}\n\n| key | field | type | meaning |\n|---|---|---|---|\n{}\n{after}",
+                record.about,
+                table.join("\n")
             );
             written += if part.ends_with('\n') && !written.ends_with('\n') { "\n" } else { "" };
         }
-        if is_writing {
-            std::fs::write(&path, &written).unwrap();
-        } else {
-            assert_eq!(text, written, "{}: STRONGROOM_WRITE_SPEC=1 writes it anew", path.display());
+        compare(&path, &written);
+    }
+    let missing: Vec<_> = records.iter().map(Record::cddl_name).filter(|name| !seen.contains(name)).collect();
+    assert!(missing.is_empty(), "no chapter has a section for {missing:?}");
+}
+
+/// The rules that have no record: they stand in the chapter on conventions.
+fn prelude() -> String {
+    let conventions = std::fs::read_to_string(chapter("conventions.md")).unwrap();
+    let block = conventions.split("```cddl\n").nth(1).and_then(|rest| rest.split("```").next());
+    block.expect("conventions.md has the rules that records share").to_owned()
+}
+
+/// Returns all rules, in CDDL.
+fn rules() -> String {
+    let rules: Vec<String> = records().iter().map(Record::rule).collect();
+    format!(
+        "; Every record of the format, in CDDL (RFC 8610). Made from the code by tests/specification.rs.\n\n{}\n{}",
+        prelude(),
+        rules.join("\n")
+    )
+}
+
+#[test]
+fn the_rules_in_cddl_are_those_of_the_code() {
+    let rules = rules();
+    compare(&chapter("records.cddl"), &rules);
+    // Every type that a record names has a rule.
+    let defined: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).collect();
+    for record in records() {
+        for field in &record.fields {
+            let (kind, _) = field.cddl();
+            let words = kind
+                .split(|c: char| !c.is_alphanumeric() && c != '-')
+                .filter(|word| word.starts_with(char::is_alphabetic));
+            let unknown: Vec<_> = words
+                .filter(|word| !["bytes", "text", "true", "size"].contains(word) && !defined.contains(word))
+                .collect();
+            assert!(unknown.is_empty(), "{}.{}: no rule for {unknown:?}", record.name, field.name);
         }
     }
-    let missing: Vec<_> = records.keys().filter(|name| !seen.contains(name)).collect();
-    assert!(missing.is_empty(), "no chapter has a section for {missing:?}");
 }
