@@ -54,6 +54,7 @@ fn commit(tenant: &mut Tenant, number: u64, segments: u32, parents: &mut [Option
         moved_from: None,
         sealed_hash: Hash::default(),
         chunks_hash: Hash::default(),
+        nonce: None,
         unknown: Default::default(),
     };
     let pack = |ordinal| PackFact {
@@ -90,6 +91,7 @@ fn commit(tenant: &mut Tenant, number: u64, segments: u32, parents: &mut [Option
         parent,
         stats: Default::default(),
         content: Default::default(),
+        nonce,
         unknown: Default::default(),
     };
     let packs = (0..segments.div_ceil(IN_A_PACK)).map(pack).collect();

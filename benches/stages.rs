@@ -4,7 +4,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use strongroom::{
     format::sealed::Suite,
-    id::{ScopeId, SegmentId},
+    id::{Nonce, ScopeId, SegmentId, SegmentName},
     pipeline::{
         chunk::{ChunkSize, Chunker},
         digest::ChunkHasher,
@@ -65,7 +65,7 @@ fn stages(c: &mut Criterion) {
                     builder
                 })
                 .collect();
-            let id = SegmentId::default();
+            let id = SegmentName { id: SegmentId::default(), nonce: Nonce::default() };
             let name = format!("{suite:?}, {} KiB", segment_bytes >> 10);
             let sealed: Vec<Vec<u8>> =
                 segments.iter().map(|segment| sealer.seal(id, segment, &[], [0; 24]).bytes).collect();

@@ -94,6 +94,21 @@ impl fmt::Debug for SegmentId {
     }
 }
 
+/// A segment and its session's nonce: after two places went on by themselves, an id alone can be of two segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentName {
+    pub id: SegmentId,
+    pub nonce: Nonce,
+}
+
+/// A snapshot, the session that it was made in, and that session's nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotName {
+    pub id: SnapshotId,
+    pub session: u64,
+    pub nonce: Nonce,
+}
+
 /// A pack: its session's entry number and nonce, and its ordinal there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PackId {

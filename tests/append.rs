@@ -557,6 +557,7 @@ fn an_index_whose_write_failed_answers_nothing_any_more_and_is_whole_when_it_is_
         author: 0,
         attested: false,
         resealed: None,
+        nonce: None,
         unknown: Default::default(),
     };
     let genesis = Hash([1; 32]);

@@ -136,7 +136,7 @@ fn a_key_of_one_message_opens_that_one_and_no_other() {
     };
     for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
         let key = Key::from(&[7; 32]);
-        let binding = Binding { kind: Kind::Entry, owner: strongroom::id::ScopeId([3; 16]), segment: None };
+        let binding = Binding { kind: Kind::Entry, owner: strongroom::id::ScopeId([3; 16]) };
         let [one, other] = [1, 2].map(|nonce| seal(suite, &key, 0, [nonce; 24], binding, b"what it says"));
         let alone = key_of_message(&one, |_| Some(key.clone())).unwrap();
         assert_eq!(open_with_key_of_message(&one, binding, &alone).unwrap(), b"what it says");

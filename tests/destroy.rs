@@ -413,8 +413,9 @@ fn a_backup_that_began_before_its_source_had_keys_of_its_own_is_void() {
     // Its process was killed.
     std::mem::forget(session);
     let snapshot = crate::fold::snapshot(7, None);
-    let snapshot = strongroom::format::snapshot::Snapshot { source: "apart".into(), ..snapshot };
-    let session = *early.state.sessions.keys().next().unwrap();
+    let (session, open) = early.state.sessions.first_key_value().unwrap();
+    let (session, nonce) = (*session, open.nonce);
+    let snapshot = strongroom::format::snapshot::Snapshot { source: "apart".into(), nonce, ..snapshot };
     let commit = strongroom::format::entry::Commit {
         session,
         packs: vec![],

@@ -192,6 +192,7 @@ pub fn row(segment: SegmentId, bases: Vec<SegmentId>, depth: u8) -> SegmentRow {
         moved_from: None,
         sealed_hash: Hash::default(),
         chunks_hash: Hash::default(),
+        nonce: None,
         unknown: Default::default(),
     }
 }
@@ -207,6 +208,7 @@ pub fn snapshot(id: u8, parent: Option<u8>) -> Snapshot {
         parent: parent.map(|parent| SnapshotId([parent; 16])),
         stats: Default::default(),
         content: Blob::default(),
+        nonce: Nonce([3; 8]),
         unknown: Default::default(),
     }
 }
@@ -705,6 +707,40 @@ fn the_newest_complete_snapshot_of_a_source_stays_unless_somebody_says_so() {
     assert_eq!(refusal(&ledger.retire(&[8], false)), Some(Refusal::Last), "it took the place of 6");
     assert_eq!(ledger.retire(&[8], true), Verdict::Valid, "on purpose");
     assert!(ledger.state.live().is_empty());
+}
+
+/// After a fork an id is of two segments: which of them is in a pack, its row says, wherever it moves to.
+#[test]
+fn a_segment_that_moves_keeps_the_nonce_of_its_session() {
+    let mut ledger = Ledger::new();
+    let segment = ledger.commit(5, 0);
+    let nonces = [Nonce([7; 8]), Nonce([8; 8])];
+    let name = |session, nonce| PackId { nonce, ..pack_fact(session, 0).pack };
+    let mut from = ledger.tables.segments[&segment].pack;
+    for nonce in nonces {
+        let session = ledger.next();
+        let body = encode(&Session { nonce, ..decode(&session_body()).unwrap() });
+        assert_eq!(ledger.apply(OWNER, EntryKind::Session, body, &NOTHING()), Verdict::Valid);
+        let packs = vec![PackFact { pack: name(session, nonce), ..pack_fact(session, 0) }];
+        let body = encode(&Publish { session, packs, unknown: Default::default() });
+        let mut repack = |nonce| {
+            let moved = SegmentRow { moved_from: Some(from), nonce, ..row(segment, Vec::new(), 0) };
+            ledger.apply(OWNER, EntryKind::Repack, body.clone(), &Annex { rows: vec![moved], ..NOTHING() })
+        };
+        for wrong in [None, Some(nonce)] {
+            assert!(matches!(repack(wrong), Verdict::Void(_)), "{wrong:?}");
+        }
+        assert_eq!(repack(Some(Nonce([3; 8]))), Verdict::Valid);
+        from = name(session, nonce);
+    }
+    assert_eq!(ledger.tables.segments[&segment].session_nonce(), Nonce([3; 8]));
+    let session = ledger.next();
+    assert_eq!(ledger.apply(OWNER, EntryKind::Session, session_body(), &NOTHING()), Verdict::Valid);
+    let segment = SegmentId { session, ordinal: 0 };
+    for (nonce, stands) in [(Nonce([4; 8]), false), (Nonce([3; 8]), true)] {
+        let (body, annex) = commit_body(session, segment, Snapshot { nonce, ..snapshot(6, None) });
+        assert_eq!(ledger.apply(OWNER, EntryKind::Commit, body, &annex) == Verdict::Valid, stands, "{nonce}");
+    }
 }
 
 #[test]

@@ -285,7 +285,7 @@ fn whatever_is_swapped_does_not_open() {
         let (mine, theirs) = (ScopeId([1; 16]), ScopeId([2; 16]));
         let kinds = [SealedKind::Entry, SealedKind::Annex, SealedKind::Ring, SealedKind::ChunkTable];
         for kind in kinds {
-            let binding = Binding { kind, owner: mine, segment: None };
+            let binding = Binding { kind, owner: mine };
             let sealed = seal(suite, &own, 7, random.bytes(24).try_into().unwrap(), binding, b"secret");
             assert_eq!(unseal(&sealed, binding, |_| Some(own.clone())).unwrap(), b"secret");
             assert!(unseal(&sealed, binding, |_| Some(other.clone())).is_err(), "another key");

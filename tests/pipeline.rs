@@ -10,7 +10,7 @@ use strongroom::{
         segment::BaseRun,
         segment_set::SegmentSet,
     },
-    id::{Hash, ScopeId, SegmentId},
+    id::{Hash, Nonce, ScopeId, SegmentId, SegmentName, SnapshotId, SnapshotName},
     pipeline::{
         chunk::{ChunkSize, Chunker},
         digest::{ChunkHasher, commitment},
@@ -77,14 +77,15 @@ fn stored_bytes_never_change() {
         [(5, 6), (5, 7), (5, 9), (8, 0)].map(|(session, ordinal)| SegmentId { session, ordinal }).into_iter().collect();
     let head = Head { number: 300, hash: Hash([2; 32]), unknown: Default::default() };
     let signer = Signer::new(&key).unwrap();
-    let sealed = |suite| Sealer { suite, owner, epoch: 0, key: key.clone() }.seal(segment, &built, &[], nonce).bytes;
+    let sealed =
+        |suite| Sealer { suite, owner, epoch: 0, key: key.clone() }.seal(name(segment), &built, &[], nonce).bytes;
     let mut changed = SegmentBuilder::default();
     let counted: Vec<u8> = (0..300u32).map(|number| number as u8).collect();
     changed.push(hasher.id(&counted), &counted);
     let base = SegmentId { session: 4, ordinal: 0 };
     changed.bases.push(BaseRun::new(base, 9, 1));
     let sealer = Sealer { suite: Suite::Xaes256Gcm, owner, epoch: 0, key: key.clone() };
-    let delta = sealer.seal(SegmentId { session: 5, ordinal: 7 }, &changed, &counted[..256], nonce);
+    let delta = sealer.seal(name(SegmentId { session: 5, ordinal: 7 }), &changed, &counted[..256], nonce);
     assert!(delta.is_delta);
     let vectors = [
         ("commitment of the key 07..", commitment(key.bytes()).to_vec()),
@@ -94,8 +95,8 @@ fn stored_bytes_never_change() {
         ("segment set 5.6 5.7 5.9 8.0", encode(&set)),
         ("record Head, number 300, hash 02..", encode(&head)),
         (
-            "associated data of segment 5.6, owner 03.., epoch 0",
-            associated_data(Kind::Segment, 0, owner, Some(segment)),
+            "associated data of segment 5.6, session nonce 0a.., owner 03.., epoch 0",
+            associated_data(Kind::Segment(name(segment)), 0, owner),
         ),
         ("actor of the seed 07..", signer.actor().0.to_vec()),
         ("its signature over `message`", signer.sign(b"message").to_vec()),
@@ -138,18 +139,25 @@ fn xaes_matches_its_specification() {
     }
 }
 
+fn name(id: SegmentId) -> SegmentName {
+    SegmentName { id, nonce: Nonce([10; 8]) }
+}
+
 #[test]
 fn what_is_sealed_as_one_thing_never_opens_as_another() {
     let (key, owner) = (Key::from(&[7; 32]), ScopeId([1; 16]));
-    let segment = |ordinal| Some(SegmentId { session: 1, ordinal });
+    let segment = |ordinal| name(SegmentId { session: 1, ordinal });
+    let snapshot = SnapshotName { id: SnapshotId([4; 16]), session: 1, nonce: Nonce([10; 8]) };
     for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
-        let binding = Binding { kind: Kind::Segment, owner, segment: segment(1) };
+        let binding = Binding { kind: Kind::Segment(segment(1)), owner };
         let sealed = seal(suite, &key, 0, [9; 24], binding, b"secret");
         assert_eq!(open(&sealed, binding, |_| Some(key.clone())).unwrap(), b"secret");
         let others = [
-            Binding { segment: segment(2), ..binding },
+            Binding { kind: Kind::Segment(segment(2)), owner },
+            // After a fork a session's number can be of two.
+            Binding { kind: Kind::Segment(SegmentName { nonce: Nonce([11; 8]), ..segment(1) }), owner },
             Binding { owner: ScopeId([2; 16]), ..binding },
-            Binding { kind: Kind::SnapshotContent, ..binding },
+            Binding { kind: Kind::SnapshotContent(snapshot), ..binding },
         ];
         for other in others {
             assert_eq!(open(&sealed, other, |_| Some(key.clone())), Err(OpenError::NotAuthentic));
@@ -163,11 +171,29 @@ fn what_is_sealed_as_one_thing_never_opens_as_another() {
     }
 }
 
+/// Whoever may write snapshots of one source could else commit another's sealed content as its own, and have it restored.
+#[test]
+fn the_content_of_a_snapshot_opens_as_no_other_one() {
+    let (key, owner) = (Key::from(&[7; 32]), ScopeId([1; 16]));
+    let own = SnapshotName { id: SnapshotId([4; 16]), session: 1, nonce: Nonce([10; 8]) };
+    let binding = |name| Binding { kind: Kind::SnapshotContent(name), owner };
+    let sealed = seal(Suite::Xaes256Gcm, &key, 0, [9; 24], binding(own), b"secret");
+    assert_eq!(open(&sealed, binding(own), |_| Some(key.clone())).unwrap(), b"secret");
+    let others = [
+        SnapshotName { id: SnapshotId([5; 16]), ..own },
+        SnapshotName { session: 2, ..own },
+        SnapshotName { nonce: Nonce([11; 8]), ..own },
+    ];
+    for other in others {
+        assert_eq!(open(&sealed, binding(other), |_| Some(key.clone())), Err(OpenError::NotAuthentic));
+    }
+}
+
 #[test]
 fn segments_of_every_compressibility_come_back() {
     let hasher = ChunkHasher::new(&[3; 32]);
     let sealer = Sealer { suite: Suite::Xaes256Gcm, owner: ScopeId([1; 16]), epoch: 0, key: Key::from(&[7; 32]) };
-    let id = SegmentId { session: 5, ordinal: 6 };
+    let id = name(SegmentId { session: 5, ordinal: 6 });
     let mut random = Random(3);
     for bytes in [random.bytes(300_000), random.text(300_000), vec![1; 300_000], random.bytes(1)] {
         let mut builder = SegmentBuilder::default();

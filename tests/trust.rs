@@ -235,6 +235,7 @@ fn garbage_instead_of(steward: &mut Tenant, clay: &Clay) -> PackId {
         moved_from: Some(from),
         sealed_hash: state.sealed_hash,
         chunks_hash: state.chunks_hash,
+        nonce: Some(state.session_nonce()),
         ..row(*id, state.bases.clone(), state.depth)
     };
     let annex = Annex { rows: inside.iter().map(row).collect(), ..Annex::empty() };

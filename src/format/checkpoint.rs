@@ -81,6 +81,8 @@ record! {
         /// The LOCK that began the lock that stands, and how many observers must agree that it has passed.
         11 locked_by: u64,
         12 lock_observers: u32,
+        /// The session that it was made in.
+        13 session: u64,
     }
 
     /// A ledger folded up to its head.
@@ -221,6 +223,8 @@ record! {
         12 attested: bool,
         /// It took the place of other bytes, and nobody else's ATTEST has named it since.
         13 resealed: Option<Resealed>,
+        /// Its session's nonce, where it moved to a pack of another session.
+        14 nonce: Option<Nonce>,
     }
 
     /// A segment that was sealed anew.

@@ -5,7 +5,7 @@ use super::{
     sealed::magic,
     segment::ChunkList,
 };
-use crate::id::{Hash, PackId, SegmentId};
+use crate::id::{Hash, Nonce, PackId, SegmentId};
 
 /// Bytes before the first segment.
 pub const HEADER: usize = 4;
@@ -33,6 +33,8 @@ record! {
         /// BLAKE3, keyed with the key that names the segment's chunks, of `strongroom chunk list v1` and the encoding of
         /// its ChunkList.
         8 chunks_hash: Hash,
+        /// Its session's nonce, where it moved to a pack of another session.
+        9 nonce: Option<Nonce>,
     }
 
     /// A pack's own list of its segments.
@@ -69,6 +71,13 @@ record! {
         6 chunk_tables: Vec<u32>,
         /// The oldest epoch of a key that something in the pack is sealed with.
         7 epoch: u32,
+    }
+}
+
+impl SegmentRow {
+    /// Returns the nonce of the segment's session, in a pack.
+    pub fn session_nonce(&self, pack: PackId) -> Nonce {
+        self.nonce.unwrap_or(pack.nonce)
     }
 }
 

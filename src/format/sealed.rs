@@ -2,7 +2,7 @@
 //! Chapter: `format-spec/sealed.md`.
 
 use super::{Malformed, VERSION, record::malformed};
-use crate::id::{ScopeId, SegmentId};
+use crate::id::{ScopeId, SegmentName, SnapshotName};
 
 /// Bytes of a sealed thing before its ciphertext: suite, epoch, nonce.
 pub const HEADER: usize = 1 + 4 + 24;
@@ -39,17 +39,17 @@ pub enum KeyScope {
     Content = 4,
 }
 
-/// What is sealed; a thing of one kind never opens as another.
+/// What is sealed; a thing of one kind, or by one name, never opens as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    Entry = 1,
-    Annex = 2,
-    Segment = 3,
-    SegmentTable = 4,
-    ChunkTable = 5,
-    SnapshotContent = 6,
-    Ring = 7,
-    Checkpoint = 8,
+    Entry,
+    Annex,
+    Segment(SegmentName),
+    SegmentTable,
+    ChunkTable,
+    SnapshotContent(SnapshotName),
+    Ring,
+    Checkpoint,
 }
 
 impl Kind {
@@ -59,8 +59,38 @@ impl Kind {
             Self::Entry => KeyScope::Ledger,
             Self::Annex | Self::SegmentTable | Self::Checkpoint => KeyScope::SegmentTable,
             Self::ChunkTable => KeyScope::ChunkTable,
-            Self::Segment | Self::SnapshotContent => KeyScope::Content,
+            Self::Segment(_) | Self::SnapshotContent(_) => KeyScope::Content,
             Self::Ring => KeyScope::Root,
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Entry => 1,
+            Self::Annex => 2,
+            Self::Segment(_) => 3,
+            Self::SegmentTable => 4,
+            Self::ChunkTable => 5,
+            Self::SnapshotContent(_) => 6,
+            Self::Ring => 7,
+            Self::Checkpoint => 8,
+        }
+    }
+
+    /// Appends what this one thing is called.
+    fn write_name(self, data: &mut Vec<u8>) {
+        match self {
+            Self::Segment(SegmentName { id, nonce }) => {
+                data.extend_from_slice(&id.session.to_le_bytes());
+                data.extend_from_slice(&nonce.0);
+                data.extend_from_slice(&id.ordinal.to_le_bytes());
+            }
+            Self::SnapshotContent(SnapshotName { id, session, nonce }) => {
+                data.extend_from_slice(&session.to_le_bytes());
+                data.extend_from_slice(&nonce.0);
+                data.extend_from_slice(&id.0);
+            }
+            Self::Entry | Self::Annex | Self::SegmentTable | Self::ChunkTable | Self::Ring | Self::Checkpoint => {}
         }
     }
 }
@@ -94,17 +124,14 @@ impl Header {
     }
 }
 
-/// Returns the associated data: format version, kind, key scope, epoch, owner, and a segment's id.
+/// Returns the associated data: format version, kind, key scope, epoch, owner, and a segment's or a snapshot's name.
 /// Never a repository, a pack or a place, or packs could not be rewritten without keys.
-pub fn associated_data(kind: Kind, epoch: u32, owner: ScopeId, segment: Option<SegmentId>) -> Vec<u8> {
+pub fn associated_data(kind: Kind, epoch: u32, owner: ScopeId) -> Vec<u8> {
     let mut data = b"strongroom".to_vec();
-    data.extend_from_slice(&[VERSION, kind as u8, kind.key_scope() as u8]);
+    data.extend_from_slice(&[VERSION, kind.number(), kind.key_scope() as u8]);
     data.extend_from_slice(&epoch.to_le_bytes());
     data.extend_from_slice(&owner.0);
-    if let Some(segment) = segment {
-        data.extend_from_slice(&segment.session.to_le_bytes());
-        data.extend_from_slice(&segment.ordinal.to_le_bytes());
-    }
+    kind.write_name(&mut data);
     data
 }
 

@@ -4,7 +4,7 @@ use super::{
     recipe::Stream,
     record::{Blob, Count, record},
 };
-use crate::id::SnapshotId;
+use crate::id::{Nonce, SnapshotId, SnapshotName};
 use std::collections::BTreeMap;
 
 record! {
@@ -24,6 +24,8 @@ record! {
         8 stats: Stats,
         /// A sealed `SnapshotContent`.
         9 content: Blob,
+        /// Its session's.
+        10 nonce: Nonce,
     }
 
     /// What only the tenant may know of a snapshot.
@@ -67,6 +69,13 @@ record! {
         13 changed: Count,
         /// What is in the snapshot without its extended attributes, which could not be read.
         14 without_attributes: Count,
+    }
+}
+
+impl Snapshot {
+    /// Returns what its content is sealed as, in a session.
+    pub fn name(&self, session: u64) -> SnapshotName {
+        SnapshotName { id: self.id, session, nonce: self.nonce }
     }
 }
 

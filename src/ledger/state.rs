@@ -219,6 +219,7 @@ impl SnapshotState {
             observed_ns: None,
             order: number,
             gone: false,
+            session: 0,
             unknown: Default::default(),
         }
     }

@@ -47,7 +47,7 @@ pub fn content(tenant: &Tenant, state: &SnapshotState) -> Result<SnapshotContent
     tenant.segments()?;
     let plain = tenant
         .keys
-        .open(SealedKind::SnapshotContent, &state.snapshot.content.0)
+        .open(SealedKind::SnapshotContent(state.snapshot.name(state.session)), &state.snapshot.content.0)
         .map_err(|error| damaged(format!("snapshot {id}: {error}")))?;
     decode(&plain).map_err(|error| damaged(format!("snapshot {id}: {error}")))
 }

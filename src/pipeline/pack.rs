@@ -9,7 +9,7 @@ use crate::{
         sealed::{Kind, Suite, magic},
         segment::ChunkList,
     },
-    id::{Hash, PackId, ScopeId, SegmentId},
+    id::{Hash, Nonce, PackId, ScopeId, SegmentId},
 };
 
 /// The keys that seal a pack's tables.
@@ -87,13 +87,13 @@ impl PackBuilder {
     pub fn copies_of(&mut self, epoch: u32) {
         self.oldest_epoch = Some(self.oldest_epoch.map_or(epoch, |oldest| oldest.min(epoch)));
     }
-    /// Appends a sealed segment from another pack, as it is.
+    /// Appends a sealed segment; one that was in another pack, with the nonce of its session.
     pub fn copy(
         &mut self,
         segment: SegmentId,
         (sealed, pins): (Vec<u8>, Pins),
         (depth, bases): (u8, Vec<SegmentId>),
-        moved_from: Option<PackId>,
+        moved: Option<(PackId, Nonce)>,
     ) {
         let length = sealed.len() as u32;
         let offset = self.length;
@@ -104,9 +104,10 @@ impl PackBuilder {
             length,
             depth,
             bases,
-            moved_from,
+            moved_from: moved.map(|(pack, _)| pack),
             sealed_hash: pins.sealed,
             chunks_hash: pins.chunks,
+            nonce: moved.map(|(_, nonce)| nonce),
             unknown: Default::default(),
         });
         self.length += u64::from(length);
@@ -124,7 +125,7 @@ impl PackBuilder {
     pub fn finish(mut self, pack: PackId, sealer: &TableSealer, nonces: [[u8; 24]; 2]) -> FinishedPack {
         let table = SegmentTable { rows: self.rows.clone(), unknown: Default::default() };
         let chunks = ChunkTable { rows: self.chunks, unknown: Default::default() };
-        let binding = |kind| Binding { kind, owner: sealer.owner, segment: None };
+        let binding = |kind| Binding { kind, owner: sealer.owner };
         let seal_table =
             |kind, key, nonce, plain: Vec<u8>| seal(sealer.suite, key, sealer.epoch, nonce, binding(kind), &plain);
         let segment_table = seal_table(Kind::SegmentTable, &sealer.segment_table, nonces[0], encode(&table));

@@ -6,7 +6,7 @@ use crate::{
         Malformed,
         sealed::{Header, Kind, OVERHEAD, Suite, associated_data},
     },
-    id::{ScopeId, SegmentId},
+    id::ScopeId,
 };
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
@@ -38,7 +38,6 @@ pub enum OpenError {
 pub struct Binding {
     pub kind: Kind,
     pub owner: ScopeId,
-    pub segment: Option<SegmentId>,
 }
 
 /// Seals `plain`.
@@ -47,7 +46,7 @@ pub fn seal(suite: Suite, key: &Key, epoch: u32, nonce: [u8; 24], binding: Bindi
     Header { suite, epoch, nonce }.write(&mut out);
     let start = out.len();
     out.extend_from_slice(plain);
-    let data = associated_data(binding.kind, epoch, binding.owner, binding.segment);
+    let data = associated_data(binding.kind, epoch, binding.owner);
     let tag = encrypt(suite, key, &nonce, &data, &mut out[start..]);
     out.extend_from_slice(&tag);
     out
@@ -57,7 +56,7 @@ pub fn seal(suite: Suite, key: &Key, epoch: u32, nonce: [u8; 24], binding: Bindi
 pub fn open(sealed: &[u8], binding: Binding, key_of: impl FnOnce(u32) -> Option<Key>) -> Result<Vec<u8>, OpenError> {
     let (header, ciphertext) = Header::read(sealed)?;
     let key = key_of(header.epoch).ok_or(OpenError::NoKey(header.epoch))?;
-    let data = associated_data(binding.kind, header.epoch, binding.owner, binding.segment);
+    let data = associated_data(binding.kind, header.epoch, binding.owner);
     let mut plain = ciphertext.to_vec();
     let length = decrypt(header.suite, &key, &header.nonce, &data, &mut plain)?;
     plain.truncate(length);
@@ -83,7 +82,7 @@ pub fn key_of_message(sealed: &[u8], key_of: impl FnOnce(u32) -> Option<Key>) ->
 /// Opens what `seal` made with the key of that message alone.
 pub fn open_with_key_of_message(sealed: &[u8], binding: Binding, key: &Key) -> Result<Vec<u8>, OpenError> {
     let (header, ciphertext) = Header::read(sealed)?;
-    let data = associated_data(binding.kind, header.epoch, binding.owner, binding.segment);
+    let data = associated_data(binding.kind, header.epoch, binding.owner);
     let mut rest = [0; 12];
     let algorithm = match header.suite {
         Suite::Xaes256Gcm => {

@@ -11,7 +11,7 @@ use crate::{
         sealed::{Header, Kind, Suite},
         segment::{BASE_RUNS_MAX, BaseRun, ChunkList, Codec, PREFIX_BYTES_MAX, SegmentHead},
     },
-    id::{ChunkId, Hash, ScopeId, SegmentId},
+    id::{ChunkId, Hash, ScopeId, SegmentName},
 };
 use crc_fast::{CrcAlgorithm, Digest};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
@@ -85,7 +85,7 @@ pub struct Sealer {
 impl Sealer {
     /// Compresses and seals a segment: against `prefix`, the bytes of its bases, if that pays, else
     /// without. An empty prefix means that there are no bases.
-    pub fn seal(&self, segment: SegmentId, built: &SegmentBuilder, prefix: &[u8], nonce: [u8; 24]) -> Sealed {
+    pub fn seal(&self, segment: SegmentName, built: &SegmentBuilder, prefix: &[u8], nonce: [u8; 24]) -> Sealed {
         let delta = if prefix.is_empty() { None } else { compress_delta(&built.bytes, prefix) };
         let is_sure = delta.as_ref().is_some_and(|delta| delta.len() * 100 <= built.bytes.len() * DELTA_PERCENT_SURE);
         let alone = if is_sure { None } else { compress(&built.bytes) };
@@ -112,8 +112,8 @@ impl Sealer {
         Sealed { hash: hash(&bytes), bytes, is_delta, saved_bytes }
     }
 
-    fn binding(&self, segment: SegmentId) -> Binding {
-        Binding { kind: Kind::Segment, owner: self.owner, segment: Some(segment) }
+    fn binding(&self, segment: SegmentName) -> Binding {
+        Binding { kind: Kind::Segment(segment), owner: self.owner }
     }
 }
 
@@ -256,10 +256,10 @@ pub struct SealedOff {
 pub fn unseal(
     sealed: &[u8],
     owner: ScopeId,
-    segment: SegmentId,
+    segment: SegmentName,
     key_of: impl FnOnce(u32) -> Option<Key>,
 ) -> Result<SealedOff, OpenError> {
-    let binding = Binding { kind: Kind::Segment, owner, segment: Some(segment) };
+    let binding = Binding { kind: Kind::Segment(segment), owner };
     let mut plain = open(sealed, binding, key_of)?;
     let length = plain.get(..4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
     let head_bytes = length.and_then(|length| plain.get(4..4usize.checked_add(length)?));
@@ -325,7 +325,7 @@ fn decompress(payload: &[u8], prefix: &[u8], plain_bytes: usize) -> Result<Vec<u
 pub fn verify(
     sealed: &[u8],
     sealer: &Sealer,
-    segment: SegmentId,
+    segment: SegmentName,
     (built, prefix): (&SegmentBuilder, &[u8]),
 ) -> Result<(), OpenError> {
     let unsealed = unseal(sealed, sealer.owner, segment, |_| Some(sealer.key.clone()))?;

@@ -16,7 +16,7 @@ use crate::{
         pack::ChunkRow,
         segment_set::SegmentSet,
     },
-    id::SegmentId,
+    id::{SegmentId, SegmentName},
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
         pack::{PackBuilder, Pins},
@@ -133,15 +133,16 @@ impl Healer {
     fn add(&mut self, tenant: &mut Tenant, open: &mut [PackBuilder; 2], supplied: Supplied) -> Result<()> {
         let Supplied { id, state, kind, source_number, built } = supplied;
         let SealingKeys { sealer, hasher, .. } = SealingKeys::of(tenant, source_number)?;
-        let sealed = sealer.seal(id, &built, &[], random(tenant.environment.as_ref()));
-        verify(&sealed.bytes, &sealer, id, (&built, &[])).map_err(|error| {
+        let name = SegmentName { id, nonce: state.session_nonce() };
+        let sealed = sealer.seal(name, &built, &[], random(tenant.environment.as_ref()));
+        verify(&sealed.bytes, &sealer, name, (&built, &[])).map_err(|error| {
             damaged(format!(
                 "segment {id} did not read back as it was sealed ({error}): this machine's memory or processor makes mistakes; nothing was changed"
             ))
         })?;
         let builder = &mut open[kind as usize];
         let pins = Pins { sealed: sealed.hash, chunks: hasher.list(&built.chunks) };
-        builder.copy(id, (sealed.bytes, pins), (state.depth, state.bases), Some(state.pack));
+        builder.copy(id, (sealed.bytes, pins), (state.depth, state.bases), Some((state.pack, name.nonce)));
         builder.chunks_of(ChunkRow { segment: id, chunks: built.chunks, unknown: Default::default() });
         match builder.length() >= PACK_BYTES {
             true => self.write(tenant, std::mem::replace(builder, PackBuilder::new(kind))),

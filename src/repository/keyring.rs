@@ -173,7 +173,7 @@ impl Keys {
 
     /// Opens something sealed, and says with which key it was.
     pub(super) fn open_telling(&self, kind: Kind, sealed: &[u8]) -> Result<(Vec<u8>, SealedWith), OpenError> {
-        let binding = Binding { kind, owner: self.owner, segment: None };
+        let binding = Binding { kind, owner: self.owner };
         let mut opened = Err(OpenError::NoKey(0));
         for ring in &self.rings {
             let mut with = SealedWith::default();
@@ -193,7 +193,7 @@ impl Keys {
 
     /// Opens something sealed.
     pub fn open(&self, kind: Kind, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
-        let binding = Binding { kind, owner: self.owner, segment: None };
+        let binding = Binding { kind, owner: self.owner };
         let mut opened = open(sealed, binding, |epoch| self.key(kind.key_scope(), epoch));
         // Of an epoch that several rings know, one counts.
         for ring in self.rings.iter().skip(1) {
@@ -207,7 +207,7 @@ impl Keys {
     /// Returns the key that opens this one sealed thing and nothing else.
     pub fn key_of_message(&self, kind: Kind, sealed: &[u8]) -> Result<Key, OpenError> {
         let fits = |key: &Key| {
-            let binding = Binding { kind, owner: self.owner, segment: None };
+            let binding = Binding { kind, owner: self.owner };
             open_with_key_of_message(sealed, binding, key).is_ok()
         };
         let mut found = Err(OpenError::NotAuthentic);
@@ -230,7 +230,7 @@ impl Keys {
         environment: &dyn Environment,
     ) -> Result<Vec<u8>> {
         let key = self.key(kind.key_scope(), epoch).ok_or_else(|| self.missing("this"))?;
-        Ok(seal(suite, &key, epoch, random(environment), Binding { kind, owner: self.owner, segment: None }, plain))
+        Ok(seal(suite, &key, epoch, random(environment), Binding { kind, owner: self.owner }, plain))
     }
 
     /// Says until when keys can be had: a backup that runs on finds out that it needs others.

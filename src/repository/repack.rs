@@ -16,7 +16,7 @@ use crate::{
         names::{self, PackKind},
         sealed::{Header, KeyScope, Kind},
     },
-    id::{Hash, PackId, SegmentId},
+    id::{Hash, PackId, SegmentId, SegmentName},
     ledger::{SegmentState, SegmentStatus, Tables},
     pipeline::{
         digest::hash,
@@ -107,16 +107,17 @@ impl<'a> Copier<'a> {
             for (segment, located) in segments {
                 let end = located.offset + u64::from(located.length);
                 let mut sealed = part(&bytes, located.offset..end, &name)?;
+                let nonce = located.session_nonce();
                 let mut pins = Pins { sealed: located.sealed_hash, chunks: located.chunks_hash };
                 if hash(&sealed) != pins.sealed {
                     problem(&name, &format!("segment {segment} in it is not what its writer said, so it stays there"));
                     continue;
                 }
                 if self.how == Move::SealedAnew {
-                    sealed = self.sealed_anew(segment, &sealed, &name)?;
+                    sealed = self.sealed_anew(SegmentName { id: segment, nonce }, &sealed, &name)?;
                     pins.sealed = hash(&sealed);
                 }
-                builder.copy(segment, (sealed, pins), (located.depth, located.bases), Some(id));
+                builder.copy(segment, (sealed, pins), (located.depth, located.bases), Some((id, nonce)));
             }
             if builder.rows() == copied {
                 continue;
@@ -175,12 +176,12 @@ impl<'a> Copier<'a> {
     }
 
     /// Opens a segment, seals it with the key in use, and opens that again before anybody relies on it.
-    fn sealed_anew(&self, segment: SegmentId, sealed: &[u8], name: &str) -> Result<Vec<u8>> {
+    fn sealed_anew(&self, segment: SegmentName, sealed: &[u8], name: &str) -> Result<Vec<u8>> {
         let owner = self.tenant.keys.owner;
-        let binding = Binding { kind: Kind::Segment, owner, segment: Some(segment) };
+        let binding = Binding { kind: Kind::Segment(segment), owner };
         let old = open(sealed, binding, |epoch| self.tenant.keys.key(KeyScope::Content, epoch));
         let bad =
-            |error: &dyn std::fmt::Display| damaged(format!("segment {segment} in {name} does not open: {error}"));
+            |error: &dyn std::fmt::Display| damaged(format!("segment {} in {name} does not open: {error}", segment.id));
         let plain = old.map_err(|error| bad(&error))?;
         let (header, _) = Header::read(sealed).map_err(|error| bad(&error))?;
         // With the keys of the same source.
@@ -192,7 +193,8 @@ impl<'a> Copier<'a> {
         match open(&anew, binding, |_| Some(key.clone())) {
             Ok(again) if again == plain => Ok(anew),
             _ => Err(damaged(format!(
-                "segment {segment} did not read back as it was sealed: this machine's memory or processor makes mistakes; nothing was changed"
+                "segment {} did not read back as it was sealed: this machine's memory or processor makes mistakes; nothing was changed",
+                segment.id
             ))),
         }
     }

@@ -23,7 +23,7 @@ impl Keys {
     pub(super) fn ring(&self, suite: Suite, environment: &dyn Environment) -> Result<(String, Vec<u8>)> {
         let complete = self.rings.first().filter(|ring| ring.circle == Circle::Tenant);
         let ring = complete.ok_or_else(|| self.missing("wrapping keys"))?;
-        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
+        let binding = Binding { kind: Kind::Ring, owner: self.owner };
         let wrapped = |circle: Circle| {
             let of = |scope, least: Circle| -> BTreeMap<u32, Key> {
                 let matching = ring.keys.iter().filter(|((found, _), _)| circle >= least && *found == scope);
@@ -81,7 +81,7 @@ impl Keys {
         if commitment(key.bytes()) != expected {
             return Ok(false);
         }
-        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
+        let binding = Binding { kind: Kind::Ring, owner: self.owner };
         let plain =
             zeroize::Zeroizing::new(open(&sealed.0, binding, |_| Some(key.clone())).map_err(|error| bad(&error))?);
         let found: RingKeys = decode_secret(&plain).map_err(|error| bad(&error))?;
@@ -147,7 +147,7 @@ impl Keys {
     pub(super) fn closed_parts(&self, bytes: &[u8]) -> Vec<Circle> {
         let Some(own) = self.rings.first() else { return Vec::new() };
         let ring: Option<Ring> = strip_magic("ring", b'k', bytes).and_then(decode).ok();
-        let binding = Binding { kind: Kind::Ring, owner: self.owner, segment: None };
+        let binding = Binding { kind: Kind::Ring, owner: self.owner };
         let opens = |(circle, key): &(&Circle, &Key)| {
             let ring = ring.as_ref();
             let sealed = ring.map(|ring| match circle {

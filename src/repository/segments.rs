@@ -8,7 +8,7 @@ use crate::{
         sealed::KeyScope,
         segment::{BaseRun, PREFIX_BYTES_MAX, SegmentHead},
     },
-    id::SegmentId,
+    id::{SegmentId, SegmentName},
     ledger::SegmentState,
     pipeline::{
         digest::{ChunkHasher, hash},
@@ -123,7 +123,8 @@ impl Segments {
     /// Decrypts what lies at a segment's place. Its bases are those that the ledger names, and below it.
     fn unseal(&self, id: SegmentId, state: &SegmentState, sealed: &[u8]) -> Result<Look<SealedOff>> {
         let keys = self.places.keys();
-        let unsealed = match unseal(sealed, keys.owner, id, |epoch| keys.key(KeyScope::Content, epoch)) {
+        let name = SegmentName { id, nonce: state.session_nonce() };
+        let unsealed = match unseal(sealed, keys.owner, name, |epoch| keys.key(KeyScope::Content, epoch)) {
             Ok(unsealed) => unsealed,
             Err(error) => return Ok(Err(error.to_string())),
         };

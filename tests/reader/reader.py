@@ -110,12 +110,11 @@ def xchacha_open(key, nonce, data, sealed):
     return cipher.decrypt_and_verify(sealed[:-16], sealed[-16:])
 
 
-def unseal(keys, kind, owner, sealed, segment=None):
-    """keys: {(scope, epoch): key}"""
+def unseal(keys, kind, owner, sealed, name=b""):
+    """keys: {(scope, epoch): key}; name: of a segment or a snapshot"""
     suite, epoch, nonce = sealed[0], struct.unpack("<I", sealed[1:5])[0], sealed[5:29]
     data = b"strongroom" + bytes([1, kind, SCOPE[kind]]) + struct.pack("<I", epoch) + owner
-    if segment is not None:
-        data += struct.pack("<QI", *segment)
+    data += name
     key = keys[(SCOPE[kind], epoch)]
     return {1: xaes_open, 2: xchacha_open}[suite](key, nonce, data, sealed[29:])
 
@@ -292,9 +291,9 @@ class Tenant:
                 pack = packs[row[1]]
                 session, nonce, ordinal = pack[0]
                 folder = ("data", "meta")[pack[1]]
-                self.rows[tuple(row[0])] = (self.path / folder / f"{session:012x}-{nonce.hex()}-{ordinal:06x}", row[2], row[3], row[7], row[8])
+                self.rows[tuple(row[0])] = (self.path / folder / f"{session:012x}-{nonce.hex()}-{ordinal:06x}", row[2], row[3], row[7], row[8], row.get(9, nonce))
         if kind in (COMMIT, REWRITE):
-            self.snapshots[body[2][0]] = [number, body[2], True]
+            self.snapshots[body[2][0]] = [number, body[2] | {"session": body[0]}, True]
         if kind == REWRITE and body[3] in self.snapshots:
             self.snapshots[body[3]][2] = False
         if kind in (RETIRE, UNDELETE):
@@ -316,7 +315,7 @@ class Tenant:
                 f.seek(end - segments - chunks)
                 table = record(unseal(self.keys, SEGMENT_TABLE, self.owner, f.read(segments)))
             for row in table.get(0, []):
-                self.rows.setdefault(tuple(row[0]), (path, row[2], row[3], row[7], row[8]))
+                self.rows.setdefault(tuple(row[0]), (path, row[2], row[3], row[7], row[8], row.get(9, bytes.fromhex(path.name[13:29]))))
 
     # ---- segment.md and recipe.md
 
@@ -326,13 +325,13 @@ class Tenant:
                 cache.clear()
             if id not in self.rows:
                 self.tables()
-            path, offset, length, sealed_hash, chunks_hash = self.rows[id]
+            path, offset, length, sealed_hash, chunks_hash, nonce = self.rows[id]
             with open(path, "rb") as f:
                 f.seek(offset)
                 sealed = f.read(length)
             if blake3.blake3(sealed).digest() != sealed_hash:
                 fail(f"segment {id} is not what its row says")
-            plain = unseal(self.keys, SEGMENT, self.owner, sealed, id)
+            plain = unseal(self.keys, SEGMENT, self.owner, sealed, struct.pack("<Q8sI", id[0], nonce, id[1]))
             id_key = self.ids[struct.unpack("<I", sealed[1:5])[0] >> 20]
             head_length = struct.unpack("<I", plain[:4])[0]
             head, payload = record(plain[4:4 + head_length]), plain[4 + head_length:]
@@ -422,7 +421,7 @@ class Tenant:
     # ---- catalogue.md and snapshot.md
 
     def entries(self, snapshot):
-        content = record(unseal(self.keys, SNAPSHOT, self.owner, snapshot[9]))
+        content = record(unseal(self.keys, SNAPSHOT, self.owner, snapshot[9], struct.pack("<Q8s16s", snapshot["session"], snapshot[10], snapshot[0])))
         buffer = b""
         for part in self.stream(content[1]):
             buffer += part

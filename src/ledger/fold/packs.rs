@@ -40,12 +40,14 @@ impl State {
             let mut state = tables.segment(id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
             require(state.status != SegmentStatus::Dead, || format!("segment {id} is dead"))?;
             require(row.moved_from == Some(state.pack), || format!("segment {id} has moved since"))?;
+            let (pack, nonce) = (located(row, &publish.packs)?, state.session_nonce());
+            require(row.session_nonce(pack) == nonce, || format!("segment {id} has another session's nonce"))?;
             if reseals(&state, row)? {
                 (state.sealed_hash, state.chunks_hash, state.author) = (row.sealed_hash, row.chunks_hash, author);
                 state.resealed = Some(Resealed { session, alone, told_by: None, unknown: Default::default() });
                 state.attested = false;
             }
-            (state.pack, state.offset, state.length) = (located(row, &publish.packs)?, row.offset, row.length);
+            (state.pack, state.offset, state.length, state.nonce) = (pack, row.offset, row.length, row.nonce);
             require(moved.insert(id, state).is_none(), || format!("segment {id} is named twice"))?;
         }
         Ok(moved.into_iter().collect())

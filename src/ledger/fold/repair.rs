@@ -178,6 +178,7 @@ fn nameless(lost: &LostSnapshot) -> Snapshot {
         parent: None,
         stats: Stats::default(),
         content: Default::default(),
+        nonce: Default::default(),
         unknown: Default::default(),
     }
 }

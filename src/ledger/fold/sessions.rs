@@ -10,7 +10,7 @@ use crate::{
         pack::{PackFact, SegmentRow},
         segment::DEPTH_MAX,
     },
-    id::{ActorId, PackId, SegmentId},
+    id::{ActorId, Nonce, PackId, SegmentId},
     ledger::{
         state::{OpenSession, State},
         tables::{PackState, SegmentState, SegmentStatus, Tables, TablesError},
@@ -142,6 +142,7 @@ impl State {
                 format!("segment {id} is not a new name of this session")
             })?;
             let pack = located(row, packs)?;
+            require(row.session_nonce(pack) == open.nonce, || format!("segment {id} has another session's nonce"))?;
             let mut depth_below = 0;
             for base in &row.bases {
                 let state = added.get(tables, *base)?.ok_or_else(|| void(format!("base {base} is unknown")))?;
@@ -192,6 +193,11 @@ impl State {
 }
 
 impl SegmentState {
+    /// Returns the nonce of its session.
+    pub fn session_nonce(&self) -> Nonce {
+        self.nonce.unwrap_or(self.pack.nonce)
+    }
+
     /// A segment as a row of an author's adds it.
     pub(crate) fn of(row: &SegmentRow, pack: PackId, author: u32) -> Self {
         Self {
@@ -209,6 +215,7 @@ impl SegmentState {
             author,
             attested: false,
             resealed: None,
+            nonce: row.nonce,
             unknown: Default::default(),
         }
     }

@@ -34,6 +34,7 @@ impl State {
         }
         let (reach_added, reach_removed) = (proven.annex.reach_added.clone(), proven.annex.reach_removed.clone());
         let state = SnapshotState::new(entry.number, entry.actor, commit.snapshot, reach_added, reach_removed);
+        let state = SnapshotState { session: commit.session, ..state };
         tables.put_snapshot(&state);
         self.snapshots.insert(state.snapshot.id, state);
         Ok(())
@@ -43,7 +44,8 @@ impl State {
     pub(super) fn may_commit(&self, actor: ActorId, commit: &Commit, more: u64) -> Rule {
         let session = self.open_session(commit.session, actor)?;
         bounds::snapshot(&commit.snapshot)?;
-        let Snapshot { id, source, .. } = &commit.snapshot;
+        let Snapshot { id, source, nonce, .. } = &commit.snapshot;
+        require(*nonce == session.nonce, || format!("snapshot {id} has another session's nonce"))?;
         let is_its = session.source.as_ref().is_none_or(|own| own == source);
         permit(is_its, Refusal::Role, || format!("the session is not of source {source}"))?;
         self.may_write_of(actor, source)?;

@@ -23,7 +23,7 @@ use crate::{
         names::PackKind,
         snapshot::{Snapshot, SnapshotContent, Stats},
     },
-    id::SnapshotId,
+    id::{Nonce, SnapshotId},
     pipeline::chunk::ChunkSize,
     policy::delta::compare_of,
     repository::{Cut, Deltas, Reference, SegmentPool, Session, StreamBuilder, Tenant, WholeStream},
@@ -280,6 +280,7 @@ impl<'a> Begun<'a> {
             parent: None,
             stats: self.stats,
             content: Blob::default(),
+            nonce: Nonce::default(),
             unknown: Default::default(),
         };
         let tenant = self.session.tenant.name.clone();

@@ -90,7 +90,7 @@ fn proven(proof: &Value, tenant: ScopeId, ledger: &Value) -> Checked<(Entry, Has
         return Err("an entry is not in the ledger that it states");
     }
     let sealed = strip_magic("entry", b'e', &stored).map_err(|_| BROKEN)?;
-    let binding = Binding { kind: Kind::Entry, owner: tenant, segment: None };
+    let binding = Binding { kind: Kind::Entry, owner: tenant };
     let plain = open_with_key_of_message(sealed, binding, &Key::from(&key)).map_err(|_| "an entry does not open")?;
     let (encoded, signature) = plain.split_at_checked(plain.len().saturating_sub(SIGNATURE)).ok_or(BROKEN)?;
     let entry: Entry = decode(encoded).map_err(|_| BROKEN)?;

@@ -40,7 +40,7 @@ struct Later {
     /// Who wrote in each session.
     actors: BTreeMap<u64, ActorId>,
     packs: BTreeSet<PackId>,
-    commits: Vec<(Snapshot, SegmentSet, SegmentSet)>,
+    commits: Vec<(Commit, SegmentSet, SegmentSet)>,
     rows: Vec<(Vec<PackFact>, Vec<SegmentRow>)>,
     has_epoch: bool,
 }
@@ -78,7 +78,7 @@ impl Salvage {
                 later.note(entry.actor, session, &packs, &annex);
             }
             if let Ok(Some(commit)) = commit_in(&entry) {
-                later.commits.push((commit.snapshot, annex.reach_added, annex.reach_removed));
+                later.commits.push((commit, annex.reach_added, annex.reach_removed));
             }
             Ok(())
         })?;
@@ -178,7 +178,7 @@ impl Salvage {
         for entry in signed {
             let Ok(Some(commit)) = commit_in(entry) else { continue };
             let id = commit.snapshot.id;
-            match reach(tenant, hole, &commit.snapshot) {
+            match reach(tenant, hole, &commit) {
                 Ok(reach) => {
                     let snapshot = Snapshot { parent: None, ..commit.snapshot };
                     let annex = Annex { reach_added: reach, ..Annex::empty() };
@@ -194,11 +194,12 @@ impl Salvage {
     /// Snapshots that later ones are a difference from: what they reached follows from what the first of those reaches.
     fn parents(&mut self, tenant: &Tenant, hole: &Hole, later: &Later) {
         let mut known: BTreeSet<SnapshotId> = hole.state.snapshots.keys().chain(&self.saved).copied().collect();
-        for (snapshot, added, removed) in &later.commits {
+        for (commit, added, removed) in &later.commits {
+            let snapshot = &commit.snapshot;
             known.insert(snapshot.id);
             let Some(parent) = snapshot.parent.filter(|parent| !known.contains(parent)) else { continue };
             known.insert(parent);
-            match reach(tenant, hole, snapshot) {
+            match reach(tenant, hole, commit) {
                 Ok(mut reach) => {
                     reach.0 -= &added.0;
                     reach.0 |= &removed.0;
@@ -369,9 +370,11 @@ fn put_rows(hole: &mut Hole, rows: &[(Vec<PackFact>, Vec<SegmentRow>)]) -> Resul
 
 /// Returns what a snapshot reaches, by its own catalogue: every segment that a recipe names, and what those are based
 /// upon.
-fn reach(tenant: &Tenant, hole: &Hole, snapshot: &Snapshot) -> Result<SegmentSet> {
+fn reach(tenant: &Tenant, hole: &Hole, commit: &Commit) -> Result<SegmentSet> {
+    let snapshot = &commit.snapshot;
     let bad = |error: &dyn std::fmt::Display| damaged(format!("snapshot {}: {error}", snapshot.id));
-    let plain = tenant.keys.open(SealedKind::SnapshotContent, &snapshot.content.0).map_err(|error| bad(&error))?;
+    let kind = SealedKind::SnapshotContent(snapshot.name(commit.session));
+    let plain = tenant.keys.open(kind, &snapshot.content.0).map_err(|error| bad(&error))?;
     let content: SnapshotContent = decode(&plain).map_err(|error| bad(&error))?;
     let pool = SegmentPool::new(tenant.segments_in(&hole.index)?, tenant.environment.afford(POOL_BYTES));
     let mut named = SegmentSet::default();

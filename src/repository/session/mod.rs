@@ -19,7 +19,7 @@ use super::tenant::Tenant;
 use crate::{
     error::{Error, Kind, Result},
     format::{names::PackKind, recipe::Stream, segment_set::SegmentSet},
-    id::{ChunkId, SegmentId, SnapshotId},
+    id::{ChunkId, SegmentId, SegmentName, SnapshotId},
     index::ChunkPlace,
     pipeline::{
         chunk::{ChunkSize, Chunker},
@@ -232,6 +232,8 @@ impl<'a> Session<'a> {
         let is_delta = !segment.1.bases.is_empty();
         let pool = self.differences.with.as_ref().filter(|_| is_delta).map(|deltas| deltas.pool.clone());
         let (sealer, environment) = (self.keys.sealer.clone(), self.tenant.environment.clone());
+        let (id, built) = segment;
+        let segment = (SegmentName { id, nonce: self.scope.nonce }, built);
         self.lanes[kind as usize].seal(segment, pool, sealer, self.verify, environment.as_ref());
         let sealing_max = self.tenant.environment.afford(SEALING_MAX);
         while self.lanes.iter().map(SealingLane::sealing).sum::<usize>() > sealing_max {

@@ -113,11 +113,12 @@ impl Session<'_> {
         self.remember_published(published)
     }
 
-    /// Makes the snapshot, and ends the session. `snapshot.parent`, `content` and the byte counts
+    /// Makes the snapshot, and ends the session. `snapshot.parent`, `nonce`, `content` and the byte counts
     /// of `stats` are filled in here. Returns the snapshot, and what a person should know.
     pub fn commit(mut self, mut snapshot: Snapshot, content: &SnapshotContent) -> Result<(Snapshot, Vec<String>)> {
         let published = self.flush()?;
-        snapshot.content = self.sealed(content)?;
+        snapshot.nonce = self.scope.nonce;
+        snapshot.content = self.sealed(&snapshot, content)?;
         snapshot.stats.new_bytes = self.new_bytes;
         snapshot.stats.stored_bytes = self.lanes[PackKind::Data as usize].stored_bytes;
         snapshot.stats.metadata_bytes = self.lanes[PackKind::Meta as usize].stored_bytes;
@@ -152,7 +153,8 @@ impl Session<'_> {
         reason: &str,
     ) -> Result<Snapshot> {
         let published = self.flush()?;
-        snapshot.content = self.sealed(content)?;
+        snapshot.nonce = self.scope.nonce;
+        snapshot.content = self.sealed(&snapshot, content)?;
         snapshot.parent = Some(replaces);
         let (session, reach) = (self.names.session, self.lookup.take_reach());
         self.scope.append(self.tenant, |state, index| {
@@ -173,11 +175,12 @@ impl Session<'_> {
         Ok(snapshot)
     }
 
-    fn sealed(&self, content: &SnapshotContent) -> Result<Blob> {
+    fn sealed(&self, snapshot: &Snapshot, content: &SnapshotContent) -> Result<Blob> {
         let tenant = &*self.tenant;
         let (suite, epoch) = (tenant.suite()?, content_number(self.keys.source_number, tenant.state.epoch));
         let environment = tenant.environment.as_ref();
-        let sealed = tenant.keys.seal(SealedKind::SnapshotContent, suite, epoch, &encode(content), environment);
+        let kind = SealedKind::SnapshotContent(snapshot.name(self.names.session));
+        let sealed = tenant.keys.seal(kind, suite, epoch, &encode(content), environment);
         Ok(Blob(sealed?))
     }
 

@@ -28,7 +28,7 @@ use std::{
 /// ended, it writes ABORT.
 pub(in crate::repository) struct Scope {
     pub number: u64,
-    nonce: Nonce,
+    pub nonce: Nonce,
     next_pack: u32,
     /// What it is for, on record.
     why: &'static str,

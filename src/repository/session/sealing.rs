@@ -9,7 +9,7 @@ use crate::{
         sealed::KeyScope,
         segment::{BaseRun, ChunkList},
     },
-    id::SegmentId,
+    id::{SegmentId, SegmentName},
     pipeline::{
         digest::ChunkHasher,
         pack::{PackBuilder, Pins, TableSealer},
@@ -92,7 +92,7 @@ impl SealingLane {
     /// Begins to seal a segment; `pool` reads its bases. With `check`, it is opened again and compared.
     pub(super) fn seal(
         &mut self,
-        (id, built): (SegmentId, SegmentBuilder),
+        (name, built): (SegmentName, SegmentBuilder),
         pool: Option<SegmentPool>,
         sealer: Arc<Sealer>,
         check: bool,
@@ -104,12 +104,13 @@ impl SealingLane {
             let prefix = pool.map_or(Ok(Vec::new()), |pool| pool.prefix(&built.bases));
             let problem = prefix.as_ref().err().map(ToString::to_string);
             let prefix = prefix.unwrap_or_default();
-            let sealed = sealer.seal(id, &built, &prefix, nonce);
-            let sealed = match check.then(|| verify(&sealed.bytes, &sealer, id, (&built, &prefix))) {
+            let sealed = sealer.seal(name, &built, &prefix, nonce);
+            let sealed = match check.then(|| verify(&sealed.bytes, &sealer, name, (&built, &prefix))) {
                 Some(Err(error)) => Err(damaged(format!(
-                    "segment {id} did not read back as it was written ({error}), before it was uploaded: this machine's memory or processor makes mistakes; nothing was lost"
+                    "segment {} did not read back as it was written ({error}), before it was uploaded: this machine's memory or processor makes mistakes; nothing was lost",
+                    name.id
                 ))),
-                _ => Ok(SealedSegment { id, chunks: built.chunks, sealed, bases: built.bases, problem }),
+                _ => Ok(SealedSegment { id: name.id, chunks: built.chunks, sealed, bases: built.bases, problem }),
             };
             drop(sender.send(sealed));
         });
