@@ -414,6 +414,30 @@ fn a_file_that_was_written_just_before_it_was_read_is_not_trusted_to_be_unchange
 }
 
 #[test]
+fn a_file_is_read_from_its_own_folder_however_deep_that_is() {
+    let root = tempfile::tempdir().unwrap();
+    let mut paths = Vec::new();
+    // Every folder has a file before and one after what is deeper, and a twin of the same names.
+    for twin in ["a", "b"] {
+        let mut folder = root.path().join(twin);
+        for _ in 0..40 {
+            fs::create_dir(&folder).unwrap();
+            paths.extend(["a", "z"].map(|name| folder.join(name)));
+            folder.push("f");
+        }
+    }
+    for path in &paths {
+        fs::write(path, path.as_os_str().as_bytes()).unwrap();
+    }
+    let fixture = Fixture::on(Arc::new(Clay::default()), 1);
+    let mut tenant = fixture.tenant();
+    files(&mut tenant, &selection(root.path()), &Unwatched).unwrap();
+    for path in &paths {
+        assert_eq!(bytes_of(&mut tenant, path), path.as_os_str().as_bytes());
+    }
+}
+
+#[test]
 fn what_this_machine_lacks_is_never_counted_as_unreadable() {
     // The names of a large folder, and no place for them.
     let names = || (0..1000).map(|number| Ok(format!("{number}").into_bytes()));
@@ -436,10 +460,11 @@ fn what_this_machine_lacks_is_never_counted_as_unreadable() {
         let source = format!("s{limit}");
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_strongroom")]);
-        command.args(["backup", "--source", &source, data.to_str().unwrap()]).env_clear();
+        command.args(["backup", "--source", &source, data.to_str().unwrap(), "--wait-for-store", "5s"]).env_clear();
         command.envs(place.command(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("does not answer"), "limit {limit}: time brings no more files: {said}");
         match output.status.code() {
             Some(0) => complete += 1,
             code => {

@@ -47,10 +47,15 @@ pub(super) fn walk_down(root: &OwnedFd, below: &[u8]) -> io::Result<OwnedFd> {
     folder.map_or_else(|| root.try_clone(), Ok)
 }
 
-/// Opens files, and remembers the folder that the last one was in.
+/// How many folders an `Opener` keeps open: what is deeper is opened from the last of them.
+const OPEN_MAX: usize = 32;
+
+/// Opens files, and keeps the folders open that the last one was in.
 #[derive(Default)]
 pub struct Opener {
-    parent: Option<(Arc<OwnedFd>, Vec<u8>, OwnedFd)>,
+    root: Option<Arc<OwnedFd>>,
+    /// From the top; by their names, the last one by its path below the one before.
+    folders: Vec<(Vec<u8>, OwnedFd)>,
 }
 
 impl Opener {
@@ -71,13 +76,17 @@ impl Opener {
     }
 
     fn folder(&mut self, root: &Arc<OwnedFd>, below: &[u8]) -> io::Result<BorrowedFd<'_>> {
-        let is_open = |(open_root, open_below, _): &(Arc<OwnedFd>, Vec<u8>, OwnedFd)| {
-            Arc::ptr_eq(open_root, root) && open_below == below
-        };
-        let open = match self.parent.take().filter(is_open) {
-            Some(open) => open,
-            None => (root.clone(), below.to_vec(), walk_down(root, below)?),
-        };
-        Ok(self.parent.insert(open).2.as_fd())
+        if self.root.as_ref().is_none_or(|open| !Arc::ptr_eq(open, root)) {
+            self.folders.clear();
+        }
+        let root: &OwnedFd = self.root.insert(root.clone());
+        let names = || below.splitn(OPEN_MAX, |byte| *byte == b'/').filter(|name| !name.is_empty());
+        let common = self.folders.iter().zip(names()).take_while(|((open, _), name)| open == name).count();
+        self.folders.truncate(common);
+        for name in names().skip(common) {
+            let folder = walk_down(self.folders.last().map_or(root, |(_, folder)| folder), name)?;
+            self.folders.push((name.to_vec(), folder));
+        }
+        Ok(self.folders.last().map_or(root, |(_, folder)| folder).as_fd())
     }
 }

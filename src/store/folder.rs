@@ -213,8 +213,8 @@ fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn sync_above(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), sync)
+fn open_above(path: &Path) -> io::Result<File> {
+    File::open(path.parent().ok_or(ErrorKind::InvalidInput)?)
 }
 
 fn is_draft(path: &Path) -> bool {
@@ -237,16 +237,18 @@ impl Objects for Folder {
         let target = self.path.join(name);
         let (mut file, draft) = self.draft(&target).map_err(|error| self.put_error(name, error))?;
         let written = parts.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
-        let put = match written.map(|()| std::fs::hard_link(&draft, &target)) {
+        // Opened before anything happens: whoever may open no more files has written nothing.
+        let above = written.and_then(|()| open_above(&target));
+        let put = match above.map(|above| (above, std::fs::hard_link(&draft, &target))) {
             Err(error) => Err(self.put_error(name, error)),
-            Ok(Ok(())) => Ok(Put::Created),
-            Ok(Err(error)) if error.kind() == ErrorKind::AlreadyExists => {
+            Ok((above, Ok(()))) => Ok((above, Put::Created)),
+            Ok((above, Err(error))) if error.kind() == ErrorKind::AlreadyExists => {
                 match std::fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
                     true => Err(self.put_error(name, no_object())),
-                    false => Ok(Put::Exists),
+                    false => Ok((above, Put::Exists)),
                 }
             }
-            Ok(Err(error)) => Err(match self.put_error(name, error) {
+            Ok((_, Err(error))) => Err(match self.put_error(name, error) {
                 // A network's file system may have done it, and lost the answer.
                 error if error.kind == StoreErrorKind::Unreachable || error.kind == StoreErrorKind::Other => {
                     StoreError { kind: StoreErrorKind::Unknown, ..error }
@@ -255,9 +257,9 @@ impl Objects for Folder {
             }),
         };
         let _best_effort = std::fs::remove_file(&draft);
-        let put = put?;
+        let (above, put) = put?;
         // Also where it was there: its writer may have died before this.
-        sync_above(&target).map_err(|error| StoreError::new(StoreErrorKind::Unknown, name, error))?;
+        above.sync_all().map_err(|error| StoreError::new(StoreErrorKind::Unknown, name, error))?;
         Ok(put)
     }
 
@@ -280,7 +282,7 @@ impl Objects for Folder {
 
     fn get_at_most(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
         let failed = |error| self.error(name, error, false);
-        let file = File::open(self.path.join(name)).map_err(failed)?;
+        let file = self.open_object(name).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len().min(bytes_max);
         let mut bytes = Vec::with_capacity(length as usize);
         file.take(bytes_max).read_to_end(&mut bytes).map_err(failed)?;
@@ -307,12 +309,14 @@ impl Objects for Folder {
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path.join(name);
-        if let Err(error) = std::fs::remove_file(&path) {
-            let is_writing = !is_no_object(&error);
-            let error = self.error(name, error, is_writing);
-            return if error.is_not_found() { Ok(()) } else { Err(error) };
+        match open_above(&path).and_then(|above| std::fs::remove_file(&path).map(|()| above)) {
+            Ok(above) => above.sync_all().map_err(|error| StoreError::new(StoreErrorKind::Unknown, name, error)),
+            Err(error) => {
+                let is_writing = !is_no_object(&error);
+                let error = self.error(name, error, is_writing);
+                if error.is_not_found() { Ok(()) } else { Err(error) }
+            }
         }
-        sync_above(&path).map_err(|error| StoreError::new(StoreErrorKind::Unknown, name, error))
     }
 
     fn sweep(&self, prefix: &str, age: Duration) -> Result<u64, StoreError> {

@@ -246,7 +246,9 @@ impl Files<'_> {
     }
 
     fn commit(self, ended: Ended, selection: &Selection) -> Result<Report> {
-        let Self { mut backup, seen, .. } = self;
+        let Self { mut backup, seen, opener, .. } = self;
+        // What follows opens files, too.
+        drop(opener);
         backup.warnings.extend(seen.warnings());
         (backup.stats, backup.left_out) = (seen.stats, seen.left_out);
         let paths = selection.roots.iter().map(|root| Blob(root.as_os_str().as_bytes().to_vec())).collect();
