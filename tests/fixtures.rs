@@ -1,107 +1,109 @@
 //! Guards the promise of seven years: the kept repository of every format version can be read.
-//! `STRONGROOM_WRITE_FIXTURE=1` makes the one of the current version anew, before it is released.
+//! `STRONGROOM_WRITE_FIXTURE=1` makes the one of the current version anew, before it is released, and with it all that the
+//! specification shows of it.
 
-use crate::{cli::Place, support::*};
-use std::{path::Path, process::Command};
+#[path = "fixtures/listing.rs"]
+mod listing;
+#[path = "fixtures/story.rs"]
+mod story;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Once,
+};
 use strongroom::format::VERSION;
 
-fn fixtures() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+/// Returns where the repository of a format version is kept, with its keys and what must come out of it.
+fn fixture(version: u8) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
 }
 
-fn write(folder: &Path) {
-    let place = Place::new();
-    let data = folder.join("expected");
-    std::fs::create_dir_all(data.join("sub")).unwrap();
-    std::fs::write(data.join("text"), Random(1).text(60_000)).unwrap();
-    std::fs::write(data.join("bytes"), Random(2).bytes(20_000)).unwrap();
-    std::fs::write(data.join("zeros"), vec![0; 50_000]).unwrap();
-    std::fs::write(data.join("sub/empty"), b"").unwrap();
-    // Twice, so that the second has a parent, chunks that it did not store, and a delta.
-    for round in 0..2 {
-        let copy = Command::new("cp").arg("-a").arg(&data).arg(place.path("data")).status().unwrap();
-        assert!(copy.success());
-        if round == 0 {
-            let mut text = Random(1).text(60_000);
-            (1000..60_000).step_by(7000).for_each(|at| text[at] ^= 1);
-            std::fs::write(place.path("data/text"), text).unwrap();
+/// Returns where the repository of this version is kept, once it is made if it is to be.
+pub fn current() -> PathBuf {
+    static MADE: Once = Once::new();
+    let current = fixture(VERSION);
+    MADE.call_once(|| {
+        if std::env::var_os("STRONGROOM_WRITE_FIXTURE").is_some() {
+            drop(std::fs::remove_dir_all(&current));
+            story::write(&current);
         }
-        place.ok(&["backup", "--source", "fixture", "--rescan", place.path("data").to_str().unwrap()]);
-        place.ok(&[
-            "backup",
-            "--source",
-            "stream",
-            "--name",
-            "stream",
-            "--command",
-            "--",
-            "cat",
-            place.path("data/text").to_str().unwrap(),
-        ]);
-        std::fs::remove_dir_all(place.path("data")).unwrap();
-    }
-    assert!(place.json(&["stats"])["delta_bytes"].as_u64() > Some(0));
-    for name in ["repo", "key"] {
-        assert!(Command::new("cp").arg("-r").arg(place.path(name)).arg(folder).status().unwrap().success());
+    });
+    current
+}
+
+/// What must come out of the snapshots of a fixture: tenant, id, and a line for each thing.
+fn expected(fixture: &Path) -> Vec<(String, String, Vec<String>)> {
+    let text = std::fs::read_to_string(fixture.join("expected")).unwrap();
+    let snapshots = text.split("snapshot ").skip(1).map(|part| {
+        let mut lines = part.lines();
+        let (tenant, id) = lines.next().unwrap().split_once(' ').unwrap();
+        (tenant.to_owned(), id.to_owned(), lines.map(str::to_owned).collect())
+    });
+    snapshots.collect()
+}
+
+/// Lists what was restored as it was listed when it was backed up: the tree lies below the path that it had.
+fn restored(target: &Path) -> Vec<String> {
+    let stream = target.join("dump/stream");
+    match std::fs::read(&stream) {
+        Ok(content) => listing::stream("dump/stream", &content),
+        Err(_) => {
+            let found = Command::new("find").arg(target).args(["-type", "d", "-name", "data"]).output().unwrap();
+            listing::listing(Path::new(String::from_utf8(found.stdout).unwrap().trim()))
+        }
     }
 }
 
-/// Returns names (below the backed-up folder) and hashes of all files.
-fn content(root: &Path) -> String {
-    let listed =
-        Command::new("sh").arg("-c").arg("find . -type f -exec sha256sum {} + | sort").current_dir(root).output();
-    String::from_utf8(listed.unwrap().stdout).unwrap()
-}
-
-/// The restored tree lies below the path that was backed up, wherever that was.
-fn data_below(root: &Path) -> std::path::PathBuf {
-    let found = Command::new("find").arg(root).args(["-type", "d", "-name", "data"]).output().unwrap();
-    String::from_utf8(found.stdout).unwrap().trim().into()
+/// Copies a fixture's repository to a folder of its own.
+fn copied(fixture: &Path) -> tempfile::TempDir {
+    let scratch = tempfile::tempdir().unwrap();
+    assert!(Command::new("cp").arg("-r").arg(fixture.join("repo")).arg(scratch.path()).status().unwrap().success());
+    scratch
 }
 
 #[test]
 fn every_format_version_can_be_read() {
-    let current = fixtures().join(format!("v{VERSION}"));
-    if std::env::var_os("STRONGROOM_WRITE_FIXTURE").is_some() {
-        drop(std::fs::remove_dir_all(&current));
-        write(&current);
-    }
+    current();
     for version in 1..=VERSION {
-        let fixture = fixtures().join(format!("v{version}"));
-        let scratch = tempfile::tempdir().unwrap();
-        assert!(Command::new("cp").arg("-r").arg(fixture.join("repo")).arg(scratch.path()).status().unwrap().success());
-        let run = |args: &[&str]| {
+        let fixture = fixture(version);
+        let scratch = copied(&fixture);
+        let run = |tenant: &str, args: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-            command.args(args).args(["--tenant", "t", "--repo"]).arg(scratch.path().join("repo"));
+            command.args(args).args(["--tenant", tenant, "--repo"]).arg(scratch.path().join("repo"));
             command.arg("--key-file").arg(fixture.join("key")).arg("--cache-dir").arg(scratch.path().join("cache"));
             let output = command.output().unwrap();
-            assert!(output.status.success(), "v{version}: {}", String::from_utf8_lossy(&output.stderr));
-            output.stdout
+            assert!(output.status.success(), "v{version}, {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         };
-        let out = scratch.path().join("out");
-        run(&["restore", "fixture@latest", "--target", out.to_str().unwrap()]);
-        assert_eq!(content(&data_below(&out)), content(&fixture.join("expected")), "v{version}");
-        assert_eq!(run(&["cat", "stream@latest:stream"]), std::fs::read(fixture.join("expected/text")).unwrap());
-        run(&["check", "--read-data"]);
-        if let Some(python) = std::env::var_os("STRONGROOM_TEST_PYTHON") {
-            let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/reader.py");
-            let read = |args: &[&std::ffi::OsStr]| {
-                let mut command = Command::new(&python);
-                command.arg(&reader).arg(fixture.join("repo")).arg(fixture.join("key")).arg("t").args(args);
-                let output = command.output().unwrap();
-                assert!(output.status.success(), "v{version}: {}", String::from_utf8_lossy(&output.stderr));
-                String::from_utf8(output.stdout).unwrap()
-            };
-            let listed = read(&["list".as_ref()]);
-            let newest = listed.lines().rfind(|line| line.contains(" fixture ")).unwrap();
-            let id = newest.split(' ').next().unwrap().to_owned();
-            let out = scratch.path().join("python");
-            read(&[id.as_ref(), out.as_os_str()]);
-            assert_eq!(
-                content(&data_below(&out)),
-                content(&fixture.join("expected")),
-                "v{version}, independent reader"
-            );
+        for (tenant, id, lines) in expected(&fixture) {
+            let out = scratch.path().join(&id);
+            run(&tenant, &["restore", &id, "--target", out.to_str().unwrap()]);
+            assert_eq!(restored(&out), lines, "v{version}, snapshot {id} of {tenant}");
+        }
+        run("t", &["check", "--read-data"]);
+        run("u", &["check", "--read-data"]);
+    }
+}
+
+#[test]
+fn a_reader_of_the_specification_alone_restores_every_format_version() {
+    current();
+    let Some(python) = std::env::var_os("STRONGROOM_TEST_PYTHON") else {
+        println!("not checked: STRONGROOM_TEST_PYTHON names a Python with tests/requirements.txt");
+        return;
+    };
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/reader.py");
+    for version in 1..=VERSION {
+        let fixture = fixture(version);
+        let scratch = tempfile::tempdir().unwrap();
+        for (tenant, id, lines) in expected(&fixture) {
+            let out = scratch.path().join(&id);
+            let mut command = Command::new(&python);
+            command.arg(&reader).arg(fixture.join("repo")).arg(fixture.join("key")).args([&tenant, &id]).arg(&out);
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.is_empty(), "v{version}, snapshot {id} of {tenant}: {said}");
+            assert_eq!(restored(&out), lines, "v{version}, snapshot {id} of {tenant}");
         }
     }
 }

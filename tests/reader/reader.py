@@ -7,7 +7,7 @@
 Reads a local repository; needs blake3, zstandard, cryptography, pycryptodome and pyrage from PyPI.
 It judges little of who may write what: it takes every COMMIT of an actor with a grant to write it,
 less those that an entry it can read took away. Everything that it restores is checked: seals, chunk ids, digests."""
-import os, struct, sys
+import os, stat, struct, sys
 from pathlib import Path
 
 import blake3, pyrage, zstandard
@@ -453,11 +453,17 @@ class Tenant:
                 continue
             elif kind == 2:
                 os.symlink(entry[10], path)
-                continue
             elif kind == 3:
                 os.mkfifo(path)
+            elif kind == 6:
+                os.mknod(path, stat.S_IFSOCK | 0o600)
+            elif kind in (4, 5):
+                device, of = entry[11], {4: stat.S_IFCHR, 5: stat.S_IFBLK}[kind]
+                major = device >> 8 & 0xfff | device >> 32 & 0xfffff000
+                minor = device & 0xff | device >> 12 & 0xffffff00
+                os.mknod(path, of | 0o600, os.makedev(major, minor))
             else:
-                continue
+                fail(f"{entry[0]!r} is of the unknown type {kind}")
             if group:
                 linked[group] = path
             self.metadata(path, entry)
@@ -466,9 +472,13 @@ class Tenant:
 
     @staticmethod
     def metadata(path, entry):
-        os.chmod(path, entry[2])
+        for name, value in zip(entry.get(13, [])[::2], entry.get(13, [])[1::2]):
+            if name.startswith(b"user."):  # Others need rights.
+                os.setxattr(path, name, value, follow_symlinks=False)
+        if entry[1] != 2:
+            os.chmod(path, entry[2])
         time = entry[7] * 10**9 + entry[8]
-        os.utime(path, ns=(time, time))
+        os.utime(path, ns=(time, time), follow_symlinks=False)
 
 
 def main():
