@@ -34,7 +34,7 @@ fn open_as(fixture: &Fixture, identity: Identity) -> Repository {
 }
 
 /// Opens the tenant with a new key that was granted a role.
-fn granted(fixture: &Fixture, role: &Role, name: &str) -> Tenant {
+pub fn granted(fixture: &Fixture, role: &Role, name: &str) -> Tenant {
     let identity = Identity::generate(fixture.environment.as_ref());
     let public = identity.public().unwrap();
     fixture.repository().add_identity(&mut fixture.tenant(), role, &public, name).unwrap();

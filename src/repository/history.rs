@@ -8,17 +8,16 @@ use super::{
     trail::{Behind, MISSING, Next, Tail, Trail},
 };
 use crate::{
-    error::{Result, failed},
+    error::{Error, Kind, Result, failed},
     format::{
         decode,
-        entry::{Annex, Commit, ENTRY_BYTES_MAX, EntryKind, Packs, Publish, Said},
+        entry::{Annex, ENTRY_BYTES_MAX, Entry, EntryKind, Packs},
         key::{Circle, RING_BYTES_MAX},
         names,
-        pack::{PackFact, SegmentRow},
     },
     id::{Hash, PackId, SegmentId, SnapshotId},
     index::Index,
-    ledger::{Head, Proven, SegmentState, State, Tables, Verdict},
+    ledger::{Head, Proven, SegmentState, State, Tables, Verdict, published},
     pipeline::digest::hash,
     store::get_bounded,
 };
@@ -81,6 +80,16 @@ impl Refolded {
         self.left.get(&pack).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Returns what the ledger says, as `whole` does; fails where that is none, and says what does not happen for that.
+    pub fn required(&self, not_done: &str) -> Result<(&State, &Index)> {
+        let what: Vec<_> = self.problems.iter().map(|problem| problem.what.as_str()).collect();
+        let (kind, why) = match what.as_slice() {
+            [] => (Kind::NewerFormat, "not all of it is understood".into()),
+            what => (Kind::Damaged, what.join("; ")),
+        };
+        self.whole().ok_or_else(|| Error::new(kind, format!("{not_done} while its history is not whole: {why}")))
+    }
+
     /// Returns what the ledger says. A history of which an entry is missing, damaged or not understood says
     /// nothing that may be relied on: then none.
     pub fn whole(&self) -> Option<(&State, &Index)> {
@@ -90,10 +99,19 @@ impl Refolded {
     }
 }
 
+/// An entry that counts, and what the ledger says with it.
+pub struct Counted<'a> {
+    pub entry: &'a Entry,
+    pub annex: &'a Annex,
+    pub state: &'a State,
+    pub index: &'a Index,
+}
+
 /// A fold from the first entry on, under way.
 struct Refold<'a> {
     tenant: &'a Tenant,
     watched: &'a dyn Fn(PackId) -> bool,
+    each: &'a mut dyn FnMut(Counted<'_>) -> Result<()>,
     folded: Refolded,
 }
 
@@ -101,16 +119,20 @@ impl Tenant {
     /// Reads every entry up to the head from the store, and folds it into fresh tables. An error is the store's,
     /// or this machine's; what is wrong with the history is told in what is returned.
     pub fn refold(&self) -> Result<Refolded> {
-        self.refold_with(&|_| false)
+        self.refold_with(&|_| false, &mut |_| Ok(()))
     }
 
-    /// As `refold`, and remembers what left those packs that are `watched`.
-    pub fn refold_with(&self, watched: &dyn Fn(PackId) -> bool) -> Result<Refolded> {
+    /// As `refold`, and remembers what left those packs that are `watched`, and tells `each` of each entry that counts.
+    pub fn refold_with(
+        &self,
+        watched: &dyn Fn(PackId) -> bool,
+        each: &mut dyn FnMut(Counted<'_>) -> Result<()>,
+    ) -> Result<Refolded> {
         let mut index = Index::new((self.new_pairs)()?);
         index.clear()?;
         let (annexes, drops, left) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         let folded = Refolded { problems: Vec::new(), state: None, index, annexes, drops, left };
-        let mut refold = Refold { tenant: self, watched, folded };
+        let mut refold = Refold { tenant: self, watched, each, folded };
         refold.all()?;
         let mut refolded = refold.folded;
         match &mut refolded.state {
@@ -156,7 +178,11 @@ impl Refold<'_> {
             return Ok(None);
         };
         let begun = State::begin(Proven { entry: &first.entry, annex: &first.annex, hash: first.hash });
-        Ok(begun.map_err(|why| self.problem(0, why.to_string())).ok())
+        let begun = begun.map_err(|why| self.problem(0, why.to_string())).ok();
+        if let Some(state) = &begun {
+            (self.each)(Counted { entry: &first.entry, annex: &first.annex, state, index: &self.folded.index })?;
+        }
+        Ok(begun)
     }
 
     fn go_past(&mut self, state: &mut State, behind: Behind) -> Result<()> {
@@ -188,14 +214,19 @@ impl Refold<'_> {
             let dropped = decode::<Packs>(&found.entry.body.0).map(|body| body.packs).unwrap_or_default();
             self.folded.drops.extend(dropped.into_iter().map(|pack| (pack, found.entry.number)));
         }
+        if verdict == Verdict::Valid {
+            let (entry, annex, index) = (&found.entry, &found.annex, &self.folded.index);
+            (self.each)(Counted { entry, annex, state, index })?;
+        }
         Ok(verdict)
     }
 
     /// Returns what an entry takes out of packs that are watched, if it counts.
     fn leaves(&self, found: &StoredEntry) -> Result<Vec<(PackId, Left)>> {
         let (mut leaves, mut now) = (Vec::new(), BTreeMap::<SegmentId, SegmentState>::new());
-        for (packs, rows) in moves(found) {
-            for row in rows {
+        // Of what a REPAIR tells again, others may have moved what the first brought.
+        for one in published(&found.entry, &found.annex) {
+            for row in one.rows.iter() {
                 let before = match now.get(&row.segment) {
                     Some(before) => Some(before.clone()),
                     None => self.folded.index.segment(row.segment).map_err(|error| failed(error.to_string()))?,
@@ -204,8 +235,8 @@ impl Refold<'_> {
                     let range = before.offset..before.offset.saturating_add(u64::from(before.length));
                     (before.pack, Left { segment: row.segment, range, sealed_hash: before.sealed_hash })
                 }));
-                if let Some(fact) = packs.get(row.pack as usize) {
-                    now.insert(row.segment, SegmentState::of(&row, fact.pack, 0));
+                if let Some(fact) = one.packs.get(row.pack as usize) {
+                    now.insert(row.segment, SegmentState::of(row, fact.pack, 0));
                 }
             }
         }
@@ -218,27 +249,6 @@ impl Refold<'_> {
         let snapshot = made.map(|state| state.snapshot.id);
         self.folded.problems.push(HistoryProblem { object, entry: Some(number), what, snapshot });
     }
-}
-
-/// Returns where an entry, or the lost ones that it tells again, puts segments; whether or not that counts.
-fn moves(found: &StoredEntry) -> Vec<(Vec<PackFact>, Vec<SegmentRow>)> {
-    match EntryKind::from_number(found.entry.kind) {
-        Some(EntryKind::Repack | EntryKind::Reseal | EntryKind::Heal) => {
-            let packs = decode::<Publish>(&found.entry.body.0).map(|body| body.packs).unwrap_or_default();
-            vec![(packs, found.annex.rows.clone())]
-        }
-        Some(EntryKind::Repair) => found.annex.said.iter().filter_map(told_again).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn told_again(said: &Said) -> Option<(Vec<PackFact>, Vec<SegmentRow>)> {
-    let packs = match EntryKind::from_number(said.kind)? {
-        EntryKind::Publish | EntryKind::Repack | EntryKind::Reseal => decode::<Publish>(&said.body.0).ok()?.packs,
-        EntryKind::Commit => decode::<Commit>(&said.body.0).ok()?.packs,
-        _ => return None,
-    };
-    Some((packs, decode::<Annex>(&said.annex.0).ok()?.rows))
 }
 
 impl Tenant {

@@ -49,7 +49,7 @@ pub(crate) use deletion::DeletionPlan;
 pub use deletion::{Deletion, Reason};
 pub use head::SignedHead;
 pub use history::HistoryProblem;
-pub(crate) use history::{Left, Refolded};
+pub(crate) use history::{Counted, Left, Refolded};
 pub use holders::Holder;
 pub use identity::{Credential, Identity, Passphrase, PublicIdentity, Wrapper};
 pub use keyring::Keys;

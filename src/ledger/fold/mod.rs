@@ -19,6 +19,7 @@ mod verdict;
 pub use attest::Witness;
 pub use bounds::{PACK_BYTES_MAX, TIME_NS_MAX};
 pub use quota::Exceeded;
+pub(super) use repair::may_be_told_again;
 pub use verdict::{Proven, Refusal, Verdict, Void};
 
 use self::{

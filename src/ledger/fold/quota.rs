@@ -41,7 +41,8 @@ impl State {
         }
     }
 
-    /// Counts packs into the day. What REPACK and HEAL bring takes the place of what was counted before.
+    /// Counts the packs of PUBLISH, COMMIT and REWRITE into the day, those too of which REPAIR tells again. What REPACK,
+    /// RESEAL and HEAL bring is never counted: it takes the place of what was counted before.
     pub(super) fn count_in_day(&mut self, packs: &[PackFact]) {
         self.day_bytes = packs.iter().fold(self.day_bytes, |sum, fact| sum.saturating_add(fact.length));
     }

@@ -39,6 +39,11 @@ const MAY_SAY: [EntryKind; 10] = [
     EntryKind::Epoch,
 ];
 
+/// Says whether REPAIR can say that a lost entry was of a kind.
+pub(in crate::ledger) fn may_be_told_again(kind: EntryKind) -> bool {
+    MAY_SAY.contains(&kind)
+}
+
 impl State {
     pub(super) fn repair(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, repair: Repair) -> Rule {
         let entry = proven.entry;
@@ -92,7 +97,7 @@ impl State {
 
     /// Folds what a lost entry said, where it said it.
     fn say(&mut self, tables: &mut dyn Tables, repair: &Entry, said: &Said) -> Rule {
-        let kind = EntryKind::from_number(said.kind).filter(|kind| MAY_SAY.contains(kind));
+        let kind = EntryKind::from_number(said.kind).filter(|kind| may_be_told_again(*kind));
         let kind = kind.ok_or_else(|| void("a lost entry of this kind is not told again"))?;
         let taken = self.holds.contains_key(&said.number) || self.sessions.contains_key(&said.number);
         require(!taken, || format!("entry {} said something already", said.number))?;

@@ -3,7 +3,7 @@
 
 use super::copies::{Copies, Kept};
 use crate::{
-    error::{Error, Kind, Result},
+    error::Result,
     format::names::{self, PackKind},
     id::{Hash, PackId},
     index::Index,
@@ -43,8 +43,8 @@ pub(super) struct Stay {
 /// problem in the history, fails: then nothing may.
 pub(super) fn plan(tenant: &Tenant, objects: &Objects, keep_ns: i64) -> Result<(DeletionPlan, Stay)> {
     let listed: BTreeSet<PackId> = objects.keys().filter_map(|name| names::id_of_pack(name)).collect();
-    let refolded = tenant.refold_with(&|pack| listed.contains(&pack))?;
-    let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
+    let refolded = tenant.refold_with(&|pack| listed.contains(&pack), &mut |_| Ok(()))?;
+    let (state, index) = whole(tenant, &refolded)?;
     let folded = (&refolded, state, index);
     let mut copies = Copies::compare(tenant, folded, listed.iter().copied(), keep_ns)?;
     let plan = proven(tenant, folded, objects, &mut |pack, name, entry| copies.keeps(pack, name, entry))?;
@@ -66,22 +66,14 @@ pub(super) fn carry_out(plan: &DeletionPlan, tenant: &Tenant, monitor: &dyn Moni
 /// What would go of these objects if these sessions had ended.
 pub(super) fn foreseen(tenant: &Tenant, objects: &Objects, ended: &[u64]) -> Result<Vec<Deletion>> {
     let refolded = tenant.refold()?;
-    let Some((state, index)) = refolded.whole() else { return Err(not_whole(tenant, &refolded)) };
+    let (state, index) = whole(tenant, &refolded)?;
     let mut state = state.clone();
     state.sessions.retain(|session, _| !ended.contains(session));
     Ok(proven(tenant, (&refolded, &state, index), objects, &mut |_, _, _| Ok(false))?.shown())
 }
 
-fn not_whole(tenant: &Tenant, refolded: &Refolded) -> Error {
-    let name = &tenant.name;
-    if refolded.problems.is_empty() {
-        return Error::new(
-            Kind::NewerFormat,
-            format!("nothing is deleted from {name}: not all of its history is understood"),
-        );
-    }
-    let what: Vec<_> = refolded.problems.iter().map(|problem| problem.what.as_str()).collect();
-    Error::new(Kind::Damaged, format!("nothing is deleted while the history of {name} has damage: {}", what.join("; ")))
+fn whole<'a>(tenant: &Tenant, refolded: &'a Refolded) -> Result<(&'a State, &'a Index)> {
+    refolded.required(&format!("nothing is deleted from {}", tenant.name))
 }
 
 fn proven(

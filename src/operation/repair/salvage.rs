@@ -4,7 +4,7 @@
 use crate::{
     error::{Result, damaged, failed},
     format::{
-        Blob, Malformed, catalogue, decode, encode,
+        Blob, catalogue, decode, encode,
         entry::{Annex, Commit, Entry, EntryKind, LostSnapshot, Publish, Said, Session},
         names::{self, PackKind},
         pack::{HEADER, PackFact, SegmentRow, SegmentTable, TRAILER, read_trailer},
@@ -14,7 +14,7 @@ use crate::{
         snapshot::{Snapshot, SnapshotContent},
     },
     id::{ActorId, PackId, SegmentId, SnapshotId},
-    ledger::{PackState, SegmentState, Tables, TablesError, commit_of},
+    ledger::{PackState, Published, SegmentState, Tables, TablesError, committed, published},
     operation::browse::{Framed, POOL_BYTES},
     pipeline::digest::hash,
     repository::{Hole, RunReader, SegmentPool, StreamReader, Tenant},
@@ -74,10 +74,10 @@ impl Salvage {
         tenant.each_behind(hole, &mut |entry, annex| {
             self.actors.insert(entry.actor);
             later.has_epoch |= entry.kind == EntryKind::Epoch as u8;
-            if let Ok(Some((session, packs))) = published_in(&entry) {
-                later.note(entry.actor, session, &packs, &annex);
+            for one in published(&entry, &annex) {
+                later.note(one);
             }
-            if let Ok(Some(commit)) = commit_in(&entry) {
+            if let Some(commit) = commit_in(&entry) {
                 later.commits.push((commit, annex.reach_added, annex.reach_removed));
             }
             Ok(())
@@ -119,8 +119,9 @@ impl Salvage {
     fn without_annex(&mut self, tenant: &Tenant, entry: &Entry) -> Result<Vec<(Vec<PackFact>, Vec<SegmentRow>)>> {
         // What HEAL says is not told again: a check heals anew.
         let kind = EntryKind::from_number(entry.kind).filter(|kind| *kind != EntryKind::Heal);
-        let published = kind.map_or(Ok(None), |_| published_in(entry)).map_err(|error| damaged(error.to_string()))?;
-        let Some((session, packs)) = published else { return Ok(Vec::new()) };
+        let annex = Annex::empty();
+        let one = published(entry, &annex).pop().filter(|_| kind.is_some());
+        let Some(Published { session, packs, .. }) = one else { return Ok(Vec::new()) };
         let rows = rows_in(tenant, &packs)?;
         let (number, kind_name) = (entry.number, kind.map_or("", EntryKind::name));
         self.told.push(format!("entry {number} was a {kind_name}: the packs' own tables say what it added"));
@@ -176,7 +177,7 @@ impl Salvage {
     /// Snapshots whose COMMIT is there, and its annex is not: what they reach is what their catalogue names.
     fn reach_of_signed(&mut self, tenant: &Tenant, hole: &Hole, signed: &[Entry]) {
         for entry in signed {
-            let Ok(Some(commit)) = commit_in(entry) else { continue };
+            let Some(commit) = commit_in(entry) else { continue };
             let id = commit.snapshot.id;
             match reach(tenant, hole, &commit) {
                 Ok(reach) => {
@@ -231,10 +232,10 @@ impl Salvage {
 }
 
 impl Later {
-    fn note(&mut self, actor: ActorId, session: u64, packs: &[PackFact], annex: &Annex) {
-        self.actors.insert(session, actor);
-        self.packs.extend(packs.iter().map(|fact| fact.pack));
-        self.rows.push((packs.to_vec(), annex.rows.clone()));
+    fn note(&mut self, one: Published<'_>) {
+        self.actors.insert(one.session, one.actor);
+        self.packs.extend(one.packs.iter().map(|fact| fact.pack));
+        self.rows.push((one.packs, one.rows.into_owned()));
     }
 
     /// Says whether a pack's session still goes on, so that an entry of its own may yet name the pack.
@@ -268,27 +269,14 @@ fn kind_of(hole: &Hole, rows: &[SegmentRow]) -> Result<EntryKind> {
 }
 
 /// Returns what COMMIT, or REWRITE like one, says.
-fn commit_in(entry: &Entry) -> Result<Option<Commit>, Malformed> {
-    match EntryKind::from_number(entry.kind) {
-        Some(EntryKind::Commit) => decode(&entry.body.0).map(Some),
-        Some(EntryKind::Rewrite) => decode(&entry.body.0).map(|rewrite| Some(commit_of(&rewrite))),
-        _ => Ok(None),
-    }
-}
-
-/// Returns the session and the packs of an entry that names packs with their rows.
-fn published_in(entry: &Entry) -> Result<Option<(u64, Vec<PackFact>)>, Malformed> {
-    match EntryKind::from_number(entry.kind) {
-        Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Reseal | EntryKind::Heal) => {
-            decode::<Publish>(&entry.body.0).map(|body| Some((body.session, body.packs)))
-        }
-        _ => Ok(commit_in(entry)?.map(|commit| (commit.session, commit.packs))),
-    }
+fn commit_in(entry: &Entry) -> Option<Commit> {
+    EntryKind::from_number(entry.kind).and_then(|kind| committed(kind, &entry.body))
 }
 
 fn packs_of(entry: &Entry) -> Vec<PackId> {
-    let (_, packs) = published_in(entry).ok().flatten().unwrap_or_default();
-    packs.into_iter().map(|fact| fact.pack).collect()
+    let annex = Annex::empty();
+    let packs = published(entry, &annex).into_iter().flat_map(|one| one.packs);
+    packs.map(|fact| fact.pack).collect()
 }
 
 fn listed(tenant: &Tenant) -> Result<BTreeMap<PackId, PackKind>> {

@@ -5,12 +5,11 @@ use crate::{
     error::{Result, failed},
     format::{
         decode,
-        entry::{Commit, Entry, EntryKind, Grant, Observed, Packs, Publish, Rewrite},
-        pack::PackFact,
+        entry::{Commit, Entry, EntryKind, Grant, Observed},
     },
     id::{ActorId, PackId},
-    ledger::{TIME_NS_MAX, Tables},
-    repository::Tenant,
+    ledger::{Published, Tables, published},
+    repository::{Counted, Tenant},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet, btree_map};
@@ -38,10 +37,10 @@ const HOUR_NS: u128 = 3_600_000_000_000;
 struct Change {
     entry: u64,
     added: u64,
-    /// Of what is stored already, to take its place.
-    copied: u64,
     deleted: u64,
-    backup: bool,
+    /// From then on.
+    stored: u64,
+    backups: u64,
 }
 
 /// Returns the months from the first entry to the newest, or to a time of the store that is later.
@@ -49,17 +48,13 @@ pub fn months(tenant: &Tenant, now_ns: Option<i64>) -> Result<Vec<Month>> {
     account(tenant)?.months(now_ns)
 }
 
-/// Returns what was stored from the first entry to the newest.
+/// Returns what was stored from the first entry to the newest. Fails if an entry is missing, damaged or not understood:
+/// what it brought or took would be in no bill.
 pub(super) fn account(tenant: &Tenant) -> Result<Account> {
     let observers = tenant.state.create.grants.iter().filter(|grant| observes(grant)).map(|grant| grant.actor);
     let mut notes = Notes { observers: observers.collect(), ..Notes::default() };
-    let mut failure = None;
-    tenant.each_entry(&mut |entry, _| {
-        if let Err(error) = notes.note(tenant, entry) {
-            failure = Some(error);
-        }
-    })?;
-    failure.map_or(Ok(()), Err)?;
+    let refolded = tenant.refold_with(&|_| false, &mut |counted| notes.note(&counted))?;
+    refolded.required(&format!("what {} stored cannot be told", tenant.name))?;
     let Notes { changes, mut times, .. } = notes;
     let newest = tenant.state.head.number;
     for number in [0, newest].into_iter().chain(changes.iter().map(|change| change.entry)) {
@@ -122,12 +117,11 @@ impl Account {
     }
 
     fn change(&mut self, change: &Change) {
-        let came = change.added.saturating_add(change.copied);
-        self.stored = self.stored.saturating_add(came).saturating_sub(change.deleted);
+        self.stored = change.stored;
         if let Some(Open { month, .. }) = self.months.last_mut() {
             month.added_bytes = month.added_bytes.saturating_add(change.added);
             month.deleted_bytes = month.deleted_bytes.saturating_add(change.deleted);
-            month.backups += u64::from(change.backup);
+            month.backups += change.backups;
             month.stored_bytes = self.stored;
         }
     }
@@ -180,74 +174,67 @@ fn observes(grant: &Grant) -> bool {
     grant.kinds.contains(&(EntryKind::Observed as u8))
 }
 
-/// What the entries told so far. What the fold did not take does not count.
+/// What the entries that count told so far.
 #[derive(Default)]
 struct Notes {
     changes: Vec<Change>,
     times: BTreeMap<u64, i64>,
-    /// The entry whose time OBSERVED tells next, and who may write that.
-    observed_next: u64,
+    /// Who may write OBSERVED, and is believed.
     observers: HashSet<ActorId>,
-    /// A pack counts once, and goes once.
-    came: HashSet<PackId>,
-    went: HashSet<PackId>,
+    stored: u64,
 }
 
 impl Notes {
-    fn note(&mut self, tenant: &Tenant, entry: &Entry) -> Result<()> {
+    fn note(&mut self, counted: &Counted<'_>) -> Result<()> {
+        self.note_times(counted.entry);
+        let (before, stored) = (self.stored, counted.state.stored_bytes);
+        self.stored = stored;
+        // What takes the place of what is stored already is no new data.
+        let moved = published(counted.entry, counted.annex).into_iter().filter(Published::moves);
+        let moved: BTreeMap<PackId, u64> =
+            moved.flat_map(|one| one.packs).map(|fact| (fact.pack, fact.length)).collect();
+        let mut copied = 0u64;
+        for (pack, length) in moved {
+            // What is in no table was void.
+            copied = copied.saturating_add(counted.index.pack(pack)?.map_or(0, |_| length));
+        }
+        let added = stored.saturating_sub(before).saturating_sub(copied);
+        let (entry, deleted, backups) = (counted.entry.number, before.saturating_sub(stored), backups(counted));
+        if stored != before || backups > 0 {
+            self.changes.push(Change { entry, added, deleted, stored, backups });
+        }
+        Ok(())
+    }
+
+    fn note_times(&mut self, entry: &Entry) {
+        if !self.observers.contains(&entry.actor) {
+            return;
+        }
         let body = &entry.body.0;
-        let mut change = Change { entry: entry.number, added: 0, copied: 0, deleted: 0, backup: false };
-        let mut packs: Vec<PackFact> = Vec::new();
-        let kind = EntryKind::from_number(entry.kind);
-        match kind {
-            Some(EntryKind::Publish | EntryKind::Repack | EntryKind::Heal) => {
-                packs.extend(decode::<Publish>(body).into_iter().flat_map(|publish| publish.packs));
-            }
-            Some(EntryKind::Commit) => {
-                if let Ok(commit) = decode::<Commit>(body) {
-                    let known = tenant.state.snapshots.get(&commit.snapshot.id);
-                    change.backup = known.is_some_and(|known| known.number == entry.number);
-                    packs = commit.packs;
-                }
-            }
-            Some(EntryKind::Rewrite) => {
-                packs.extend(decode::<Rewrite>(body).into_iter().flat_map(|rewrite| rewrite.packs));
-            }
-            Some(EntryKind::Drop) => {
-                for id in decode::<Packs>(body).into_iter().flat_map(|packs| packs.packs) {
-                    if let Some(pack) = tenant.index.pack(id)?.filter(|pack| pack.dropped && self.went.insert(id)) {
-                        change.deleted = change.deleted.saturating_add(pack.length);
-                    }
-                }
-            }
-            Some(EntryKind::Grant) if self.observers.contains(&entry.actor) => {
+        match EntryKind::from_number(entry.kind) {
+            Some(EntryKind::Grant) => {
                 let grant = decode::<Grant>(body).ok().filter(observes);
                 self.observers.extend(grant.map(|grant| grant.actor));
             }
-            Some(EntryKind::Observed) if self.observers.contains(&entry.actor) => {
-                let counts = |observed: &Observed| {
-                    let in_range = observed.times_ns.iter().all(|ns| (0..=TIME_NS_MAX).contains(ns));
-                    observed.first == self.observed_next && in_range
-                };
-                let observed = decode::<Observed>(body).ok().filter(counts);
-                if let Some(observed) = observed {
-                    self.observed_next += observed.times_ns.len() as u64;
+            Some(EntryKind::Observed) => {
+                if let Ok(observed) = decode::<Observed>(body) {
                     self.times.extend((observed.first..).zip(observed.times_ns));
                 }
             }
             _ => {}
         }
-        for fact in packs {
-            // What is in no table was void; and so may this entry be, which names the same pack with any length.
-            let Some(pack) = tenant.index.pack(fact.pack)?.filter(|_| self.came.insert(fact.pack)) else { continue };
-            match kind {
-                Some(EntryKind::Repack | EntryKind::Heal) => change.copied = change.copied.saturating_add(pack.length),
-                _ => change.added = change.added.saturating_add(pack.length),
-            }
-        }
-        if change.added > 0 || change.copied > 0 || change.deleted > 0 || change.backup {
-            self.changes.push(change);
-        }
-        Ok(())
     }
+}
+
+/// Counts the backups that an entry is, or tells again.
+fn backups(counted: &Counted<'_>) -> u64 {
+    let is_known = |commit: Commit, number: u64| {
+        counted.state.snapshots.get(&commit.snapshot.id).is_some_and(|known| known.number == number)
+    };
+    let counts = |number: u64, kind: u8, body: &[u8]| {
+        kind == EntryKind::Commit as u8 && decode(body).is_ok_and(|commit| is_known(commit, number))
+    };
+    let entry = counted.entry;
+    let told = counted.annex.said.iter().filter(|said| counts(said.number, said.kind, &said.body.0)).count();
+    told as u64 + u64::from(counts(entry.number, entry.kind, &entry.body.0))
 }
