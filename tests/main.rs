@@ -43,6 +43,7 @@ mod pipeline;
 mod prune;
 mod races;
 mod readme;
+mod reliance;
 mod repair;
 mod restore;
 mod retention;

@@ -26,7 +26,7 @@ use strongroom::{
     store::Objects,
 };
 
-fn open_as(fixture: &Fixture, identity: Identity) -> Repository {
+pub fn open_as(fixture: &Fixture, identity: Identity) -> Repository {
     let (objects, environment) = (fixture.objects.clone(), fixture.environment.clone());
     let mut repository = Repository::open(objects, environment, identity, None, "other".into()).unwrap();
     repository.renew_ns = 0;
@@ -55,7 +55,7 @@ pub fn grant_of(actor: ActorId, kinds: &[EntryKind], circle: u8, sources: &[&str
     })
 }
 
-fn session_of(source: Option<&str>) -> Vec<u8> {
+pub fn session_of(source: Option<&str>) -> Vec<u8> {
     let source = source.map(str::to_owned);
     encode(&Session { nonce: Nonce([3; 8]), renew_ns: 0, source, unknown: Default::default() })
 }
@@ -150,6 +150,18 @@ fn a_grant_of_single_sources_is_exceeded_by_nobody() {
         unknown: Default::default(),
     };
     no(&mut ledger, bound, EntryKind::Rewrite, encode(&rewrite), "another's snapshot");
+    // A key that is not trusted rewrites its own snapshots alone.
+    let another = ActorId([9; 32]);
+    ok(&mut ledger, OWNER, EntryKind::Grant, grant_of(another, &kinds, 3, &["a"]));
+    let its = ok(&mut ledger, another, EntryKind::Session, session_of(Some("a")));
+    let of_session = |session, id, replaces: u8| {
+        let (snapshot, replaces) = (of(id, "a", None), SnapshotId([replaces; 16]));
+        encode(&Rewrite { session, snapshot, replaces, ..rewrite.clone() })
+    };
+    no(&mut ledger, another, EntryKind::Rewrite, of_session(its, 5, 1), "another's snapshot of its source");
+    ok(&mut ledger, OWNER, EntryKind::Rewrite, of_session(free, 6, 1));
+    assert_eq!(ledger.state.snapshots[&SnapshotId([6; 16])].actor, bound, "it stays the author's");
+    ok(&mut ledger, bound, EntryKind::Rewrite, of_session(session, 7, 6));
     // A session that outlives its source's grant.
     ok(&mut ledger, bound, EntryKind::Grant, grant_of(bound, &kinds, 3, &["b"]));
     no(&mut ledger, bound, EntryKind::Commit, commit_of(session, of(4, "a", None)), "not its source any more");
@@ -412,6 +424,7 @@ fn bytes_are_replaced_and_attested_by_those_alone_who_may() {
     };
     damaged(&mut ledger);
     assert!(is_void(say(&mut ledger, steward, EntryKind::Heal, other, same, 10)), "it cannot tell");
+    assert!(is_void(say(&mut ledger, keeper, EntryKind::Heal, other, other, 10)), "other chunks");
     assert_eq!(say(&mut ledger, steward, EntryKind::Heal, same, same, 10), Verdict::Valid, "as it was");
     assert_eq!(say(&mut ledger, keeper, EntryKind::Reseal, other, same, 12), Verdict::Valid);
     let body = attest(&ledger, None);

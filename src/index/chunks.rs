@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     format::{decode, encode, pack::ChunkRow, segment::ChunkList, segment_set::SegmentSet},
     id::{ChunkId, PackId, SegmentId},
+    ledger::{SegmentState, Tables},
 };
 
 /// Where a chunk is.
@@ -24,11 +25,16 @@ fn chunk_key(id: ChunkId) -> Vec<u8> {
 }
 
 impl Index {
-    /// Remembers the chunks of a pack.
-    pub fn put_chunks(&self, pack: PackId, rows: &[ChunkRow]) -> Result<()> {
+    /// Remembers the chunks of a pack. A segment that is not `relied_on` is no better a place for a chunk than the one
+    /// that is known already.
+    pub fn put_chunks(&self, pack: PackId, rows: &[ChunkRow], relied_on: &dyn Fn(&SegmentState) -> bool) -> Result<()> {
         let mut batch = Batch::default();
         for row in rows {
+            let is_first_choice = self.segment(row.segment)?.is_some_and(|state| relied_on(&state));
             for (number, (id, _)) in row.chunks.iter().enumerate() {
+                if !is_first_choice && self.is_elsewhere(id, row.segment)? {
+                    continue;
+                }
                 let mut place = segment_key(b'k', row.segment);
                 place.extend_from_slice(&(number as u32).to_be_bytes());
                 batch.put(chunk_key(id), place[1..].to_vec());
@@ -43,15 +49,22 @@ impl Index {
     pub fn forget_chunks(&self, segments: &SegmentSet) -> Result<()> {
         for segment in segments.iter() {
             let mut batch = Batch::default();
-            for (id, _) in self.chunks_of(segment)?.unwrap_or_default().iter() {
-                // Elsewhere, if it was stored again.
-                if self.chunk(id)?.is_some_and(|place| place.segment == segment) {
-                    batch.delete(chunk_key(id));
-                }
+            self.forget_places(segment, &mut batch)?;
+            for tag in [b'k', b'x', b'v'] {
+                batch.delete(segment_key(tag, segment));
             }
-            batch.delete(segment_key(b'k', segment));
-            batch.delete(segment_key(b'x', segment));
             self.usable()?.write(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets that the chunks of a segment are there.
+    pub(super) fn forget_places(&self, segment: SegmentId, batch: &mut Batch) -> Result<()> {
+        for (id, _) in self.chunks_of(segment)?.unwrap_or_default().iter() {
+            // Elsewhere, if it was stored again.
+            if self.chunk(id)?.is_some_and(|place| place.segment == segment) {
+                batch.delete(chunk_key(id));
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 mod chunks;
 mod keyvalue;
+mod opened;
 mod tables;
 
 pub use chunks::ChunkPlace;

@@ -1,7 +1,8 @@
 //! The index's tables: keys and values.
 //!
 //! `m` the state, `n`+snapshot its state, `s`+segment its state, `p`+pack its state, `u`+pack a pack
-//! whose chunk table was not read yet, `x`+segment one that is dead and whose chunks may be here yet, `k`+segment its chunks, `c`+chunk id its place, `j`+number+key
+//! whose chunk table was not read yet, `x`+segment one that is dead and whose chunks may be here yet, `k`+segment its chunks, `c`+chunk id its place,
+//! `v`+segment whether it was right when it was opened (`opened`), `j`+number+key
 //! a key of `n`, `s` or `p` that changed with that entry or one before it (for checkpoints), `r` the part of
 //! the packs that a check read last.
 

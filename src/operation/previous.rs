@@ -11,7 +11,7 @@ use crate::{
         snapshot::{Snapshot, SnapshotContent},
     },
     id::SegmentId,
-    ledger::Tables,
+    ledger::{SnapshotState, Tables},
     policy::delta::{Bounds, Candidate, Chosen, DeltaSize, RestoreCost, choose, is_cheap},
     repository::{SegmentPool, Tenant},
 };
@@ -63,10 +63,17 @@ impl Previous {
     }
 }
 
+/// Returns the newest snapshot of a source whose word is taken for what looks unchanged: one's own, or that of a key that is
+/// trusted. Any other may say of a file what it likes.
+fn newest_believed<'a>(tenant: &'a Tenant, source: &str) -> Option<&'a SnapshotState> {
+    let is_it = |state: &&SnapshotState| state.snapshot.source == source && tenant.relies_on(state.actor);
+    tenant.state.live().into_iter().rev().find(is_it)
+}
+
 /// Lists the segments that hold the catalogue and the recipes of a source's newest snapshot.
 pub(super) fn metadata_of_newest(tenant: &Tenant, source: &str) -> Result<SegmentSet> {
     let mut found = SegmentSet::default();
-    let newest = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == source);
+    let newest = newest_believed(tenant, source);
     for id in newest.map(|newest| tenant.state.reach(newest.snapshot.id)).unwrap_or_default().iter() {
         if let Some(segment) = tenant.index.segment(id)?
             && tenant.index.pack(segment.pack)?.is_some_and(|pack| pack.kind == PackKind::Meta as u8)
@@ -147,7 +154,7 @@ impl Earlier {
     /// `is_whole` says that all of the source is read whatever it looks like: only then can it be stored
     /// whole again.
     pub(super) fn find(tenant: &Tenant, source: &str, compare: bool, is_whole: bool) -> Result<Self> {
-        let newest = tenant.state.live().into_iter().rev().find(|state| state.snapshot.source == source);
+        let newest = newest_believed(tenant, source);
         let mut warnings = Vec::new();
         let content = match newest {
             Some(newest) => unless_damaged(content(tenant, newest), &mut warnings)?,
@@ -185,7 +192,9 @@ impl Plan {
         let reach = state.reach(newest.id);
         let Some(cost) = restore_cost(tenant, &reach)? else { return Ok(None) };
         let dear = if bounds.is_small { dear_deltas(tenant, &reach)? } else { Vec::new() };
-        let of_source = state.live().into_iter().rev().filter(|state| state.snapshot.source == newest.source);
+        let is_of_source =
+            |state: &&SnapshotState| state.snapshot.source == newest.source && tenant.relies_on(state.actor);
+        let of_source = state.live().into_iter().rev().filter(is_of_source);
         let mut failed = None;
         let candidates = of_source.map(|candidate| {
             let reach = state.reach(candidate.snapshot.id);

@@ -244,6 +244,7 @@ fn replace(
     let mut rewritten = Rewritten::of(state);
     let mut snapshot = state.snapshot.clone();
     let mut entries = Remaining::open(pool, &content, excluded)?;
+    session.replaces(session.tenant.state.reach(snapshot.id));
     let mut catalogue = CatalogueBuilder::new(session, None);
     while let Some(entry) = entries.next(&mut rewritten)? {
         let content = match &entry.content {

@@ -247,7 +247,8 @@ impl OpenSegment {
 /// A segment after decryption: its head was read, its bytes still need what `bases` names.
 pub struct SealedOff {
     pub head: SegmentHead,
-    key_number: u32,
+    /// The number of the content key.
+    pub key_number: u32,
     payload: Vec<u8>,
     plain_bytes: usize,
 }

@@ -21,7 +21,7 @@ impl Tenant {
             let Some(state) = self.index.pack(pack)? else { continue };
             let table = if state.dropped { Ok(Vec::new()) } else { self.chunk_table(pack, &state) };
             match table {
-                Ok(rows) => self.index.put_chunks(pack, &rows)?,
+                Ok(rows) => self.index.put_chunks(pack, &rows, &|state| self.relies_on_segment(state))?,
                 // Its chunks are stored again: a backup is whole without it.
                 Err(error) if error.kind == Kind::Damaged => {
                     self.exclusively(|tenant| tenant.damage.push(error.to_string()))?

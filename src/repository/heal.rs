@@ -2,6 +2,7 @@
 
 use super::{
     pool::SegmentPool,
+    segments::Opened,
     session::{PACK_BYTES, Scope, SealingKeys, Upload},
     tenant::Tenant,
 };
@@ -92,7 +93,9 @@ fn supply(tenant: &Tenant, pool: &SegmentPool, id: SegmentId) -> Result<Option<S
     };
     let kind = PackKind::from_number(pack.kind);
     let mut built = SegmentBuilder::default();
-    if let Some(opened) = one_object(pool.get(id))? {
+    // What its writer said to be there, and no other chunks.
+    let is_said = |opened: &Opened| pool.segments().hasher_of(opened).list(&opened.chunks) == state.chunks_hash;
+    if let Some(opened) = one_object(pool.get(id))?.filter(|opened| is_said(opened)) {
         for (number, (chunk, _)) in opened.chunks.iter().enumerate() {
             built.push(chunk, opened.slice(number as u32, 1).unwrap_or_default());
         }

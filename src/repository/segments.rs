@@ -90,7 +90,7 @@ impl Segments {
     }
 
     /// Returns what names a segment's chunks.
-    fn hasher_of(&self, opened: &Opened) -> &ChunkHasher {
+    pub(super) fn hasher_of(&self, opened: &Opened) -> &ChunkHasher {
         self.source_hashers.get(&source_of_content(opened.segment.key_number)).unwrap_or(&self.hasher)
     }
 
@@ -174,8 +174,7 @@ impl Segments {
         base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>,
     ) -> Result<Opened> {
         let unsealed = self.fetch(id, state)?;
-        let prefix =
-            joined(&unsealed.head.bases, base).map_err(|error| error.while_doing(format!("a base of segment {id}")))?;
+        let prefix = below(&unsealed, base).map_err(|error| error.while_doing(format!("a base of segment {id}")))?;
         finish(unsealed, &prefix).map_err(|what| damaged(format!("segment {id} does not open: {what}")))
     }
 
@@ -196,7 +195,7 @@ impl Segments {
             Err(what) => return Ok(Err(what)),
         };
         unsealed.head.bases.iter().try_for_each(|run| base(run).map(drop))?;
-        let prefix = match joined(&unsealed.head.bases, base) {
+        let prefix = match below(&unsealed, base) {
             Err(error) if error.kind == Kind::Damaged => return Ok(Err(error.message)),
             prefix => prefix?,
         };
@@ -231,6 +230,18 @@ fn finish(unsealed: SealedOff, prefix: &[u8]) -> Look<Opened> {
     let segment = unsealed.finish(prefix).map_err(|error| error.to_string())?;
     let checked = segment.chunks.iter().map(|_| AtomicBool::new(false)).collect();
     Ok(Opened { segment, checked })
+}
+
+/// Joins what a segment is based upon: of the same source's keys, so that it is gone when those are and not before.
+fn below(unsealed: &SealedOff, base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>) -> Result<Vec<u8>> {
+    let source = source_of_content(unsealed.key_number);
+    joined(&unsealed.head.bases, &|run| {
+        let opened = base(run)?;
+        match source_of_content(opened.key_number) == source {
+            true => Ok(opened),
+            false => Err(damaged(format!("segment {} is sealed with the keys of another source", run.segment))),
+        }
+    })
 }
 
 /// Joins the chunks of runs of bases.

@@ -20,9 +20,9 @@ use crate::{
         names,
         sealed::{KeyScope, Suite},
     },
-    id::Hash,
+    id::{ActorId, Hash},
     index::{Index, KeyValue},
-    ledger::{Head, State, Verdict},
+    ledger::{Head, SegmentState, State, Verdict},
     pipeline::{digest::ChunkHasher, sign::Signer},
     store::{PackCache, SharedObjects},
 };
@@ -93,6 +93,17 @@ impl Tenant {
         // A REPAIR is written where the first of what it stands for was.
         let entry = self.state.repaired(entry).map_or(entry, |(first, _)| first);
         Ok(self.objects.modified_ns(&names::entry(self.keys.owner, entry))?)
+    }
+
+    /// Says whether what a key stored is relied on: one's own, and that of keys that are trusted.
+    pub fn relies_on(&self, actor: ActorId) -> bool {
+        self.signer.as_ref().is_some_and(|signer| signer.actor() == actor) || self.state.trusts(actor)
+    }
+
+    /// Says whether a segment is what its row says by the word of somebody who is relied on.
+    pub(super) fn relies_on_segment(&self, segment: &SegmentState) -> bool {
+        segment.attested
+            || self.state.authors.get(segment.author as usize).is_some_and(|author| self.relies_on(*author))
     }
 
     /// Returns what this key was granted.

@@ -95,6 +95,8 @@ impl State {
         let is_trusted = self.trusts(proven.entry.actor);
         let mut moved = self.relocated(tables, proven, &heal, &|state, row| {
             require(state.damaged, || format!("segment {} is not damaged", row.segment))?;
+            let same = state.chunks_hash == row.chunks_hash;
+            require(same, || format!("segment {} is healed with other chunks", row.segment))?;
             let is_copy = is_copy(state, row);
             require(is_copy || is_trusted, || "only a key that may attest heals with other bytes".into())?;
             Ok(!is_copy)

@@ -98,12 +98,12 @@ impl State {
     pub(super) fn rewrite(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, rewrite: Rewrite) -> Rule {
         self.may_rewrite(proven.entry.actor, &rewrite)?;
         let replaced = self.live_snapshot(rewrite.replaces)?;
-        let (order, observed_ns) = (replaced.order, replaced.observed_ns);
+        let (order, observed_ns, author) = (replaced.order, replaced.observed_ns, replaced.actor);
         self.commit(tables, proven, commit_of(&rewrite))?;
         self.change_snapshot(tables, rewrite.replaces, |replaced| replaced.retired_by = Some(proven.entry.number));
         // It is as old as what it replaces.
         self.change_snapshot(tables, rewrite.snapshot.id, |snapshot| {
-            (snapshot.order, snapshot.observed_ns) = (order, observed_ns);
+            (snapshot.order, snapshot.observed_ns, snapshot.actor) = (order, observed_ns, author);
         });
         Ok(())
     }
@@ -113,6 +113,8 @@ impl State {
         permit(!self.is_protected(replaced), Refusal::Protected, || {
             format!("snapshot {} is held or locked", rewrite.replaces)
         })?;
+        let may_speak = replaced.actor == actor || self.trusts(actor);
+        permit(may_speak, Refusal::Role, || "only a key that may attest rewrites what others wrote".into())?;
         require(replaced.snapshot.source == rewrite.snapshot.source, || "a rewrite keeps the source".into())?;
         permit(rewrite.snapshot.is_complete() || !replaced.snapshot.is_complete(), Refusal::Last, || {
             "a rewrite of a complete snapshot is complete".into()

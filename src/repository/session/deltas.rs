@@ -145,7 +145,8 @@ impl Differences {
             let usable = state.as_ref().is_some_and(|state| {
                 state.status == SegmentStatus::Live && !state.damaged && state.depth < DELTA_DEPTH_MAX
             });
-            if !usable || !state.is_some_and(|state| deltas.may_read(&state)) {
+            let Some(state) = state.filter(|state| usable && deltas.may_read(state)) else { continue };
+            if !lookup.reliance.believes(index, run.segment, &state)? {
                 continue;
             }
             // The open delta is compared with it soon: meanwhile there is a core to spare.

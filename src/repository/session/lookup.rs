@@ -1,6 +1,7 @@
 //! Where chunks are: the one that follows the last hit, then what this session stored, then the index. And what
 //! the snapshot will need of all that (its reach).
 
+use super::reliance::Reliance;
 use crate::{
     error::Result,
     format::{segment::ChunkList, segment_set::SegmentSet},
@@ -48,8 +49,8 @@ struct Following {
 }
 
 /// Looks chunks up, and collects the segments that the snapshot will need.
-#[derive(Default)]
 pub(super) struct Lookup {
+    pub(super) reliance: Reliance,
     /// Chunks of this session that the index does not have yet.
     fresh: HashMap<ChunkId, ChunkPlace>,
     following: Option<Following>,
@@ -64,6 +65,19 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
+    pub(super) fn new(reliance: Reliance) -> Self {
+        Self {
+            reliance,
+            fresh: HashMap::new(),
+            following: None,
+            lists: ChunkLists::default(),
+            avoided: SegmentSet::default(),
+            reach: SegmentSet::default(),
+            damaged: SegmentSet::default(),
+            last_stale: None,
+        }
+    }
+
     /// What is needed of these segments, or of deltas upon them, is stored anew from now on.
     pub(super) fn avoid(&mut self, segments: SegmentSet) {
         self.avoided = segments;
@@ -101,7 +115,7 @@ impl Lookup {
         Ok(())
     }
 
-    /// Adds a segment and its bases to the reach, unless one of them is condemned, dead or damaged.
+    /// Adds a segment and its bases to the reach, unless one of them is condemned, dead or damaged, or cannot be relied on.
     pub(super) fn rely_on(&mut self, index: &Index, segment: SegmentId) -> Result<bool> {
         if self.avoided.contains(segment) {
             return Ok(false);
@@ -115,7 +129,8 @@ impl Lookup {
         if state.damaged {
             self.damaged.insert(segment);
         }
-        if state.status != SegmentStatus::Live || state.damaged {
+        let is_whole = state.status == SegmentStatus::Live && !state.damaged;
+        if !is_whole || !self.reliance.believes(index, segment, &state)? {
             return Ok(false);
         }
         for base in state.bases {

@@ -11,6 +11,7 @@ mod deltas;
 mod lookup;
 mod neighbours;
 mod publish;
+mod reliance;
 mod scope;
 mod sealing;
 mod uploads;
@@ -34,6 +35,7 @@ pub use lookup::FoundChunk;
 use lookup::Lookup;
 use neighbours::LastMet;
 use publish::Due;
+use reliance::Reliance;
 pub(in crate::repository) use scope::Scope;
 pub(in crate::repository) use sealing::SealingKeys;
 use sealing::SealingLane;
@@ -100,6 +102,7 @@ impl<'a> Session<'a> {
         tenant.read_chunk_tables()?;
         let scope = Scope::open(tenant, why, source)?;
         let session = scope.number;
+        let lookup = Lookup::new(Reliance::of(tenant)?);
         let due = Due::from(tenant.environment.now_ns());
         Ok(Self {
             tenant,
@@ -111,7 +114,7 @@ impl<'a> Session<'a> {
                 Arc::new(Chunker::new(gear.bytes(), chunk_size)),
                 Arc::new(Chunker::new(gear.bytes(), ChunkSize::Average(4 << 10))),
             ],
-            lookup: Lookup::default(),
+            lookup,
             lanes: [SealingLane::new(PackKind::Data), SealingLane::new(PackKind::Meta)],
             differences: Differences::new(session),
             last_met: Default::default(),
@@ -140,6 +143,11 @@ impl<'a> Session<'a> {
     /// What is needed of these segments, or of deltas upon them, is stored anew.
     pub fn avoid(&mut self, segments: SegmentSet) {
         self.lookup.avoid(segments);
+    }
+
+    /// What follows replaces a snapshot that has this reach.
+    pub fn replaces(&mut self, reach: SegmentSet) {
+        self.lookup.reliance.pass_on(reach);
     }
 
     pub fn hasher(&self) -> &ChunkHasher {

@@ -12,6 +12,7 @@ use crate::{
         snapshot::{Snapshot, SnapshotContent},
     },
     id::SnapshotId,
+    ledger::SnapshotState,
 };
 
 /// PUBLISH comes at least after this many new bytes, and ...
@@ -90,7 +91,7 @@ impl Session<'_> {
 
     fn remember_published(&mut self, published: Unpublished) -> Result<()> {
         for (pack, rows) in &published.chunks {
-            self.tenant.index.put_chunks(*pack, rows)?;
+            self.tenant.index.put_chunks(*pack, rows, &|_| true)?;
         }
         self.lookup.published();
         self.due = Due::from(self.tenant.environment.now_ns());
@@ -125,10 +126,15 @@ impl Session<'_> {
         [snapshot.stats.delta_plain_bytes, snapshot.stats.delta_bytes] = self.differences.delta_bytes;
         let (session, reach, saved_bytes) =
             (self.names.session, self.lookup.take_reach(), self.differences.saved_bytes);
+        let own = self.tenant.signer.as_ref().map(|signer| signer.actor());
         self.scope.append(self.tenant, |state, index| {
             let newest = state.live().into_iter().rev().find(|other| other.snapshot.source == snapshot.source);
             snapshot.parent = newest.map(|other| other.snapshot.id);
-            let saved_before = newest.map_or(0, |other| other.snapshot.stats.saved_bytes);
+            let is_believed = |other: &&SnapshotState| {
+                other.snapshot.source == snapshot.source && (Some(other.actor) == own || state.trusts(other.actor))
+            };
+            let believed = state.live().into_iter().rev().find(is_believed);
+            let saved_before = believed.map_or(0, |other| other.snapshot.stats.saved_bytes);
             snapshot.stats.saved_bytes = saved_before.saturating_add(saved_bytes);
             let inherited = newest.map(|other| state.reach(other.snapshot.id)).unwrap_or_default();
             let annex = published.annex(index, &reach, &inherited)?;
@@ -138,6 +144,7 @@ impl Session<'_> {
         })?;
         self.scope.was_closed();
         self.remember_if_possible(published);
+        self.warnings.extend(self.lookup.reliance.warning());
         self.heal_if_possible();
         self.tenant.checkpoint_since(session);
         Ok((snapshot, self.warnings))
