@@ -36,6 +36,8 @@ pub enum Kind {
     Target,
     /// The repository or the tenant is not the one that is known, or expected, there.
     AnotherPlace,
+    /// What is to be made is there already.
+    Exists,
     /// Stopped on request.
     Interrupted,
 }
@@ -45,6 +47,10 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     MakeRepository,
+    /// Bring back the place where a repository was.
+    BringPlaceBack,
+    /// Make a repository although another one was there before.
+    MakeInstead,
     /// Make a repository although other things are there.
     MakeBesideOthers,
     MakeKey,
@@ -98,6 +104,7 @@ impl Kind {
             Self::NotWritable => 19,
             Self::Target => 20,
             Self::AnotherPlace => 21,
+            Self::Exists => 22,
             Self::Interrupted => 130,
         }
     }

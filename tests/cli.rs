@@ -184,8 +184,8 @@ fn every_refusal_has_its_code_and_says_what_to_do() {
     let output = place.command(&["snapshots"]).env_remove("STRONGROOM_KEY_FILE").output().unwrap();
     assert_eq!(output.status.code(), Some(18));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--passphrase-file"));
-    place.fails(&["init"], 1, "repository already");
-    place.fails(&["tenant", "create", "t"], 17, "there is a tenant `t`");
+    place.fails(&["init"], 22, "repository already");
+    place.fails(&["tenant", "create", "t"], 22, "there is a tenant `t`");
     place.fails(&["restore", "deadbeef", "--target", "/tmp/x"], 1, "strongroom snapshots");
     place.fails(&["key", "generate", other.to_str().unwrap()], 1, "exists");
     place.fails(&["backup", "--source", "s", path, "/no/such/path"], 3, "could not be read");
@@ -974,7 +974,7 @@ fn a_repository_is_not_made_among_other_things() {
     place.fails(&["init"], 17, "`thesis.odt` and 1 more");
     assert_eq!(names(), before);
     place.ok(&["init", "--not-empty"]);
-    place.fails(&["init"], 1, "repository already");
+    place.fails(&["init"], 22, "repository already");
     std::fs::create_dir_all(place.path("other/lost+found")).unwrap();
     place.ok(&["--repo", place.path("other").to_str().unwrap(), "init"]);
 }

@@ -255,7 +255,7 @@ fn tenants_of_one_name_do_not_come_to_be_and_are_refused() {
     assert!(entry.starts_with(&own));
     let meanwhile = before_put(clay.clone(), &entry, between);
     let refused = fixture.repository_on(meanwhile).unwrap().create_tenant(&new_tenant("twin")).unwrap_err();
-    assert_eq!(refused.kind, Kind::Refused, "{refused}");
+    assert_eq!(refused.kind, Kind::Exists, "{refused}");
     let twins = |clay: &Clay| {
         let names: std::collections::BTreeSet<String> = clay
             .0
@@ -268,7 +268,7 @@ fn tenants_of_one_name_do_not_come_to_be_and_are_refused() {
     };
     assert_eq!(twins(&clay), 3, "the repository, t, and one twin: the loser left nothing");
     assert!(fixture.repository().tenant("twin").is_ok());
-    assert_eq!(kind(fixture.repository().create_tenant(&new_tenant("twin"))), Kind::Refused);
+    assert_eq!(kind(fixture.repository().create_tenant(&new_tenant("twin"))), Kind::Exists);
     // Where there are two all the same, which only whoever writes to the bucket can do, none is taken for the right one.
     let other_clay = Arc::new(Clay::default());
     let elsewhere = Fixture::sharing_key(other_clay.clone(), &fixture);
@@ -276,7 +276,7 @@ fn tenants_of_one_name_do_not_come_to_be_and_are_refused() {
     let (file, folder) = (elsewhere.repository().tenant("twin").unwrap(), tempfile::tempdir().unwrap());
     let (mut tenant, archive) = (file, folder.path().join("twin"));
     export_on_record(&elsewhere.repository(), &mut tenant, (&archive, false)).unwrap();
-    assert_eq!(kind(transfer::import(&fixture.repository(), &archive, &Unwatched)), Kind::Failed);
+    assert_eq!(kind(transfer::import(&fixture.repository(), &archive, &Unwatched)), Kind::Exists);
     let recipient = fixture.identity().public().unwrap().recipient;
     let id = tenant.keys.owner;
     for (name, bytes) in other_clay.0.lock().unwrap().iter() {
@@ -287,6 +287,23 @@ fn tenants_of_one_name_do_not_come_to_be_and_are_refused() {
     let refused = fixture.repository().tenant("twin").err().unwrap();
     assert!(refused.kind == Kind::Refused && refused.message.contains(&id.to_string()), "{refused}");
     assert_eq!(fixture.repository().tenant(&id.to_string()).unwrap().keys.owner, id);
+}
+
+#[test]
+fn of_two_who_make_a_tenant_of_one_name_at_once_the_loser_is_told_that_it_is_there() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone() as SharedObjects, 9);
+    let other = fixture.repository();
+    // The name is entered, and nothing is stored of the tenant yet: for others it broke off, and is withdrawn.
+    let what = Mutex::new(Some(move || assert!(other.create_tenant(&new_tenant("twin")).is_ok())));
+    let meanwhile = Arc::new(Faulty::new(clay, move |_, verb, found| {
+        let what = what.lock().unwrap().take_if(|_| verb == Verb::Put && found.starts_with("keys/ring/"));
+        what.into_iter().for_each(|what| what());
+        None
+    }));
+    let lost = fixture.repository_on(meanwhile).unwrap().create_tenant(&new_tenant("twin")).unwrap_err();
+    assert!(lost.kind == Kind::Exists && lost.message.contains("at the same time"), "{lost}");
+    assert!(fixture.repository().tenant("twin").is_ok());
 }
 
 /// A store in which something happens right before an object is put, once.
@@ -309,7 +326,7 @@ fn a_tenant_whose_making_broke_off_anywhere_can_be_made_again_and_has_no_twin() 
     };
     break_everywhere(&before, &FAULTS, &run, &mut |Broken { what, clay, .. }| {
         match run(clay.clone()) {
-            Err(error) if error.kind == Kind::Refused => {}
+            Err(error) if error.kind == Kind::Exists => {}
             made => made.unwrap_or_else(|error| panic!("{what}: {error}")),
         }
         let repository = fixture.repository_on(clay.clone()).unwrap();
@@ -330,7 +347,7 @@ fn a_tenant_that_lost_its_first_entry_is_not_taken_for_one_that_was_never_made()
     let first = names::entry(fixture.tenant().keys.owner, 0);
     clay.0.lock().unwrap().remove(&first);
     let before = clay.0.lock().unwrap().len();
-    assert_eq!(kind(fixture.repository().create_tenant(&tenants::usual("t"))), Kind::Refused);
+    assert_eq!(kind(fixture.repository().create_tenant(&tenants::usual("t"))), Kind::Exists);
     assert_eq!(clay.0.lock().unwrap().len(), before, "nothing of it was deleted");
 }
 

@@ -119,7 +119,11 @@ fn another_repository_in_a_known_place_is_refused_until_somebody_accepts_it() {
     let wrong = "AAAAAAAA-AAAAAAAA-AAAAAAAA-AAAAAAAA";
     place.fails(&["tenant", "accept", "t", "--expect", wrong], 21, "not the one that is expected");
     place.fails(&backup, 21, "strongroom tenant accept");
-    let accepted = place.json(&["tenant", "accept", "t"]);
+    // Whoever compares nothing accepts nothing: it may be an attacker's.
+    place.fails(&["tenant", "accept", "t"], 2, "--expect FINGERPRINT");
+    place.fails(&backup, 21, "another repository");
+    let told = other.json(&["--repo", place.path("repo").to_str().unwrap(), "tenant", "show", "t"]);
+    let accepted = place.json(&["tenant", "accept", "t", "--expect", told["fingerprint"].as_str().unwrap()]);
     place.ok(&backup);
     // The old one is the wrong one now.
     std::fs::rename(place.path("repo"), place.path("new")).unwrap();
@@ -136,6 +140,41 @@ fn another_repository_in_a_known_place_is_refused_until_somebody_accepts_it() {
     let again = String::from_utf8_lossy(&place.run(&["snapshots"]).stderr).into_owned();
     assert!(!again.contains("for the first time"), "{again}");
     place.ok(&["--expect", &shown.to_lowercase().replace('-', ""), "snapshots"]);
+}
+
+#[test]
+fn a_repository_whose_disk_is_not_mounted_is_missed_and_not_made_anew() {
+    let place = Place::new();
+    std::fs::write(place.path("file"), "data").unwrap();
+    let backup = ["backup", "--source", "s", place.path("file").to_str().unwrap()].map(str::to_owned);
+    let backup = backup.each_ref().map(String::as_str);
+    place.ok(&backup);
+    let known = std::fs::read(place.path(".config/strongroom/known-places")).unwrap();
+    std::fs::rename(place.path("repo"), place.path("disk")).unwrap();
+    for mount_point_is_there in [false, true] {
+        if mount_point_is_there {
+            std::fs::create_dir(place.path("repo")).unwrap();
+        }
+        let output = place.run(&backup);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(10), "{said}");
+        assert!(said.contains("this machine knows the repository") && said.contains("mounted"), "{said}");
+        assert!(!said.contains("init"), "{said}");
+        place.fails(&["init"], 21, "this machine knows the repository");
+        assert_eq!(place.path("repo").exists(), mount_point_is_there, "nothing was made");
+    }
+    assert_eq!(std::fs::read_dir(place.path("repo")).unwrap().count(), 0);
+    assert_eq!(std::fs::read(place.path(".config/strongroom/known-places")).unwrap(), known);
+    // The disk is back: all is as it was.
+    std::fs::remove_dir(place.path("repo")).unwrap();
+    std::fs::rename(place.path("disk"), place.path("repo")).unwrap();
+    place.ok(&["snapshots"]);
+    place.fails(&["init"], 22, "already");
+    place.fails(&["init", "--instead"], 22, "already");
+    // It is gone for good.
+    std::fs::remove_dir_all(place.path("repo")).unwrap();
+    place.ok(&["init", "--instead"]);
+    place.ok(&["tenant", "create", "t"]);
 }
 
 #[test]

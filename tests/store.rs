@@ -61,6 +61,23 @@ fn conforms(objects: SharedObjects) {
 }
 
 #[test]
+fn whoever_makes_a_folder_at_the_same_time_is_not_told_that_it_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..40 {
+        let place = Place::Folder(folder.path().join(format!("{round}/repo")));
+        let at_once = std::sync::Barrier::new(4);
+        let open = || {
+            at_once.wait();
+            strongroom::store::open(&place, true).map(drop)
+        };
+        std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            racers.into_iter().for_each(|racer| racer.join().unwrap().unwrap());
+        });
+    }
+}
+
+#[test]
 fn memory_conforms() {
     conforms(open(&Place::Memory, true).unwrap());
 }

@@ -159,6 +159,9 @@ pub enum Command {
         /// Also where other things are already, beside them
         #[arg(long)]
         not_empty: bool,
+        /// Also where this machine knows another repository, which is gone for good: it is forgotten
+        #[arg(long)]
+        instead: bool,
     },
     /// Decide who operates the repository (operators)
     #[command(subcommand)]

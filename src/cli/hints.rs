@@ -10,6 +10,12 @@ pub fn after(error: &Error) -> String {
 fn hint(next: Next) -> &'static str {
     match next {
         Next::MakeRepository => "`strongroom init` makes a repository there",
+        Next::BringPlaceBack => {
+            "is the disk mounted, and is --repo (or STRONGROOM_REPO) the right one? If the repository is lost, bring it back from a copy"
+        }
+        Next::MakeInstead => {
+            "is the disk mounted, and is --repo (or STRONGROOM_REPO) the right one? If what was there is gone for good, `strongroom init --instead` makes another one"
+        }
         Next::MakeBesideOthers => {
             "name an empty folder or prefix, or say `strongroom init --not-empty` to put a repository beside what is there"
         }

@@ -4,7 +4,7 @@ use super::{
     args::{Global, KeyArgs, Progress},
     credential::credential,
     known,
-    output::{duration_ns, parse_rate, parse_size, remark, warn},
+    output::{duration_ns, parse_rate, parse_size, remark, shown, warn},
     system,
     waiting::Shown,
 };
@@ -161,22 +161,36 @@ pub fn own_folders(global: &Global) -> Result<OwnFolders> {
     Ok(connection(global)?.own_folders())
 }
 
-/// Makes the repository; where other things are, only if told so.
-pub fn init(global: &Global, beside_others: bool) -> Result<Repository> {
-    Connection { beside_others, ..connection(global)? }.make(credential(global)?)
+/// Makes the repository; where other things are, or another repository was, only if told so.
+pub fn init(global: &Global, beside_others: bool, instead: bool) -> Result<Repository> {
+    Connection { beside_others, instead, ..connection(global)? }.make(credential(global)?)
 }
 
 /// Opens the repository.
 pub fn repository(global: &Global) -> Result<Repository> {
-    connection(global)?.open(|| credential(global)).map_err(|error| match error.kind {
-        Kind::NoRepository => error.while_doing(global.repo.clone().unwrap_or_default()),
-        _ => error,
-    })
+    connection(global)?.open(|| credential(global))
 }
 
-/// Opens a tenant and takes it for the right one from now on.
+/// Opens the tenant with the fingerprint that is expected and takes it for the right one from now on. Where none is
+/// named, whoever sits at the terminal has to compare it.
 pub fn accept(global: &Global, name: &str) -> Result<(Repository, Tenant)> {
-    connection(global)?.accept(|| credential(global), name)
+    let connection = connection(global)?;
+    let fingerprint = match connection.expected {
+        Some(expected) => expected,
+        None if !system::can_ask() => {
+            let what = "which tenant is the right one? --expect FINGERPRINT says it, as `strongroom tenant show` prints it on a machine that knows the tenant, or its owner tells it; nothing was accepted";
+            return Err(usage(what));
+        }
+        None => {
+            let seen = connection.seen(|| credential(global), name)?.1.fingerprint();
+            let question = format!(
+                "tenant {} has the fingerprint {seen}. Does `strongroom tenant show` print the same on a machine that knows it? Type yes: ",
+                shown(name)
+            );
+            system::ask_yes(&question)?.then_some(seen).ok_or_else(|| usage("nothing was accepted"))?
+        }
+    };
+    connection.accept(|| credential(global), name, fingerprint)
 }
 
 /// Opens the tenant; if none was named and the key opens just one, that.

@@ -132,10 +132,24 @@ impl Drop for Silent {
     }
 }
 
+/// Says whether somebody sits at a terminal who can be asked.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// Asks a question, and says whether the answer was `yes`.
+pub fn ask_yes(question: &str) -> Result<bool> {
+    say(question);
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    read.map_err(|error| Error::new(Kind::Failed, "cannot read the answer").because(error))?;
+    Ok(line.trim() == "yes")
+}
+
 /// Asks for a passphrase on the terminal, without showing it.
 pub fn ask_passphrase() -> Result<String> {
     let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
+    if !can_ask() {
         return Err(Error::new(
             Kind::NoKey,
             "no key was given. Ways to give one: --key-file FILE or STRONGROOM_KEY_FILE; --passphrase-file FILE or STRONGROOM_PASSPHRASE; a profile; or a terminal to ask on",

@@ -23,6 +23,8 @@ pub struct Connection {
     pub cache: Option<PathBuf>,
     /// A repository may be made where other things are already.
     pub beside_others: bool,
+    /// A repository may be made where another one is known to have been, which is not there now.
+    pub instead: bool,
     /// Whose name goes on record, such as `user@host`.
     pub who: String,
     /// The machine's name, for the record.
@@ -57,6 +59,7 @@ impl Connection {
             place,
             cache: None,
             beside_others: false,
+            instead: false,
             who: String::new(),
             from: String::new(),
             upload_bytes_per_second: None,
@@ -73,6 +76,9 @@ impl Connection {
 
     /// Makes a repository there; the credential becomes its operator's.
     pub fn make(&self, credential: impl Into<Credential>) -> Result<Repository> {
+        if !self.instead {
+            self.refuse_if_lost()?;
+        }
         let objects = self.objects(true)?;
         if !self.beside_others && get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.is_none() {
             self.refuse_if_used()?;
@@ -87,26 +93,71 @@ impl Connection {
 
     /// Opens the repository there. The credential is asked for only once there is something to open.
     pub fn open(&self, credential: impl FnOnce() -> Result<Credential>) -> Result<Repository> {
-        let objects = self.objects(false)?;
-        if get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.is_none() {
-            let missing = Error::new(Kind::NoRepository, "there is no repository at this place");
-            return Err(missing.next(Next::MakeRepository));
-        }
+        let objects = match self.found()? {
+            Ok(objects) => objects,
+            Err(missing) => {
+                let known = self.known_there(Kind::NoRepository, Next::BringPlaceBack)?;
+                return Err(known.unwrap_or(missing.next(Next::MakeRepository)));
+            }
+        };
         let opened =
             Repository::open(objects, self.environment.clone(), credential()?, self.cache.clone(), self.who.clone())?;
         self.finished(opened).watched(self.watch())
+    }
+
+    /// Opens the store if it has a repository. The error inside says that there is none.
+    fn found(&self) -> Result<Result<SharedObjects>> {
+        let objects = match self.objects(false) {
+            Err(missing) if missing.kind == Kind::NoRepository => return Ok(Err(missing)),
+            objects => objects?,
+        };
+        let is_there = get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.is_some();
+        let missing = || Error::new(Kind::NoRepository, format!("there is no repository at {}", self.place));
+        Ok(is_there.then_some(objects).ok_or_else(missing))
+    }
+
+    /// Returns what is wrong where no repository is, if one is known to have been there.
+    fn known_there(&self, kind: Kind, next: Next) -> Result<Option<Error>> {
+        let place = self.place.to_string();
+        let wrong = |id| {
+            let what = format!(
+                "this machine knows the repository {id} at {place}, and it is not there now: its disk is not mounted, or it was moved or deleted. Nothing was done, and whatever it holds is as it was"
+            );
+            Error::new(kind, what).next(next)
+        };
+        Ok(self.pins.known(&place)?.repository.map(wrong))
+    }
+
+    /// Refuses to put a repository where another one is known to have been: the disk that it is on may come back, and
+    /// what this machine knows of it would be of the new one.
+    fn refuse_if_lost(&self) -> Result<()> {
+        match self.known_there(Kind::AnotherPlace, Next::MakeInstead)? {
+            Some(wrong) if self.found()?.is_err() => Err(wrong),
+            _ => Ok(()),
+        }
     }
 
     fn watch(&self) -> Watch {
         Watch { pins: self.pins.clone(), place: self.place.to_string(), expected: self.expected }
     }
 
-    /// Opens a tenant whatever was known of it and its repository, and takes it for the right one from now on. A
-    /// place that was restored on purpose, a promoted copy, or a tenant that was made anew is met like this.
-    pub fn accept(&self, credential: impl FnOnce() -> Result<Credential>, name: &str) -> Result<(Repository, Tenant)> {
+    /// Opens a tenant whatever was known of it and its repository. Nothing is remembered.
+    pub fn seen(&self, credential: impl FnOnce() -> Result<Credential>, name: &str) -> Result<(Repository, Tenant)> {
         let unknown = Self { pins: Arc::new(MemoryPins::default()), ..self.clone() };
         let repository = unknown.open(credential)?;
         let tenant = repository.tenant(name)?;
+        Ok((repository, tenant))
+    }
+
+    /// Opens the tenant that has a fingerprint whatever was known of its place, and takes it for the right one from now
+    /// on. A place that was restored on purpose, a promoted copy, or a tenant that was made anew is met like this.
+    pub fn accept(
+        &self,
+        credential: impl FnOnce() -> Result<Credential>,
+        name: &str,
+        fingerprint: Fingerprint,
+    ) -> Result<(Repository, Tenant)> {
+        let (repository, tenant) = Self { expected: Some(fingerprint), ..self.clone() }.seen(credential, name)?;
         self.watch().accept(repository.config.repository, &tenant.name, tenant.pin())?;
         Ok((repository.watched(self.watch())?, tenant))
     }

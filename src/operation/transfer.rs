@@ -338,7 +338,8 @@ pub fn import(repository: &Repository, file: &Path, monitor: &dyn Monitor) -> Re
     let mut own = repository.own_ledger()?;
     let mut here = own.state.tenants.iter().filter(|(_, known)| known.destroyed.is_none());
     if let Some((name, known)) = here.find(|(name, known)| **name == manifest.tenant || known.tenant == owner) {
-        return Err(failed(format!("tenant {name} ({}) is here already; nothing was changed", known.tenant)));
+        let what = format!("tenant {name} ({}) is here already; nothing was changed", known.tenant);
+        return Err(Error::new(Kind::Exists, what));
     }
     let bytes = manifest.objects.iter().map(|member| member.bytes).fold(0u64, u64::saturating_add);
     monitor.phase("import", Some(bytes));
@@ -357,7 +358,7 @@ pub fn import(repository: &Repository, file: &Path, monitor: &dyn Monitor) -> Re
     }
     match repository.register(&mut own, owner, &manifest.tenant, genesis, manifest.owner.clone()) {
         // Somebody else was faster with the name. Of two imports of the same tenant, one is registered.
-        Err(error) if error.kind == Kind::Refused && own.state.tenants.values().all(|known| known.tenant != owner) => {
+        Err(error) if error.kind == Kind::Exists && own.state.tenants.values().all(|known| known.tenant != owner) => {
             repository.discard_owner(owner)?;
             Err(error)
         }

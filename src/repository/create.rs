@@ -49,7 +49,7 @@ impl Repository {
         who: String,
     ) -> Result<Self> {
         if get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.is_some() {
-            return Err(failed("there is a repository already; nothing was changed"));
+            return Err(exists("there is a repository already"));
         }
         refuse_over_data(objects.as_ref())?;
         let atomic_create = probe_atomic_create(&objects, &environment)?;
@@ -77,7 +77,7 @@ impl Repository {
         let bytes = Bytes::from([&magic(b'c')[..], &encode(&repository.config)].concat());
         match put_for_certain(repository.objects.as_ref(), repository.environment.as_ref(), names::CONFIG, &[bytes]) {
             Stands::Ours => Ok(repository),
-            Stands::Anothers => Err(failed("somebody else was faster: there is a repository already")),
+            Stands::Anothers => Err(exists("somebody else was faster: there is a repository already")),
             Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
         }
     }
@@ -99,9 +99,9 @@ impl Repository {
         if own.state.tenants.get(&new.name).is_none_or(|known| known.tenant != tenant) {
             self.discard_owner(tenant)?;
             return Err(Error::new(
-                Kind::Refused,
+                Kind::Exists,
                 format!(
-                    "making tenant `{}` took so long that somebody else withdrew it; nothing of it is left",
+                    "somebody else makes a tenant `{}` at the same time, and it is theirs; nothing of this one is left",
                     new.name
                 ),
             ));
@@ -121,7 +121,7 @@ impl Repository {
     ) -> Result<()> {
         let body = TenantBody { tenant, name: name.to_owned(), genesis, owner, unknown: Default::default() };
         own.append("tenant create", |state, _| match state.tenants.contains_key(name) {
-            true => Err(Error::new(Kind::Refused, format!("there is a tenant `{name}`; nothing was changed"))),
+            true => Err(exists(&format!("there is a tenant `{name}` already"))),
             false => Ok(body.drafted()),
         })?;
         Ok(())
@@ -249,6 +249,10 @@ struct Unborn {
     signer: Arc<Signer>,
     first: Sealed,
     create: Create,
+}
+
+fn exists(what: &str) -> Error {
+    Error::new(Kind::Exists, format!("{what}; nothing was changed"))
 }
 
 /// Makes sure that a name can be a tenant's.

@@ -62,8 +62,7 @@ impl Repository {
         cache: Option<PathBuf>,
         who: String,
     ) -> Result<Self> {
-        let missing =
-            || Error::new(Kind::NoRepository, "there is no repository at this place").next(Next::MakeRepository);
+        let missing = || Error::new(Kind::NoRepository, "there is no repository at this place");
         let bytes = get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.ok_or_else(missing)?;
         let bad = |error: crate::format::Malformed| match error.why.contains(crate::format::sealed::NEWER) {
             true => Error::new(

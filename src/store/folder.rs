@@ -5,7 +5,7 @@
 //! or read of it.
 
 use super::{Listed, Objects, Put, StoreError, StoreErrorKind, is_no_object, kind_of_io};
-use crate::error::{Error, Kind, Next, Result as Outcome};
+use crate::error::{Error, Kind, Result as Outcome};
 use bytes::Bytes;
 use rustix::{
     fs::{FlockOperation, Gid, OFlags, Uid},
@@ -41,8 +41,11 @@ impl Folder {
             })?;
         }
         if !path.is_dir() {
-            let message = format!("{}: no such folder, so no repository", path.display());
-            return Err(Error::new(Kind::NoRepository, message).next(Next::MakeRepository));
+            let (kind, what) = match path.exists() {
+                true => (Kind::Usage, "is a file, not a folder: a repository needs a folder; nothing was done"),
+                false => (Kind::NoRepository, "no such folder, so no repository"),
+            };
+            return Err(Error::new(kind, format!("{}: {what}", path.display())));
         }
         let cannot = |error: io::Error| Error::new(Kind::Failed, path.display().to_string()).because(error);
         let path = path.canonicalize().map_err(cannot)?;
@@ -205,7 +208,11 @@ fn no_object() -> io::Error {
 fn make_root(path: &Path) -> io::Result<()> {
     let above = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     above.map_or(Ok(()), std::fs::create_dir_all)?;
-    DirBuilder::new().mode(0o700).create(path)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else who makes it was faster.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
     sync(above.unwrap_or(Path::new(".")))
 }
 

@@ -46,7 +46,7 @@ fn command(global: &Global, command: Command) -> Result<()> {
     match command {
         Command::Key(command) => keys::key(global, command),
         Command::Role(command) => keys::role(global, command),
-        Command::Init { not_empty } => owners::init(global, not_empty),
+        Command::Init { not_empty, instead } => owners::init(global, not_empty, instead),
         Command::Operator(command) => operators::operator(global, command),
         Command::Tenant(TenantCommand::Create { name, owner, managed, cipher, chunk_size }) => {
             owners::tenant_create(global, &name, (owner.as_deref(), managed), cipher, &chunk_size)

@@ -23,8 +23,8 @@ use crate::{
 };
 use std::path::Path;
 
-pub(super) fn init(global: &Global, beside_others: bool) -> Result<()> {
-    let repository = ready::init(global, beside_others)?;
+pub(super) fn init(global: &Global, beside_others: bool, instead: bool) -> Result<()> {
+    let repository = ready::init(global, beside_others, instead)?;
     let id = repository.config.repository;
     let several_writers = repository.config.atomic_create;
     let object = told::RepositoryMade { repository_id: id, format: repository.config.format, several_writers };
