@@ -24,6 +24,7 @@ mod delta;
 mod destroy;
 mod durability;
 mod evidence;
+mod examples;
 mod features;
 mod fixtures;
 mod fold;

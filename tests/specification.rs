@@ -56,7 +56,7 @@ impl Record {
 }
 
 /// Returns what stands between a prefix and `>`.
-fn inner<'a>(code: &'a str, prefix: &str) -> Option<&'a str> {
+pub fn inner<'a>(code: &'a str, prefix: &str) -> Option<&'a str> {
     code.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'))
 }
 
@@ -187,7 +187,9 @@ fn the_tables_of_the_specification_are_those_of_the_code() {
             );
             written += if part.ends_with('\n') && !written.ends_with('\n') { "\n" } else { "" };
         }
-        compare(&path, &written);
+        if written != text {
+            compare(&path, &written);
+        }
     }
     let missing: Vec<_> = records.iter().map(Record::cddl_name).filter(|name| !seen.contains(name)).collect();
     assert!(missing.is_empty(), "no chapter has a section for {missing:?}");
