@@ -437,11 +437,13 @@ fn circles_of_imports_do_not_come_back() {
 }
 
 /// Where something is deleted from a store, and how often: by a plan, or what was just put there by the same hand and
-/// never counted (`create`, `pen`, `order`), or is disposable (`checkpoint`, `usage`), or opens nothing that its grant
+/// never counted (`create`, `pen`, `order`), or is disposable (`bundle_writing`, `checkpoint`,
+/// `usage`), or opens nothing that its grant
 /// does not, or has none (`holders`, `rotate`), or was put under another name before (`repair`).
 const DELETIONS: &[(&str, usize)] = &[
     ("operation/destroy/order", 1),
     ("operation/usage", 1),
+    ("repository/bundle_writing", 1),
     ("repository/checkpoint", 2),
     ("repository/create", 2),
     ("repository/deletion", 1),

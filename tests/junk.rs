@@ -86,7 +86,7 @@ impl<'a> Forger<'a> {
         }
     }
 
-    fn sealed(&self, entry: &Entry) -> Bytes {
+    pub fn sealed(&self, entry: &Entry) -> Bytes {
         let mut plain = encode(entry);
         let signature = self.signer.sign(&[SIGNATURE_CONTEXT, &self.keys.keys.owner.0[..], &plain].concat());
         plain.extend_from_slice(&signature);
@@ -156,10 +156,10 @@ fn any_amount_of_junk_at_the_end_is_passed_and_named() {
 }
 
 /// Objects of any size under the names of small ones.
-struct Endless {
-    clay: Arc<Clay>,
-    name: String,
-    asked: std::sync::Mutex<u64>,
+pub struct Endless {
+    pub clay: Arc<Clay>,
+    pub name: String,
+    pub asked: std::sync::Mutex<u64>,
 }
 
 impl Objects for Endless {

@@ -14,6 +14,7 @@ mod append;
 mod architecture;
 mod attributes;
 mod audit;
+mod bundles;
 mod certificate;
 mod checkpoint;
 mod cli;

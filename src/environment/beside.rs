@@ -7,6 +7,9 @@ use std::{
     thread::{Builder, scope},
 };
 
+/// How many times more things are under way at once where each is a request for something small.
+const SMALL: usize = 4;
+
 /// Does work on each of many things, as many at once as an environment allows. Returns what came of each, in the
 /// order of the things.
 pub(crate) fn each_beside<T: Sync, R: Send>(
@@ -14,6 +17,20 @@ pub(crate) fn each_beside<T: Sync, R: Send>(
     things: &[T],
     work: impl Fn(&T) -> R + Sync,
 ) -> Vec<R> {
+    at_once(environment.beside_max(), things, work)
+}
+
+/// As `each_beside`, for work that is one request for something small.
+pub(crate) fn each_small_beside<T: Sync, R: Send>(
+    environment: &dyn Environment,
+    things: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let allowed = environment.beside_max();
+    at_once(if allowed > 1 { allowed * SMALL } else { 1 }, things, work)
+}
+
+fn at_once<T: Sync, R: Send>(allowed: usize, things: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let some = || {
         let mut done = Vec::new();
@@ -23,7 +40,7 @@ pub(crate) fn each_beside<T: Sync, R: Send>(
             done.push((number, work(thing)));
         }
     };
-    let others = environment.beside_max().min(things.len()).saturating_sub(1);
+    let others = allowed.min(things.len()).saturating_sub(1);
     let mut done = scope(|scope| {
         // With fewer threads than were wished for, it takes longer.
         let threads: Vec<_> = (0..others).filter_map(|_| Builder::new().spawn_scoped(scope, some).ok()).collect();

@@ -7,7 +7,7 @@ mod system;
 mod beside;
 mod memory;
 
-pub(crate) use beside::each_beside;
+pub(crate) use beside::{each_beside, each_small_beside};
 pub use memory::{MEMORY_MIN_BYTES, afforded, memory_max};
 pub use system::System;
 

@@ -3,6 +3,7 @@
 //! Pure: knows no cipher, compressor, store or clock. Everything that is read here is hostile
 //! until it has been bounds-checked.
 
+pub mod bundle;
 pub mod catalogue;
 pub mod checkpoint;
 mod compare;

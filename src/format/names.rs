@@ -42,6 +42,14 @@ pub fn ledger(scope: ScopeId) -> String {
 pub fn entry(scope: ScopeId, number: u64) -> String {
     format!("t/{scope}/ledger/{number:016x}")
 }
+/// The entries of a ledger from slot `first` on, in one object.
+pub fn bundle(scope: ScopeId, first: u64) -> String {
+    format!("t/{scope}/bundle/{first:016x}")
+}
+/// The prefix of a ledger's bundles.
+pub fn bundles(scope: ScopeId) -> String {
+    format!("t/{scope}/bundle")
+}
 /// What lay in the slot of an entry that is lost, where a REPAIR took its place.
 pub fn lost_entry(scope: ScopeId, number: u64) -> String {
     format!("t/{scope}/lost/{number:016x}")
@@ -138,6 +146,10 @@ fn entry_number(text: &str) -> Option<u64> {
     let number = u64::from_str_radix(text, 16).ok()?;
     (number <= ENTRY_NUMBER_MAX && text == format!("{number:016x}")).then_some(number)
 }
+/// Reads the number of the first slot out of the name of a bundle.
+pub fn first_of_bundle(name: &str) -> Option<u64> {
+    entry_number(name.rsplit('/').next()?)
+}
 /// Reads the id out of the name of a pack.
 pub fn id_of_pack(name: &str) -> Option<PackId> {
     let mut parts = name.rsplit('/').next()?.split('-');
@@ -149,5 +161,6 @@ pub fn id_of_pack(name: &str) -> Option<PackId> {
 }
 /// Reads the number out of the name of an entry.
 pub fn number_of_entry(name: &str) -> Option<u64> {
-    entry_number(name.rsplit('/').next()?)
+    let (folder, number) = name.rsplit_once('/')?;
+    entry_number(number).filter(|_| folder.ends_with("/ledger"))
 }

@@ -8,6 +8,7 @@ use super::{Monitor, access::ExportPermit};
 use crate::{
     error::{Error, Kind, Result, damaged, failed},
     format::{
+        bundle::{BUNDLE_BYTES_MAX, BUNDLE_SLOTS},
         entry::ENTRY_BYTES_MAX,
         names::{self, PackKind},
     },
@@ -270,6 +271,10 @@ fn wanted(repository: &Repository, tenant: &Tenant, entries: u64) -> Result<Vec<
     // A REPAIR stands for slots in which nothing needs to be.
     let is_there = |number: &u64| tenant.state.repaired(*number).is_none_or(|(first, _)| first == *number);
     wanted.extend((0..entries).filter(is_there).map(|number| plain(names::entry(owner, number))));
+    for listed in repository.objects.list(&names::bundles(owner))? {
+        let first = names::first_of_bundle(&listed.name).filter(|first| first.saturating_add(BUNDLE_SLOTS) <= entries);
+        wanted.extend(first.filter(|_| listed.size_bytes <= BUNDLE_BYTES_MAX).map(|_| plain(listed.name)));
+    }
     Ok(wanted)
 }
 

@@ -3,7 +3,8 @@
 use super::{
     keyring::Keys,
     ledger::StoredEntry,
-    trail::{Next, SlotReader, Trail},
+    slot_reader::SlotReader,
+    trail::{Next, Trail},
     unlock::Unlock,
 };
 use crate::{

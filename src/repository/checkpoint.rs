@@ -281,8 +281,9 @@ fn covers(longer: Range, other: Range) -> bool {
 
 impl Tenant {
     /// Writes a checkpoint if the ledger passed a multiple of `TAIL_ENTRIES` since an entry, and this
-    /// key may. It is disposable: if it cannot be written, a later one will be.
+    /// key may, and bundles of slots that were filled. All this is disposable: if it cannot be written, a later one will be.
     pub fn checkpoint_since(&mut self, since: u64) {
+        self.bundle_since(since);
         let passed = self.state.head.number / TAIL_ENTRIES > since / TAIL_ENTRIES;
         if passed || self.checkpoint_due {
             drop(self.write_checkpoint());

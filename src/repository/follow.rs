@@ -195,17 +195,18 @@ impl Tenant {
     /// Folds what comes next; says whether there was anything.
     fn step(&mut self, fresh: bool) -> Result<bool> {
         self.need_key_of_epoch()?;
-        let mut trail = self.trail;
-        let next = trail.next(&self.slots(), &self.state, fresh)?;
+        let mut trail = std::mem::take(&mut self.trail);
+        let next = trail.next(&self.slots(), &self.state, fresh);
         self.trail = trail;
-        if trail.is_lost {
+        if self.trail.is_lost {
             let number = self.state.head.number + 1;
             self.hole.get_or_insert_with(|| format!("ledger entry {number} is lost"));
         }
-        match next {
+        match next? {
             Next::Entry(found) if self.is_told_of_repair(&found.entry) => {
                 self.forget_fold()?;
-                (self.trail, self.begun_again_for) = (Trail::known_to(found.entry.number), Some(found.entry.number));
+                (self.trail, self.begun_again_for) =
+                    (Trail::in_slots_alone(found.entry.number), Some(found.entry.number));
                 Ok(true)
             }
             Next::Entry(found) => self.fold(&found.entry, &found.annex, found.hash).map(|_| true),

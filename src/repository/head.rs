@@ -1,13 +1,12 @@
 //! Signed heads: a line that says what a whole history was, to be kept elsewhere. C2SP signed note and
 //! tlog checkpoint (<https://c2sp.org/signed-note>, <https://c2sp.org/tlog-checkpoint>).
 
-use super::tenant::Tenant;
+use super::{ledger::read_stored, tenant::Tenant};
 use crate::{
     error::{Error, Kind, Result, failed},
     format::{
         decode,
-        entry::{ENTRY_BYTES_MAX, EntryKind, Grant},
-        names,
+        entry::{EntryKind, Grant},
     },
     id::{ActorId, Hash},
     ledger::tree,
@@ -15,7 +14,6 @@ use crate::{
         digest::hash,
         sign::{SIGNATURE, Signer, verify},
     },
-    store::get_bounded,
 };
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -113,8 +111,7 @@ impl Tenant {
                 leaves.push(tree::leaf(repaired.leaf(number)));
                 continue;
             }
-            let name = names::entry(self.keys.owner, number);
-            let Some(bytes) = get_bounded(self.objects.as_ref(), &name, ENTRY_BYTES_MAX)? else { break };
+            let Some(bytes) = read_stored(self.objects.as_ref(), self.keys.owner, number)? else { break };
             leaves.push(tree::leaf(hash(&bytes)));
         }
         Ok(leaves)

@@ -1,7 +1,7 @@
 //! The history, read from the store once more: every entry, folded afresh.
 
 use super::{
-    checkpoint,
+    bundle, checkpoint,
     follow::UNSAVED_MAX,
     ledger::{StoredEntry, read_whole},
     tenant::Tenant,
@@ -54,6 +54,20 @@ pub struct Refolded {
     drops: BTreeMap<PackId, u64>,
     /// What left packs alive, for other ones; of those packs that were asked for.
     left: BTreeMap<PackId, Vec<Left>>,
+    /// Of each range of slots that a bundle is of, the last entry in it.
+    lasts: Vec<Head>,
+    /// The bundles that told of entries, by their first slots.
+    bundled: BTreeSet<u64>,
+    /// The entries; where all were read from their slots.
+    entries: BTreeMap<u64, Hash>,
+}
+
+/// Where entries are read from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// Bundles where they lead on, else slots.
+    Anywhere,
+    Slots,
 }
 
 /// A segment as it was where it was, before REPACK, RESEAL or HEAL put it elsewhere.
@@ -112,6 +126,7 @@ struct Refold<'a> {
     tenant: &'a Tenant,
     watched: &'a dyn Fn(PackId) -> bool,
     each: &'a mut dyn FnMut(Counted<'_>) -> Result<()>,
+    from: From,
     folded: Refolded,
 }
 
@@ -128,11 +143,21 @@ impl Tenant {
         watched: &dyn Fn(PackId) -> bool,
         each: &mut dyn FnMut(Counted<'_>) -> Result<()>,
     ) -> Result<Refolded> {
+        self.refold_from(From::Anywhere, watched, each)
+    }
+
+    fn refold_from(
+        &self,
+        from: From,
+        watched: &dyn Fn(PackId) -> bool,
+        each: &mut dyn FnMut(Counted<'_>) -> Result<()>,
+    ) -> Result<Refolded> {
         let mut index = Index::new((self.new_pairs)()?);
         index.clear()?;
         let (annexes, drops, left) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        let folded = Refolded { problems: Vec::new(), state: None, index, annexes, drops, left };
-        let mut refold = Refold { tenant: self, watched, each, folded };
+        let (problems, lasts, bundled, entries) = Default::default();
+        let folded = Refolded { problems, state: None, index, annexes, drops, left, lasts, bundled, entries };
+        let mut refold = Refold { tenant: self, watched, each, from, folded };
         refold.all()?;
         let mut refolded = refold.folded;
         match &mut refolded.state {
@@ -148,7 +173,10 @@ impl Refold<'_> {
     fn all(&mut self) -> Result<()> {
         let end = self.tenant.state.head.number;
         let Some(mut state) = self.begin()? else { return Ok(()) };
-        let mut trail = Trail::known_to(end);
+        let mut trail = match self.from {
+            From::Anywhere => Trail::known_to(end),
+            From::Slots => Trail::in_slots_alone(end),
+        };
         while state.head.number < end {
             match trail.next(&self.tenant.slots(), &state, false)? {
                 Next::Entry(found) => drop(self.fold(&mut state, &found)?),
@@ -167,6 +195,7 @@ impl Refold<'_> {
             let what = "a REPAIR lies in the place of what is lost, and nobody has confirmed it";
             self.problem(number, format!("ledger entry {number} is lost: {what}"));
         }
+        self.folded.bundled.clone_from(trail.bundled());
         self.folded.state = Some(state);
         Ok(())
     }
@@ -177,6 +206,12 @@ impl Refold<'_> {
             self.problem(0, "ledger entry 0 is missing, or cannot be read".into());
             return Ok(None);
         };
+        if self.from == From::Slots {
+            self.folded.entries.insert(0, first.hash);
+            if get_bounded(objects, &names::entry(keys.owner, 0), 0)?.is_none() {
+                self.problem(0, "ledger entry 0 is missing".into());
+            }
+        }
         let begun = State::begin(Proven { entry: &first.entry, annex: &first.annex, hash: first.hash });
         let begun = begun.map_err(|why| self.problem(0, why.to_string())).ok();
         if let Some(state) = &begun {
@@ -203,6 +238,12 @@ impl Refold<'_> {
 
     fn fold(&mut self, state: &mut State, found: &StoredEntry) -> Result<Verdict> {
         self.folded.annexes.extend(found.entry.annex_hash);
+        if bundle::range_of(state.head.number) < bundle::range_of(found.entry.number) {
+            self.folded.lasts.push(state.head.clone());
+        }
+        if self.from == From::Slots {
+            self.folded.entries.insert(found.entry.number, found.hash);
+        }
         let leaves = self.leaves(found)?;
         let proven = Proven { entry: &found.entry, annex: &found.annex, hash: found.hash };
         let applied = state.apply(&mut self.folded.index, proven);
@@ -255,7 +296,14 @@ impl Tenant {
     /// Reads every entry of the ledger again, up to the head, folds it afresh, and returns what is wrong. An
     /// index that is not what the ledger folds to is replaced.
     pub fn verify_ledger(&mut self) -> Result<Vec<HistoryProblem>> {
-        let mut refolded = self.refold()?;
+        let mut refolded = self.refold_from(From::Slots, &|_| false, &mut |_| Ok(()))?;
+        if refolded.problems.is_empty() {
+            refolded.problems.extend(self.forks(&refolded.entries)?);
+            drop(self.write_bundles(&refolded.lasts, &BTreeSet::new(), false));
+        } else if self.refold()?.problems.is_empty() {
+            // Whoever reads is told by bundles what is not in its slot any more.
+            refolded.problems.iter_mut().for_each(|problem| problem.what += "; a bundle still tells it");
+        }
         refolded.problems.extend(self.gap_after_head()?);
         let is_replaced = self.exclusively(|tenant| tenant.replace_unless_equal(&refolded))??;
         if !is_replaced {
@@ -263,6 +311,14 @@ impl Tenant {
         }
         let what = "what this machine remembered, or took from a checkpoint, is not what the ledger says; it was thrown away, and the ledger counts";
         Ok(vec![HistoryProblem { object: "index".into(), entry: None, what: what.into(), snapshot: None }])
+    }
+
+    /// Writes the bundles that are missing or of no use, as far as a fold tells what belongs into them. They are
+    /// disposable: what cannot be written now can be later.
+    pub(crate) fn mend_bundles(&self, refolded: &Refolded) {
+        if refolded.whole().is_some() {
+            drop(self.write_bundles(&refolded.lasts, &refolded.bundled, true));
+        }
     }
 
     /// Says which checkpoints in the store are of no use, and why: nothing is lost with them. The next writer that may

@@ -2,6 +2,7 @@
 //! counts, the fold.
 
 use super::{
+    bundle,
     keyring::{Keys, SealedWith},
     signed::Form,
 };
@@ -14,7 +15,7 @@ use crate::{
         names,
         sealed::{Kind, strip_magic},
     },
-    id::Hash,
+    id::{Hash, ScopeId},
     ledger::State,
     pipeline::digest::hash,
     store::{Objects, get_bounded},
@@ -38,6 +39,10 @@ pub(super) struct SignedEntry {
     /// BLAKE3 of what is stored; of an object that is too large, of as much of it as was read.
     pub hash: Hash,
     sealed_with: SealedWith,
+    /// Its annex as stored, where that was read before.
+    pub annex: Option<Bytes>,
+    /// It was tried to read the annex before.
+    pub is_annex_read: bool,
 }
 
 impl SignedEntry {
@@ -63,10 +68,9 @@ pub(super) fn read(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Sl
     let mut wrong = None;
     for _ in 0..2 {
         let Some(bytes) = get_bounded(objects, &name, ENTRY_BYTES_MAX)? else { return Ok(Slot::Absent) };
-        let hash = hash(&bytes);
-        match authentic(keys, number, &bytes) {
-            Ok((entry, sealed_with)) => return Ok(Slot::Signed(Box::new(SignedEntry { entry, hash, sealed_with }))),
-            Err(why) => wrong = Some(Slot::Unauthentic { hash, why }),
+        match open_slot(keys, number, &bytes) {
+            Ok(signed) => return Ok(Slot::Signed(Box::new(signed))),
+            Err(why) => wrong = Some(Slot::Unauthentic { hash: hash(&bytes), why }),
         }
     }
     Ok(wrong.unwrap_or(Slot::Absent))
@@ -78,11 +82,24 @@ pub(super) fn read_entry_bytes(objects: &dyn Objects, name: &str) -> Result<Opti
     Ok(bytes.map(|bytes| bytes.slice(..bytes.len().min(ENTRY_BYTES_MAX as usize))))
 }
 
-/// Reads an entry with its annex; none if it is not there or not what somebody signed.
+/// Reads an entry that is known to be one, with its annex; none if it is not there or not what somebody signed. If it is
+/// not in its slot, a bundle may have it.
 pub(super) fn read_whole(objects: &dyn Objects, keys: &Keys, number: u64) -> Result<Option<StoredEntry>> {
-    match read(objects, keys, number)? {
-        Slot::Signed(signed) => Ok(with_annex(objects, keys, *signed)?.ok()),
-        Slot::Absent | Slot::Unauthentic { .. } => Ok(None),
+    let signed = match read(objects, keys, number)? {
+        Slot::Signed(signed) => Some(*signed),
+        Slot::Absent | Slot::Unauthentic { .. } => {
+            let bundled = bundle::read_slot(objects, keys.owner, number)?;
+            bundled.and_then(|bytes| open_slot(keys, number, &bytes).ok())
+        }
+    };
+    signed.map_or(Ok(None), |signed| Ok(with_annex(objects, keys, signed)?.ok()))
+}
+
+/// Reads what is stored of an entry that is known to be one; if its slot is empty, a bundle may have it.
+pub(super) fn read_stored(objects: &dyn Objects, owner: ScopeId, number: u64) -> Result<Option<Bytes>> {
+    match get_bounded(objects, &names::entry(owner, number), ENTRY_BYTES_MAX)? {
+        None => bundle::read_slot(objects, owner, number),
+        found => Ok(found),
     }
 }
 
@@ -100,10 +117,11 @@ pub(super) fn opened_alone(objects: &dyn Objects, keys: &Keys, number: u64) -> R
     Ok((bytes, key))
 }
 
-fn authentic(keys: &Keys, number: u64, bytes: &[u8]) -> Result<(Entry, SealedWith), String> {
+/// Opens what a slot holds, if somebody signed it for that slot; else says why not.
+pub(super) fn open_slot(keys: &Keys, number: u64, bytes: &[u8]) -> Result<SignedEntry, String> {
     let (entry, sealed_with) = FORM.open(keys, bytes, |entry: &Entry| entry.actor)?;
     match entry.number == number {
-        true => Ok((entry, sealed_with)),
+        true => Ok(SignedEntry { entry, hash: hash(bytes), sealed_with, annex: None, is_annex_read: false }),
         false => Err(format!("it is entry {}, copied", entry.number)),
     }
 }
@@ -114,16 +132,21 @@ pub(super) fn with_annex(
     keys: &Keys,
     signed: SignedEntry,
 ) -> Result<std::result::Result<StoredEntry, String>> {
-    let SignedEntry { entry, hash, .. } = signed;
-    let annex = read_annex(objects, keys, &entry)?.map_err(|why| format!("its annex is damaged ({why})"));
+    let SignedEntry { entry, hash, annex: stored, .. } = signed;
+    let annex = read_annex(objects, keys, &entry, stored)?.map_err(|why| format!("its annex is damaged ({why})"));
     Ok(annex.map(|annex| StoredEntry { entry, annex, hash }))
 }
 
-fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<std::result::Result<Annex, String>> {
+fn read_annex(
+    objects: &dyn Objects,
+    keys: &Keys,
+    entry: &Entry,
+    stored: Option<Bytes>,
+) -> Result<std::result::Result<Annex, String>> {
     let plain = match entry.annex_hash {
         None if entry.annex.0.is_empty() => return Ok(Ok(Annex::empty())),
         None => Ok(entry.annex.0.clone()),
-        Some(expected) => match get_annex(objects, &names::annex(keys.owner, expected), expected)? {
+        Some(expected) => match stored_annex(objects, keys.owner, expected, stored)? {
             Err(why) => Err(why),
             Ok(stored) => strip_magic("annex", b'a', &stored)
                 .map_err(|error| error.to_string())
@@ -133,11 +156,29 @@ fn read_annex(objects: &dyn Objects, keys: &Keys, entry: &Entry) -> Result<std::
     Ok(plain.and_then(|plain| decode(&plain).map_err(|error| error.to_string())))
 }
 
-fn get_annex(objects: &dyn Objects, name: &str, expected: Hash) -> Result<std::result::Result<Bytes, String>> {
+fn stored_annex(
+    objects: &dyn Objects,
+    owner: ScopeId,
+    expected: Hash,
+    stored: Option<Bytes>,
+) -> Result<std::result::Result<Bytes, String>> {
+    match stored {
+        Some(stored) => Ok(Ok(stored)),
+        None => get_annex(objects, &names::annex(owner, expected), expected, ANNEX_BYTES_MAX),
+    }
+}
+
+/// Reads an annex of at most so many bytes, as it is stored; or says what is wrong with it.
+pub(super) fn get_annex(
+    objects: &dyn Objects,
+    name: &str,
+    expected: Hash,
+    bytes_max: u64,
+) -> Result<std::result::Result<Bytes, String>> {
     // A bit may have flipped on the way.
     for _ in 0..2 {
-        let Some(stored) = get_bounded(objects, name, ANNEX_BYTES_MAX)? else { return Ok(Err("missing".into())) };
-        if stored.len() as u64 <= ANNEX_BYTES_MAX && hash(&stored) == expected {
+        let Some(stored) = get_bounded(objects, name, bytes_max)? else { return Ok(Err("missing".into())) };
+        if stored.len() as u64 <= bytes_max && hash(&stored) == expected {
             return Ok(Ok(stored));
         }
     }

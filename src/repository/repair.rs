@@ -7,8 +7,9 @@ use super::{
     ledger::{FORM, Slot, read, read_entry_bytes, read_whole},
     pen::{Draft, Letter, Pen, Place, not_written},
     put::{Stands, put_for_certain},
+    slot_reader::SlotReader,
     tenant::Tenant,
-    trail::{Behind, Next, SlotReader, Trail},
+    trail::{Behind, Next, Trail},
 };
 use crate::{
     error::{Error, Kind as ErrorKind, Result, damaged, failed},
@@ -52,14 +53,19 @@ impl Tenant {
                 Next::Entry(found) => {
                     let proven = Proven { entry: &found.entry, annex: &found.annex, hash: found.hash };
                     state.apply(&mut index, proven).map_err(|error| failed(error.to_string()))?;
-                    (trail, slots.believes_all) = (Trail::default(), false);
+                    trail.begin_anew(0);
+                    slots.believes_all = false;
                 }
                 Next::Behind(behind) => return hole(state, index, behind).map(Some),
                 // Nobody whose word counts says more: so whoever repairs hears what others say.
-                Next::End(_) if !slots.believes_all => (trail, slots.believes_all) = (Trail::default(), true),
+                Next::End(_) if !slots.believes_all => {
+                    trail.begin_anew(0);
+                    slots.believes_all = true;
+                }
                 Next::End(_) => match self.signed_beyond(&slots, &state)? {
                     Some(number) if looked_to != Some(number) => {
-                        (trail, looked_to) = (Trail::known_to(number), Some(number));
+                        trail.begin_anew(number);
+                        looked_to = Some(number);
                     }
                     _ => return Ok(None),
                 },

@@ -8,7 +8,8 @@ use super::{
     pool::SegmentPool,
     segments::Segments,
     shared::{Fold, Notices, Shared},
-    trail::{SlotReader, Tail, Trail},
+    slot_reader::SlotReader,
+    trail::{Tail, Trail},
     unlock::Unlock,
 };
 use crate::{
@@ -251,7 +252,7 @@ impl Tenant {
             void: self.void.clone(),
             hole: self.hole.clone(),
             tail: self.tail.clone(),
-            trail: self.trail,
+            trail: self.trail.clone(),
             checkpoint_due: self.checkpoint_due,
         }
     }

@@ -7,35 +7,20 @@
 //! else once. One stolen key alone says nothing.
 
 use super::{
-    keyring::Keys,
-    ledger::{SignedEntry, Slot, StoredEntry, read, with_annex},
+    ledger::{SignedEntry, Slot, StoredEntry, with_annex},
+    read_ahead::{Found, ReadAhead},
+    slot_reader::SlotReader,
 };
 use crate::{
-    environment::{SharedEnvironment, each_beside},
-    error::{Result, failed},
+    error::Result,
     format::entry::Entry,
     id::{ActorId, Hash},
     ledger::{Head, State},
-    store::SharedObjects,
 };
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
-/// How many slots are read at once where one holds junk after the other: at most 1 MiB each.
-const AT_ONCE_MAX: u64 = 32;
-
-/// What reads slots.
-pub(super) struct SlotReader<'a> {
-    pub objects: &'a SharedObjects,
-    pub environment: &'a SharedEnvironment,
-    pub keys: &'a Arc<Keys>,
-    /// Whose entries are one's own.
-    pub own: Option<ActorId>,
-    /// Everybody's word counts that has a grant: for whoever decides what is lost.
-    pub believes_all: bool,
-}
+/// How many slots behind an empty one are looked at.
+const BEYOND_MAX: u64 = 32;
 
 /// What comes next in a ledger.
 pub(super) enum Next {
@@ -99,12 +84,22 @@ impl Tail {
 }
 
 /// A walk along a ledger.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Trail {
     /// An entry with this number stood here.
     known_to: u64,
     /// Something before that cannot be read, or is another: what is read from there on follows nothing.
     pub is_lost: bool,
+    ahead: ReadAhead,
+}
+
+/// Another walk from the same place: what was read for one is not the other's.
+impl Clone for Trail {
+    fn clone(&self) -> Self {
+        let mut ahead = ReadAhead::default();
+        ahead.slots_alone = self.ahead.slots_alone;
+        Self { known_to: self.known_to, is_lost: self.is_lost, ahead }
+    }
 }
 
 enum Judgement {
@@ -112,6 +107,15 @@ enum Judgement {
     Junk(Option<String>),
     /// Whoever signed it says that it was whole, or followed something, and what is missing is not there any more.
     Claim(ActorId, Option<String>),
+}
+
+/// What came of a look at what follows.
+enum Followed {
+    To(Box<StoredEntry>),
+    /// What a bundle tells does not follow.
+    Not,
+    Lost,
+    End,
 }
 
 /// Keys with a grant that say that something is lost.
@@ -129,7 +133,25 @@ impl Claims {
 impl Trail {
     /// Begins a walk where an entry of this number was seen before.
     pub fn known_to(number: u64) -> Self {
-        Self { known_to: number, is_lost: false }
+        Self { known_to: number, ..Self::default() }
+    }
+
+    /// Begins a walk for which only what lies in the slots counts: whoever put another entry into one could not change
+    /// the bundle that it is in.
+    pub fn in_slots_alone(number: u64) -> Self {
+        let mut trail = Self::known_to(number);
+        trail.ahead.slots_alone = true;
+        trail
+    }
+
+    /// Returns the ranges of slots of which bundles told, by their first.
+    pub fn bundled(&self) -> &BTreeSet<u64> {
+        &self.ahead.good
+    }
+
+    /// Goes on from where it is as if it were a new walk, where an entry of this number was seen before.
+    pub fn begin_anew(&mut self, known_to: u64) {
+        (self.known_to, self.is_lost) = (known_to, false);
     }
 
     /// Finds what follows the state's head. `beyond`: also looks behind an empty slot.
@@ -140,37 +162,72 @@ impl Trail {
             }
             self.is_lost = true;
         }
+        self.ahead.forget();
         self.behind(reader, state)
     }
 
     /// Finds what follows; none if something that did is lost.
     fn following(&mut self, reader: &SlotReader, state: &State, beyond: bool) -> Result<Option<Next>> {
-        let mut slots = Slots::new(reader, state.head.number + 1);
-        let (mut tail, mut claims) = (Tail::default(), Claims::default());
+        loop {
+            let (mut tail, mut bundled) = (Tail::default(), None);
+            match self.follow(reader, state, beyond, (&mut tail, &mut bundled))? {
+                // What a bundle tells does not lead on: then the slots say what there is.
+                Followed::Not => {
+                    let from = bundled.unwrap_or(state.head.number + 1);
+                    self.ahead.distrust(from, state.head.number + 1 + tail.count);
+                }
+                Followed::To(found) => return Ok(Some(Next::Entry(found))),
+                Followed::Lost => return Ok(None),
+                Followed::End => return Ok(Some(Next::End(tail))),
+            }
+        }
+    }
+
+    fn follow(
+        &mut self,
+        reader: &SlotReader,
+        state: &State,
+        beyond: bool,
+        (tail, bundled): (&mut Tail, &mut Option<u64>),
+    ) -> Result<Followed> {
+        let mut claims = Claims::default();
         loop {
             let number = state.head.number + 1 + tail.count;
-            match slots.next()? {
+            let Found { slot, of_bundle } = self.ahead.take(reader, state, number)?;
+            if of_bundle {
+                bundled.get_or_insert(number);
+            }
+            match slot {
+                // That it is junk, a bundle says by what it leaves out.
                 Slot::Unauthentic { hash, why } => tail.add(number, hash, Some(why)),
                 Slot::Signed(signed) => {
                     let hash = signed.hash;
                     match judge(reader, state, *signed)? {
-                        Judgement::Follows(found) => return Ok(Some(Next::Entry(found))),
+                        Judgement::Follows(found) => return Ok(Followed::To(found)),
+                        _ if of_bundle => return Ok(Followed::Not),
                         Judgement::Junk(why) => tail.add(number, hash, why),
+                        Judgement::Claim(..) if bundled.is_some() => return Ok(Followed::Not),
                         Judgement::Claim(actor, _) if claims.prove(reader, state, actor) => {
                             self.known_to = self.known_to.max(number);
-                            return Ok(None);
+                            return Ok(Followed::Lost);
                         }
                         Judgement::Claim(_, why) => tail.add(number, hash, why),
                     }
                 }
-                Slot::Absent if state.head.number < self.known_to => return Ok(None),
-                Slot::Absent if beyond && self.looks_beyond(reader, state, number, &mut tail, &mut claims)? => {
-                    slots = Slots::new(reader, number);
-                }
-                Slot::Absent if state.head.number < self.known_to => return Ok(None),
-                Slot::Absent => return Ok(Some(Next::End(tail))),
+                Slot::Absent if bundled.is_some() => return Ok(Followed::Not),
+                Slot::Absent
+                    if (beyond || state.head.number < self.known_to) && self.is_bundled(reader, state, number)? => {}
+                Slot::Absent if state.head.number < self.known_to => return Ok(Followed::Lost),
+                Slot::Absent if beyond && self.looks_beyond(reader, state, number, tail, &mut claims)? => {}
+                Slot::Absent if state.head.number < self.known_to => return Ok(Followed::Lost),
+                Slot::Absent => return Ok(Followed::End),
             }
         }
+    }
+
+    /// Says whether a bundle tells what an empty slot held.
+    fn is_bundled(&mut self, reader: &SlotReader, state: &State, number: u64) -> Result<bool> {
+        self.ahead.find_bundled(reader, state, number)
     }
 
     /// Looks behind an empty slot. Says whether that was filled meanwhile: what is behind it was written after it.
@@ -182,7 +239,7 @@ impl Trail {
         tail: &mut Tail,
         claims: &mut Claims,
     ) -> Result<bool> {
-        for number in empty + 1..=empty + AT_ONCE_MAX {
+        for number in empty + 1..=empty + BEYOND_MAX {
             let Slot::Signed(signed) = reader.slot(number)? else { break };
             let actor = signed.entry.actor;
             if !state.grants.contains_key(&actor) {
@@ -256,54 +313,4 @@ fn judge(reader: &SlotReader, state: &State, signed: SignedEntry) -> Result<Judg
         Ok(found) => Judgement::Follows(Box::new(found)),
         Err(why) => Judgement::Claim(actor, Some(why)),
     })
-}
-
-impl SlotReader<'_> {
-    fn slot(&self, number: u64) -> Result<Slot> {
-        read(self.objects.as_ref(), self.keys, number)
-    }
-
-    /// Says whether an actor's word proves something: one's own, and an administrator's, who could do all harm anyway.
-    fn believes(&self, state: &State, actor: ActorId) -> bool {
-        state.grants.contains_key(&actor) && (self.believes_all || self.own == Some(actor) || state.may_grant(actor))
-    }
-
-    /// Says who signed an entry that stands under a number, and whether that proves that it was written there.
-    pub fn signer_of(&self, state: &State, number: u64) -> Result<Option<(ActorId, bool)>> {
-        let Slot::Signed(signed) = self.slot(number)? else { return Ok(None) };
-        let actor = signed.entry.actor;
-        Ok(state.grants.contains_key(&actor).then(|| (actor, self.believes(state, actor))))
-    }
-}
-
-/// Slots in order, read ahead where there is junk: more at once, the more there is.
-struct Slots<'a> {
-    reader: &'a SlotReader<'a>,
-    next: u64,
-    at_once: u64,
-    /// How many were read; the first two one by one, since one is nearly always all that there is.
-    read: u64,
-    ready: VecDeque<Slot>,
-}
-
-impl<'a> Slots<'a> {
-    fn new(reader: &'a SlotReader<'a>, first: u64) -> Self {
-        Self { reader, next: first, at_once: 1, read: 0, ready: VecDeque::new() }
-    }
-
-    fn next(&mut self) -> Result<Slot> {
-        if self.ready.is_empty() {
-            self.at_once = if self.read < 2 { 1 } else { (self.at_once * 2).min(AT_ONCE_MAX) };
-            self.ready = self.read_many(self.at_once)?;
-            (self.next, self.read) = (self.next + self.at_once, self.read + self.at_once);
-        }
-        self.ready.pop_front().ok_or_else(|| failed("a program error: a slot was not read"))
-    }
-
-    fn read_many(&self, count: u64) -> Result<VecDeque<Slot>> {
-        let numbers: Vec<u64> = (self.next..self.next + count).collect();
-        each_beside(self.reader.environment.as_ref(), &numbers, |number| self.reader.slot(*number))
-            .into_iter()
-            .collect()
-    }
 }

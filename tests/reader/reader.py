@@ -189,7 +189,7 @@ class Tenant:
     def fold(self):
         self.rows, self.snapshots, self.grants, self.epoch = {}, {}, {}, 0
         # What is wrong with the history: then nobody knows which snapshot is the newest.
-        self.damage, self.repairs = [], {}
+        self.damage, self.repairs, self.bundles = [], {}, {}
         previous, number, junk = bytes(32), 0, 0
         while (stored := self.stored(number)) is not None:
             if (entry := self.next(stored, number, previous, junk)) is not None:
@@ -209,9 +209,20 @@ class Tenant:
     def stored(self, number):
         path = self.path / "ledger" / f"{number:016x}"
         if not path.exists():
-            return None
+            return self.bundled(number)
         with open(path, "rb") as f:
             return f.read((1 << 20) + 1)
+
+    def bundled(self, number):
+        """Returns what a bundle says of a slot that is empty: nothing if there is none, no bytes for junk."""
+        first = number - number % 1000
+        if first not in self.bundles:
+            path = self.path / "bundle" / f"{first:016x}"
+            bundle = record(strip_magic(b"b", path.read_bytes())) if path.exists() else {}
+            entries = bundle.get(1, []) if bundle.get(0) == first else []
+            self.bundles[first] = dict(zip(entries[::2], entries[1::2]))
+        slots = self.bundles[first]
+        return slots.get(number, b"") if slots else None
 
     def salvage(self, end):
         """Takes what is signed behind the place where the ledger ends or breaks off."""

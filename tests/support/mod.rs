@@ -235,6 +235,10 @@ impl Fixture {
         Repository::init(objects.clone(), environment.clone(), identity, None, "test".into()).unwrap();
         Self { objects, environment, key_text }
     }
+    /// The same repository, as far as it is in another store.
+    pub fn in_store(&self, objects: SharedObjects) -> Self {
+        Self { objects, environment: self.environment.clone(), key_text: self.key_text.clone() }
+    }
     pub fn identity(&self) -> Identity {
         Identity::from_key_file(&self.key_text).unwrap()
     }

@@ -46,6 +46,7 @@ pub(super) fn plan(tenant: &Tenant, objects: &Objects, keep_ns: i64) -> Result<(
     let refolded = tenant.refold_with(&|pack| listed.contains(&pack), &mut |_| Ok(()))?;
     let (state, index) = whole(tenant, &refolded)?;
     let folded = (&refolded, state, index);
+    tenant.mend_bundles(&refolded);
     let mut copies = Copies::compare(tenant, folded, listed.iter().copied(), keep_ns)?;
     let plan = proven(tenant, folded, objects, &mut |pack, name, entry| copies.keeps(pack, name, entry))?;
     let Copies { kept, evidence, .. } = copies;
