@@ -11,7 +11,9 @@ use crate::{
     id::ActorId,
     pipeline::sign::verify as is_signed,
     repository::{Fingerprint, Repository},
+    store::get_bounded,
 };
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::{
     io::{ErrorKind, Write},
@@ -20,6 +22,14 @@ use std::{
 
 /// What a certificate's signature is over: this, then its statement.
 const CONTEXT: &[u8] = b"strongroom certificate v1";
+
+/// The largest certificate or order: some entries of at most 1 MiB each, as text.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// Reads a certificate or an order as it is stored; what is larger than any is read so far and no more.
+pub(super) fn stored(repository: &Repository, name: &str) -> Result<Option<Bytes>> {
+    Ok(get_bounded(repository.objects.as_ref(), name, BYTES_MAX)?)
+}
 
 /// Signs a statement with the identity that performs it.
 pub(super) fn sign(repository: &Repository, statement: &Value) -> Result<String> {

@@ -19,13 +19,13 @@ use crate::{
     format::{
         checkpoint::Destruction,
         encode,
-        entry::{Annex, Body, Destroy, Destroyed, EntryKind, Request},
+        entry::{Annex, Body, Destroy, Destroyed, ENTRY_BYTES_MAX, EntryKind, Request},
         names,
     },
     id::{ActorId, ScopeId},
     pipeline::digest::hash,
     repository::{Repository, Tenant},
-    store::get_if_present,
+    store::get_bounded,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -133,7 +133,7 @@ fn unfinished(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Op
 
 /// Says whether a tenant's ledger is there.
 fn is_there(repository: &Repository, owner: ScopeId) -> Result<bool> {
-    Ok(get_if_present(repository.objects.as_ref(), &names::entry(owner, 0))?.is_some())
+    Ok(get_bounded(repository.objects.as_ref(), &names::entry(owner, 0), ENTRY_BYTES_MAX)?.is_some())
 }
 
 /// Writes SHRED, if what was asked for may happen now.
@@ -228,9 +228,7 @@ fn certify(repository: &Repository, folder: &str, mut statement: Value) -> Resul
 /// Returns the certificate that `by` signed of what an order states, if there is one: anybody could write another, and
 /// there may be one of an earlier life.
 fn certificate_in(repository: &Repository, folder: &str, order: &Value, by: ActorId) -> Result<Option<String>> {
-    let Some(bytes) = get_if_present(repository.objects.as_ref(), &format!("{folder}/certificate"))? else {
-        return Ok(None);
-    };
+    let Some(bytes) = certificate::stored(repository, &format!("{folder}/certificate"))? else { return Ok(None) };
     let is_it = |proved: Proved| {
         let fields = ["tenant_id", "source", "shred_entry", "ledger", "objects"];
         proved.signed_by == by && fields.iter().all(|field| proved.statement[*field] == order[*field])
@@ -244,7 +242,8 @@ pub fn forget_names(repository: &Repository) -> Result<()> {
     for listed in repository.objects.list("destroyed")? {
         let Some(folder) = listed.name.strip_suffix("/certificate") else { continue };
         let owner = folder.rsplit('/').next().and_then(|owner| owner.parse::<ScopeId>().ok());
-        let Ok(certificate) = text(&repository.objects.get(&listed.name, None)?) else { continue };
+        let stored = certificate::stored(repository, &listed.name)?;
+        let Some(certificate) = stored.and_then(|bytes| text(&bytes).ok()) else { continue };
         let proved = certificate::verify(&certificate);
         let (Some(owner), Ok(proved)) = (owner, proved) else { continue };
         // Anybody could write a certificate; that the ledger is gone is what counts.

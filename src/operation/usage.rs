@@ -140,8 +140,8 @@ fn destroyed<'a>(
         let recorded = state.destroyed.filter(|recorded| *recorded != Hash::default())?;
         let id = state.tenant;
         let name = former.split_once(' ').map_or(former.as_str(), |(name, _)| name).to_owned();
-        let told = repository.objects.get(&format!("destroyed/{id}/certificate"), None).map_err(Error::from);
-        let told = told.and_then(|bytes| {
+        let found = certificate::stored(repository, &format!("destroyed/{id}/certificate"));
+        let told = found.and_then(|found| found.ok_or_else(|| damaged("its certificate is gone"))).and_then(|bytes| {
             // Destroyed again after it came back: the newer one tells all of it.
             let newer = own.tenants.values().any(|other| other.tenant == id && other.destroyed == Some(hash(&bytes)));
             match (hash(&bytes) == recorded, newer) {

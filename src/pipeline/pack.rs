@@ -42,7 +42,12 @@ pub struct PackBuilder {
     /// Of what was copied.
     oldest_epoch: Option<u32>,
     length: u64,
+    /// Of its chunk tables.
+    tables_length: u64,
 }
+
+/// What a chunk takes in a chunk table, in bytes, at most.
+const CHUNK_ROW_BYTES: u64 = 40;
 
 /// A pack that is complete.
 pub struct FinishedPack {
@@ -65,11 +70,12 @@ impl PackBuilder {
             copied_tables: Vec::new(),
             oldest_epoch: None,
             length: HEADER as u64,
+            tables_length: 0,
         }
     }
-    /// Returns how many bytes the pack has so far.
+    /// Returns how many bytes the pack has so far, with its chunk tables.
     pub fn length(&self) -> u64 {
-        self.length
+        self.length + self.tables_length
     }
     /// Returns how many segments it has so far.
     pub fn rows(&self) -> usize {
@@ -80,7 +86,7 @@ impl PackBuilder {
     }
     /// Appends a sealed segment; `bases` without repetition, none at depth 0.
     pub fn add(&mut self, segment: SegmentId, chunks: ChunkList, sealed: (Vec<u8>, Pins), below: (u8, Vec<SegmentId>)) {
-        self.chunks.push(ChunkRow { segment, chunks, unknown: Default::default() });
+        self.chunks_of(ChunkRow { segment, chunks, unknown: Default::default() });
         self.copy(segment, sealed, below, None);
     }
     /// Says that what is copied from now on may be sealed with the keys of an epoch.
@@ -115,10 +121,12 @@ impl PackBuilder {
     }
     /// Takes a row of the chunk table, of a segment that was copied.
     pub fn chunks_of(&mut self, row: ChunkRow) {
+        self.tables_length += row.chunks.len() as u64 * CHUNK_ROW_BYTES;
         self.chunks.push(row);
     }
     /// Takes a sealed chunk table of a pack that segments are copied from.
     pub fn copy_chunk_table(&mut self, sealed: Vec<u8>) {
+        self.tables_length += sealed.len() as u64;
         self.copied_tables.push(sealed);
     }
     /// Seals the tables and ends the pack.

@@ -16,8 +16,8 @@ use crate::{
         names::{self, PackKind},
         sealed::{Header, KeyScope, Kind},
     },
-    id::{Hash, PackId, SegmentId, SegmentName},
-    ledger::{SegmentState, SegmentStatus, Tables},
+    id::{PackId, SegmentId, SegmentName},
+    ledger::{PackState, SegmentState, SegmentStatus, Tables},
     pipeline::{
         digest::hash,
         pack::{PackBuilder, Pins, TableSealer},
@@ -98,11 +98,17 @@ impl<'a> Copier<'a> {
             let Some(state) = self.tenant.index.pack(id)? else { continue };
             let kind = PackKind::from_number(state.kind);
             let name = names::pack(self.tenant.keys.owner, kind, id);
-            let Some(bytes) = self.whole(id, &name, state.hash, problem)?.filter(|_| !segments.is_empty()) else {
+            let Some(bytes) = self.whole((id, &state), &name, problem)?.filter(|_| !segments.is_empty()) else {
                 continue;
             };
             segments.sort_by_key(|(_, state)| state.offset);
+            let coming = segments.iter().map(|(_, state)| u64::from(state.length)).sum::<u64>();
             let builder = &mut open[kind as usize];
+            // Otherwise packs grow with each generation that is copied.
+            if builder.length() + coming + u64::from(state.chunk_table) > 2 * PACK_BYTES {
+                let before = std::mem::replace(builder, PackBuilder::new(kind));
+                self.write(before)?;
+            }
             let copied = builder.rows();
             for (segment, located) in segments {
                 let end = located.offset + u64::from(located.length);
@@ -152,14 +158,13 @@ impl<'a> Copier<'a> {
     /// ledger was followed; none if somebody else emptied the pack meanwhile, or if it is told to `problem`.
     fn whole(
         &mut self,
-        id: PackId,
+        (id, expected): (PackId, &PackState),
         name: &str,
-        expected: Hash,
         problem: &mut dyn FnMut(&str, &str),
     ) -> Result<Option<Bytes>> {
         for _ in 0..2 {
-            match self.tenant.objects.get(name, None) {
-                Ok(bytes) if hash(&bytes) == expected => return Ok(Some(bytes)),
+            match self.tenant.objects.get_at_most(name, expected.length.saturating_add(1)) {
+                Ok(bytes) if hash(&bytes) == expected.hash => return Ok(Some(bytes)),
                 Err(error) if !error.is_not_found() => return Err(error.into()),
                 Ok(_) | Err(_) => {}
             }

@@ -221,12 +221,3 @@ pub fn get_bounded(objects: &dyn Objects, name: &str, bytes_max: u64) -> Result<
         Err(error) => Err(error),
     }
 }
-
-/// Reads an object that may be missing, whole.
-pub fn get_if_present(objects: &dyn Objects, name: &str) -> Result<Option<Bytes>, StoreError> {
-    match objects.get(name, None) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
-}

@@ -8,8 +8,8 @@ use crate::format::{
     snapshot::{Snapshot, Stats},
 };
 
-/// The largest pack, in bytes.
-pub const PACK_BYTES_MAX: u64 = 1 << 40;
+/// The largest pack, in bytes: whoever reads one whole has room for it. A writer ends one at 16 MiB.
+pub const PACK_BYTES_MAX: u64 = 256 << 20;
 /// The latest time, in nanoseconds since 1970: the year 2200. The earliest is 1970.
 pub const TIME_NS_MAX: i64 = 7_258_118_400_000_000_000;
 /// The largest count or number of bytes of a snapshot's statistics.

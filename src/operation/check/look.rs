@@ -11,7 +11,7 @@ use crate::{
     format::segment_set::SegmentSet,
     pipeline::digest::hash,
     repository::{Read, SegmentPool, Tenant, read_range},
-    store::SharedObjects,
+    store::{SharedObjects, get_bounded},
 };
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError, mpsc::sync_channel};
@@ -54,13 +54,9 @@ impl Looker {
     /// Reads a pack and opens what is in it.
     fn look(&self, pack: &Stored) -> Result<PackLook> {
         let mut look = PackLook::default();
-        let bytes = match self.objects.get(&pack.name, None) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => {
-                look.suspects.extend(&pack.segments);
-                return Ok(look);
-            }
-            Err(error) => return Err(error.into()),
+        let Some(bytes) = get_bounded(self.objects.as_ref(), &pack.name, pack.length)? else {
+            look.suspects.extend(&pack.segments);
+            return Ok(look);
         };
         let is_whole = hash(&bytes) == pack.hash;
         match &self.pool {

@@ -7,11 +7,10 @@ use crate::{
         names::{self, PackKind},
     },
     id::{ActorId, Hash, ScopeId},
-    ledger::{SnapshotState, Tables, tree},
+    ledger::{PACK_BYTES_MAX, SnapshotState, Tables, tree},
     operation::{Monitor, certificate, usage},
     pipeline::digest::hash,
     repository::{DeletionPlan, Reason, Repository, Stands, Tenant, put_for_certain},
-    store::get_if_present,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -24,7 +23,7 @@ pub(super) fn folder(owner: ScopeId) -> String {
 pub(super) fn order_in(repository: &Repository, name: &str) -> Result<Option<(ScopeId, Value, ActorId)>> {
     let owner = name.strip_suffix("/order").and_then(|folder| folder.rsplit('/').next());
     let Some(owner) = owner.and_then(|owner| owner.parse::<ScopeId>().ok()) else { return Ok(None) };
-    let Some(bytes) = get_if_present(repository.objects.as_ref(), name)? else { return Ok(None) };
+    let Some(bytes) = certificate::stored(repository, name)? else { return Ok(None) };
     // What is no order is somebody's junk; one of a source is no order to destroy the tenant.
     let order = text(&bytes).and_then(|order| certificate::read(&order)).ok();
     let order = order.filter(|(order, _)| order["tenant_id"] == owner.to_string() && order["source"].is_null());
@@ -141,12 +140,20 @@ pub(super) fn inventory(repository: &Repository, tenant: &Tenant, monitor: &dyn 
         };
         let content = match known {
             Some(known) => known,
-            None => hash(&repository.objects.get(&name, None)?),
+            None => hash_of(repository, &name, size)?,
         };
         inventory.add(&format!("{content} {size} {name}\n"), size);
         monitor.progress(1, size);
     }
     Ok(inventory)
+}
+
+/// Returns the hash of an object; zeros of one that is larger than any of this program's, and so is somebody's junk.
+fn hash_of(repository: &Repository, name: &str, size: u64) -> Result<Hash> {
+    match size > PACK_BYTES_MAX {
+        true => Ok(Hash::default()),
+        false => Ok(hash(&repository.objects.get_at_most(name, size.saturating_add(1))?)),
+    }
 }
 
 /// What is to be destroyed, and the signed entries that allow it.

@@ -17,10 +17,13 @@ use crate::{
     operation::{Monitor, certificate, prune},
     pipeline::digest::hash,
     repository::{Repository, Tenant},
-    store::get_if_present,
+    store::get_bounded,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// The longest line of an inventory: the names of a segment and of a pack, and a length.
+const LINE_BYTES_MAX: u64 = 256;
 
 /// Where the records of the destruction of a source lie: its name is not shown.
 fn source_folder(owner: ScopeId, source: &str) -> String {
@@ -32,7 +35,7 @@ fn source_folder(owner: ScopeId, source: &str) -> String {
 fn order_of(repository: &Repository, tenant: &Tenant, source: &str) -> Result<Option<Value>> {
     let Some(shredded) = tenant.state.destroyed_sources.get(source).copied() else { return Ok(None) };
     let name = format!("{}/order", source_folder(tenant.keys.owner, source));
-    let begun = get_if_present(repository.objects.as_ref(), &name)?;
+    let begun = certificate::stored(repository, &name)?;
     let begun = begun.and_then(|order| text(&order).and_then(|order| certificate::read(&order)).ok());
     let own = repository.actor()?;
     let is_proven = |order: &Value| certificate::facts(order).is_ok_and(|facts| facts.may(own, EntryKind::Shred));
@@ -84,7 +87,7 @@ pub fn execute_source(
     repository.drop_source(tenant, source, "source destroy")?;
     // The ciphertext goes like other garbage, with all packs in which any of it is.
     prune::prune(tenant, &prune::Options::thorough(grace_ns), monitor)?;
-    let inventory = text(&repository.objects.get(&format!("{folder}/inventory"), None)?)?;
+    let inventory = inventory_of(repository, &folder, &statement)?;
     if statement["objects"]["inventory_hash"] != hash(inventory.as_bytes()).to_string() {
         return Err(damaged(
             "the inventory of what was to be destroyed is not what was written: no certificate was made",
@@ -95,6 +98,14 @@ pub fn execute_source(
     statement["verification"] = json!({ "listings_empty": true, "keys_open": false,
         "how": "no segment of the source is in any pack of the ledger, no pack that held one is listed by the store, one ring is listed, and it has no key of the source" });
     certify(repository, &folder, statement)
+}
+
+/// Reads an inventory, as far as it can go by what the order says.
+fn inventory_of(repository: &Repository, folder: &str, order: &Value) -> Result<String> {
+    let name = format!("{folder}/inventory");
+    let lines = order["objects"]["count"].as_u64().unwrap_or(0);
+    let found = get_bounded(repository.objects.as_ref(), &name, lines.saturating_mul(LINE_BYTES_MAX))?;
+    text(&found.ok_or_else(|| damaged("the inventory of what was to be destroyed is gone: no certificate was made"))?)
 }
 
 /// Lists all segments that snapshots of a source ever needed.

@@ -13,6 +13,7 @@ use crate::{
     ledger::{SegmentState, SegmentStatus, State, Tables},
     pipeline::digest::hash,
     repository::{Evidence, Left, Refolded, Tenant, read_range},
+    store::get_bounded,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,11 +91,7 @@ impl<'a> Copies<'a> {
         let index = self.folded.2;
         let Some(state) = index.pack(pack)? else { return Ok(()) };
         let name = names::pack(self.tenant.keys.owner, PackKind::from_number(state.kind), pack);
-        let bytes = match self.tenant.objects.get(&name, None) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => Default::default(),
-            Err(error) => return Err(error.into()),
-        };
+        let bytes = get_bounded(self.tenant.objects.as_ref(), &name, state.length)?.unwrap_or_default();
         let places = self.tenant.places()?;
         for id in segments {
             let Some(now) = living(index, id)? else { continue };

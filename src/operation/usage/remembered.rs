@@ -5,11 +5,11 @@ use super::ledger::Account;
 use crate::{
     environment::private_folder,
     error::Result,
-    format::names,
+    format::{entry::ENTRY_BYTES_MAX, names},
     id::{Hash, ScopeId},
     pipeline::digest::hash,
     repository::{KnownTenant, Repository, Tenant},
-    store::get_if_present,
+    store::get_bounded,
 };
 use serde::{Deserialize, Serialize};
 use std::{io::Write, path::PathBuf};
@@ -57,9 +57,9 @@ impl Remembered {
     fn is_newest(&self, repository: &Repository, owner: ScopeId) -> Result<bool> {
         let objects = repository.objects.as_ref();
         let is = |found: Hash| found.to_string() == self.hash;
-        let newest = get_if_present(objects, &names::entry(owner, self.entry))?;
-        Ok(newest.is_some_and(|bytes| is(hash(&bytes)))
-            && get_if_present(objects, &names::entry(owner, self.entry.saturating_add(1)))?.is_none())
+        let newest = get_bounded(objects, &names::entry(owner, self.entry), ENTRY_BYTES_MAX)?;
+        let next = names::entry(owner, self.entry.saturating_add(1));
+        Ok(newest.is_some_and(|bytes| is(hash(&bytes))) && get_bounded(objects, &next, ENTRY_BYTES_MAX)?.is_none())
     }
 
     fn keep(&self, repository: &Repository, tenant: &Tenant) -> std::io::Result<()> {
