@@ -3,7 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use strongroom::{
-    format::sealed::Suite,
+    format::sealed::{KeyName, KeyScope, Suite},
     id::{Nonce, ScopeId, SegmentId, SegmentName},
     pipeline::{
         chunk::{ChunkSize, Chunker},
@@ -54,7 +54,12 @@ fn stages(c: &mut Criterion) {
     });
     for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
         for segment_bytes in [512 << 10, 1 << 20, 2 << 20] {
-            let sealer = Sealer { suite, owner: ScopeId::default(), epoch: 0, key: Key::from(&[3; 32]) };
+            let sealer = Sealer {
+                suite,
+                owner: ScopeId::default(),
+                name: KeyName::of(KeyScope::Content, 0, 0),
+                key: Key::from(&[3; 32]),
+            };
             let segments: Vec<SegmentBuilder> = data
                 .chunks(segment_bytes)
                 .map(|part| {

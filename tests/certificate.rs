@@ -131,13 +131,14 @@ fn copy(identity: &Identity) -> Identity {
 #[test]
 fn a_key_of_one_message_opens_that_one_and_no_other() {
     use strongroom::{
-        format::sealed::Kind,
+        format::sealed::{KeyName, KeyScope, Kind},
         pipeline::seal::{Binding, Key, key_of_message, open_with_key_of_message, seal},
     };
     for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
         let key = Key::from(&[7; 32]);
         let binding = Binding { kind: Kind::Entry, owner: strongroom::id::ScopeId([3; 16]) };
-        let [one, other] = [1, 2].map(|nonce| seal(suite, &key, 0, [nonce; 24], binding, b"what it says"));
+        let name = KeyName::of(KeyScope::Ledger, 0, 0);
+        let [one, other] = [1, 2].map(|nonce| seal(suite, (name, &key), [nonce; 24], binding, b"what it says"));
         let alone = key_of_message(&one, |_| Some(key.clone())).unwrap();
         assert_eq!(open_with_key_of_message(&one, binding, &alone).unwrap(), b"what it says");
         assert!(open_with_key_of_message(&other, binding, &alone).is_err());

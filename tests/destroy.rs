@@ -5,7 +5,12 @@ use crate::support::*;
 use std::{collections::BTreeMap, sync::Arc};
 use strongroom::{
     error::Kind,
-    format::{entry::EntryKind, key::Circle, names, sealed::Kind as SealedKind},
+    format::{
+        entry::EntryKind,
+        key::Circle,
+        names,
+        sealed::{KeyName, Kind as SealedKind},
+    },
     operation::{Unwatched, certificate, check, destroy, transfer},
     repository::{Credential, Identity, Passphrase, Repository},
     store::{Fault, Faulty, Objects, SharedObjects, Verb},
@@ -346,8 +351,8 @@ fn separated(clay: &Arc<Clay>) -> (Fixture, Vec<u8>) {
 }
 
 /// The numbers of the keys that segments in the bucket are sealed with, as their envelopes show.
-fn key_numbers(tenant: &strongroom::repository::Tenant, objects: &dyn Objects) -> BTreeMap<u32, usize> {
-    use strongroom::ledger::Tables;
+fn key_numbers(tenant: &strongroom::repository::Tenant, objects: &dyn Objects) -> BTreeMap<KeyName, usize> {
+    use strongroom::{format::sealed::Header, ledger::Tables};
     let (mut found, mut places) = (BTreeMap::new(), Vec::new());
     tenant
         .index
@@ -360,9 +365,13 @@ fn key_numbers(tenant: &strongroom::repository::Tenant, objects: &dyn Objects) -
         let pack = tenant.index.pack(state.pack).unwrap().unwrap();
         let name = names::pack(tenant.keys.owner, names::PackKind::from_number(pack.kind), state.pack);
         let bytes = objects.get(&name, Some(state.offset..state.offset + u64::from(state.length))).unwrap();
-        *found.entry(u32::from_le_bytes(bytes[1..5].try_into().unwrap())).or_default() += 1;
+        *found.entry(Header::read(&bytes).unwrap().0.key).or_default() += 1;
     }
     found
+}
+
+fn content(source: u32, epoch: u32) -> KeyName {
+    KeyName::of(strongroom::format::sealed::KeyScope::Content, source, epoch)
 }
 
 #[test]
@@ -373,9 +382,9 @@ fn a_source_with_keys_of_its_own_shares_nothing_and_works_like_others() {
     let stats: Vec<_> = tenant.state.live().iter().map(|state| state.snapshot.stats.clone()).collect();
     assert_eq!((stats[0].new_bytes, stats[1].new_bytes), (1_500_000, 1_500_000), "no dedup between them");
     assert!(stats[2].new_bytes < 100_000 && stats[3].new_bytes < 100_000 && stats[2].delta_bytes > 0, "{stats:?}");
-    let apart = strongroom::format::key::content_number(1, 1);
+    let apart = content(1, 1);
     let found = key_numbers(&tenant, clay.as_ref());
-    assert!(found[&apart] > 2 && found[&1] > 2 && found.len() == 2, "{found:?}");
+    assert!(found[&apart] > 2 && found[&content(0, 1)] > 2 && found.len() == 2, "{found:?}");
     let check = |tenant: &mut strongroom::repository::Tenant| {
         assert_eq!(check::check(tenant, Some(100), &Unwatched).unwrap().problems, []);
         for source in ["apart", "shared"] {
@@ -389,7 +398,7 @@ fn a_source_with_keys_of_its_own_shares_nothing_and_works_like_others() {
     strongroom::operation::reseal::reseal(&mut tenant, &Unwatched).unwrap();
     check(&mut fixture.tenant());
     let found = key_numbers(&tenant, clay.as_ref());
-    assert_eq!(found.keys().copied().collect::<Vec<_>>(), [2, strongroom::format::key::content_number(1, 2)]);
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), [content(0, 2), content(1, 2)]);
     strongroom::operation::rewrite::compact(&mut tenant, 100, false, &Unwatched).unwrap();
     check(&mut fixture.tenant());
     assert_eq!(
@@ -486,7 +495,7 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
         assert!(tenant.state.live().iter().all(|state| state.snapshot.source == "shared"), "{what}");
         assert_eq!(check::check(&mut tenant, Some(100), &Unwatched).unwrap().problems, [], "{what}");
         let numbers = key_numbers(&tenant, clay.as_ref());
-        assert!(numbers.keys().all(|number| strongroom::format::key::source_of_content(*number) == 0), "{what}");
+        assert!(numbers.keys().all(|key| key.source == 0), "{what}");
     });
     assert!(broke * 5 > tried, "{broke} of {tried}");
     // Whoever has the tenant's keys, and the bucket as it was but for what lay below `keys/`, reads nothing of it.
@@ -497,11 +506,9 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
     let attackers = clay.copy();
     attackers.0.lock().unwrap().extend(kept);
     for epoch in 0..=tenant.state.epoch {
-        let number = strongroom::format::key::content_number(1, epoch);
-        assert!(tenant.keys.key(strongroom::format::sealed::KeyScope::Content, number).is_none());
+        assert!(tenant.keys.named(content(1, epoch)).is_none());
     }
-    let number = strongroom::format::key::content_number(1, 1);
-    assert!(old_keys.key(strongroom::format::sealed::KeyScope::Content, number).is_some(), "there was one");
+    assert!(old_keys.named(content(1, 1)).is_some(), "there was one");
     // What destroyed the source is no order to destroy the tenant.
     let own = tenant.keys.owner;
     let records: Vec<_> = clay

@@ -8,7 +8,7 @@ use strongroom::{
         entry::EntryKind,
         key::Circle,
         names,
-        sealed::{KeyScope, Kind as SealedKind, Suite},
+        sealed::{KeyName, KeyScope, Kind as SealedKind, Suite},
     },
     id::{ScopeId, SnapshotId},
     operation::{Unwatched, backup, check, prune, reseal},
@@ -286,7 +286,8 @@ fn whatever_is_swapped_does_not_open() {
         let kinds = [SealedKind::Entry, SealedKind::Annex, SealedKind::Ring, SealedKind::ChunkTable];
         for kind in kinds {
             let binding = Binding { kind, owner: mine };
-            let sealed = seal(suite, &own, 7, random.bytes(24).try_into().unwrap(), binding, b"secret");
+            let name = KeyName::of(kind.key_scope(), 0, 7);
+            let sealed = seal(suite, (name, &own), random.bytes(24).try_into().unwrap(), binding, b"secret");
             assert_eq!(unseal(&sealed, binding, |_| Some(own.clone())).unwrap(), b"secret");
             assert!(unseal(&sealed, binding, |_| Some(other.clone())).is_err(), "another key");
             let foreign = Binding { owner: theirs, ..binding };
@@ -295,7 +296,7 @@ fn whatever_is_swapped_does_not_open() {
                 assert!(unseal(&sealed, Binding { kind: wrong, ..binding }, |_| Some(own.clone())).is_err());
             }
             let mut epoch = sealed.clone();
-            epoch[1] ^= 1;
+            epoch[6] ^= 1;
             assert!(unseal(&epoch, binding, |_| Some(own.clone())).is_err(), "another epoch");
         }
     }

@@ -6,14 +6,14 @@ use strongroom::{
         checkpoint::Head,
         encode,
         recipe::{Run, RunEncoder},
-        sealed::{Kind, Suite, associated_data},
+        sealed::{KeyName, KeyScope, Kind, Suite, associated_data},
         segment::BaseRun,
         segment_set::SegmentSet,
     },
     id::{Hash, Nonce, ScopeId, SegmentId, SegmentName, SnapshotId, SnapshotName},
     pipeline::{
         chunk::{ChunkSize, Chunker},
-        digest::{ChunkHasher, commitment},
+        digest::{ChunkHasher, StreamDigest, commitment},
         seal::{Binding, Key, OpenError, encrypt, open, seal},
         segment::{Sealer, SegmentBuilder, unseal, verify},
         sign::Signer,
@@ -62,7 +62,7 @@ fn stored_bytes_never_change() {
     for chunk in [&b"first chunk"[..], &[b'x'; 200]] {
         built.push(hasher.id(chunk), chunk);
     }
-    let mut digest = hasher.stream();
+    let mut digest = StreamDigest::new();
     digest.chunk(hasher.id(b"first chunk"), 11);
     digest.zeros(4096);
     let runs = [
@@ -78,13 +78,13 @@ fn stored_bytes_never_change() {
     let head = Head { number: 300, hash: Hash([2; 32]), unknown: Default::default() };
     let signer = Signer::new(&key).unwrap();
     let sealed =
-        |suite| Sealer { suite, owner, epoch: 0, key: key.clone() }.seal(name(segment), &built, &[], nonce).bytes;
+        |suite| Sealer { suite, owner, name: CONTENT, key: key.clone() }.seal(name(segment), &built, &[], nonce).bytes;
     let mut changed = SegmentBuilder::default();
     let counted: Vec<u8> = (0..300u32).map(|number| number as u8).collect();
     changed.push(hasher.id(&counted), &counted);
     let base = SegmentId { session: 4, ordinal: 0 };
     changed.bases.push(BaseRun::new(base, 9, 1));
-    let sealer = Sealer { suite: Suite::Xaes256Gcm, owner, epoch: 0, key: key.clone() };
+    let sealer = Sealer { suite: Suite::Xaes256Gcm, owner, name: CONTENT, key: key.clone() };
     let delta = sealer.seal(name(SegmentId { session: 5, ordinal: 7 }), &changed, &counted[..256], nonce);
     assert!(delta.is_delta);
     let vectors = [
@@ -95,8 +95,8 @@ fn stored_bytes_never_change() {
         ("segment set 5.6 5.7 5.9 8.0", encode(&set)),
         ("record Head, number 300, hash 02..", encode(&head)),
         (
-            "associated data of segment 5.6, session nonce 0a.., owner 03.., epoch 0",
-            associated_data(Kind::Segment(name(segment)), 0, owner),
+            "associated data of segment 5.6, session nonce 0a.., owner 03.., the tenant's content key of epoch 0",
+            associated_data(Kind::Segment(name(segment)), CONTENT, owner),
         ),
         ("actor of the seed 07..", signer.actor().0.to_vec()),
         ("its signature over `message`", signer.sign(b"message").to_vec()),
@@ -139,6 +139,8 @@ fn xaes_matches_its_specification() {
     }
 }
 
+const CONTENT: KeyName = KeyName { scope: KeyScope::Content, source: 0, time: 0, number: 0 };
+
 fn name(id: SegmentId) -> SegmentName {
     SegmentName { id, nonce: Nonce([10; 8]) }
 }
@@ -150,7 +152,7 @@ fn what_is_sealed_as_one_thing_never_opens_as_another() {
     let snapshot = SnapshotName { id: SnapshotId([4; 16]), session: 1, nonce: Nonce([10; 8]) };
     for suite in [Suite::Xaes256Gcm, Suite::XChaCha20Poly1305] {
         let binding = Binding { kind: Kind::Segment(segment(1)), owner };
-        let sealed = seal(suite, &key, 0, [9; 24], binding, b"secret");
+        let sealed = seal(suite, (CONTENT, &key), [9; 24], binding, b"secret");
         assert_eq!(open(&sealed, binding, |_| Some(key.clone())).unwrap(), b"secret");
         let others = [
             Binding { kind: Kind::Segment(segment(2)), owner },
@@ -165,10 +167,37 @@ fn what_is_sealed_as_one_thing_never_opens_as_another() {
         for at in 0..sealed.len() {
             let mut flipped = sealed.clone();
             flipped[at] ^= 1;
-            assert!(open(&flipped, binding, |epoch| (epoch == 0).then(|| key.clone())).is_err(), "byte {at}");
+            assert!(open(&flipped, binding, |found| (found == CONTENT).then(|| key.clone())).is_err(), "byte {at}");
             assert!(open(&sealed[..at], binding, |_| Some(key.clone())).is_err(), "cut at {at}");
         }
     }
+}
+
+/// What a key of one kind, source, time or number sealed must not pass for another's.
+#[test]
+fn the_name_of_the_key_is_part_of_what_is_sealed() {
+    let key = Key::from(&[7; 32]);
+    let binding = Binding { kind: Kind::Segment(name(SegmentId { session: 1, ordinal: 1 })), owner: ScopeId([1; 16]) };
+    let session = KeyName { scope: KeyScope::Session, source: 3, time: 70_000, number: 2 };
+    for used in [CONTENT, session] {
+        let sealed = seal(Suite::Xaes256Gcm, (used, &key), [9; 24], binding, b"secret");
+        let mut told = None;
+        assert!(open(&sealed, binding, |found| (told = Some(found), Some(key.clone())).1).is_ok());
+        assert_eq!(told, Some(used));
+        for at in 1..16 {
+            let mut renamed = sealed.clone();
+            renamed[at] ^= 1;
+            assert!(open(&renamed, binding, |_| Some(key.clone())).is_err(), "byte {at}");
+        }
+    }
+    // A key that somebody lesser has seals nothing that is not its own.
+    for scope in [KeyScope::Root, KeyScope::Ledger, KeyScope::SegmentTable, KeyScope::ChunkTable] {
+        let sealed = seal(Suite::Xaes256Gcm, (KeyName { scope, ..CONTENT }, &key), [9; 24], binding, b"secret");
+        assert!(open(&sealed, binding, |_| Some(key.clone())).is_err(), "{scope:?}");
+    }
+    let table = Binding { kind: Kind::ChunkTable, ..binding };
+    let sealed = seal(Suite::Xaes256Gcm, (session, &key), [9; 24], table, b"secret");
+    assert!(open(&sealed, table, |_| Some(key.clone())).is_err(), "a session's key is of content alone");
 }
 
 /// Whoever may write snapshots of one source could else commit another's sealed content as its own, and have it restored.
@@ -177,7 +206,7 @@ fn the_content_of_a_snapshot_opens_as_no_other_one() {
     let (key, owner) = (Key::from(&[7; 32]), ScopeId([1; 16]));
     let own = SnapshotName { id: SnapshotId([4; 16]), session: 1, nonce: Nonce([10; 8]) };
     let binding = |name| Binding { kind: Kind::SnapshotContent(name), owner };
-    let sealed = seal(Suite::Xaes256Gcm, &key, 0, [9; 24], binding(own), b"secret");
+    let sealed = seal(Suite::Xaes256Gcm, (CONTENT, &key), [9; 24], binding(own), b"secret");
     assert_eq!(open(&sealed, binding(own), |_| Some(key.clone())).unwrap(), b"secret");
     let others = [
         SnapshotName { id: SnapshotId([5; 16]), ..own },
@@ -192,7 +221,7 @@ fn the_content_of_a_snapshot_opens_as_no_other_one() {
 #[test]
 fn segments_of_every_compressibility_come_back() {
     let hasher = ChunkHasher::new(&[3; 32]);
-    let sealer = Sealer { suite: Suite::Xaes256Gcm, owner: ScopeId([1; 16]), epoch: 0, key: Key::from(&[7; 32]) };
+    let sealer = Sealer { suite: Suite::Xaes256Gcm, owner: ScopeId([1; 16]), name: CONTENT, key: Key::from(&[7; 32]) };
     let id = name(SegmentId { session: 5, ordinal: 6 });
     let mut random = Random(3);
     for bytes in [random.bytes(300_000), random.text(300_000), vec![1; 300_000], random.bytes(1)] {

@@ -11,9 +11,8 @@ use strongroom::{
         catalogue::Entry,
         encode,
         entry::{Annex, EntryKind, Publish},
-        key::content_number,
         names::{self, PackKind},
-        sealed::KeyScope,
+        sealed::{KeyName, KeyScope},
         segment::{BaseRun, ChunkList},
     },
     id::{ChunkId, Nonce, PackId, SegmentId, SegmentName},
@@ -64,8 +63,8 @@ fn publish(actor: &mut Tenant, clay: &Clay, made: &[Made<'_>]) -> Vec<SegmentId>
         let mut built = SegmentBuilder::default();
         built.push(made.head, made.bytes);
         built.bases.extend(made.base.map(|(base, _)| BaseRun::new(base, 0, 1)));
-        let number = content_number(made.source, epoch);
-        let sealer = Sealer { suite, owner, epoch: number, key: actor.keys.key(KeyScope::Content, number).unwrap() };
+        let key = KeyName::of(KeyScope::Content, made.source, epoch);
+        let sealer = Sealer { suite, owner, name: key, key: actor.keys.named(key).unwrap() };
         let sealed = sealer.seal(name, &built, made.base.map_or(&[], |(_, bytes)| bytes), [7 + ordinal as u8; 24]);
         assert_eq!(sealed.is_delta, made.base.is_some());
         let mut table = ChunkList::new();
@@ -91,7 +90,7 @@ fn publish(actor: &mut Tenant, clay: &Clay, made: &[Made<'_>]) -> Vec<SegmentId>
 
 fn hasher(tenant: &Tenant, source: u32) -> ChunkHasher {
     let hasher = tenant.hasher().unwrap();
-    tenant.keys.source_ids().get(&source).map_or(hasher.clone(), |id| hasher.with_ids(id.bytes()))
+    tenant.keys.source_ids().get(&source).map_or(hasher.clone(), |id| ChunkHasher::new(id.bytes()))
 }
 
 /// A key that was granted an agent's role, and the tenant opened with it.

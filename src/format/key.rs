@@ -34,22 +34,13 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Returns the number of a content key: of a source with keys of its own, or of the tenant's (0), in an epoch.
-pub fn content_number(source: u32, epoch: u32) -> u32 {
-    source << EPOCH_BITS | epoch
-}
-/// Returns the source that a content key is of; 0 is the tenant's.
-pub fn source_of_content(number: u32) -> u32 {
-    number >> EPOCH_BITS
-}
-const EPOCH_BITS: u32 = 20;
 /// The largest stored ring; a reader refuses more.
 pub const RING_BYTES_MAX: u64 = 64 << 20;
 /// The largest stored slot, or wrapped key file; a reader refuses more.
 pub const WRAPPED_BYTES_MAX: u64 = 1 << 20;
-/// The newest epoch, and the highest number of a source, that there can be.
-pub const EPOCH_MAX: u32 = (1 << EPOCH_BITS) - 1;
-pub const SOURCE_MAX: u32 = (1 << (32 - EPOCH_BITS)) - 1;
+/// The newest epoch, and the highest number of a source, that there can be: a ring holds keys of all.
+pub const EPOCH_MAX: u32 = (1 << 20) - 1;
+pub const SOURCE_MAX: u32 = (1 << 12) - 1;
 
 impl Field for Key {
     fn put(&self, out: &mut Writer) {
@@ -114,7 +105,7 @@ record! {
 
     /// Keys as a circle gets them: those of all epochs so far.
     RingKeys {
-        /// Permanent: defines chunk ids and stream digests. For the circles `tenant` and `indexer`.
+        /// Permanent: defines chunk ids. For the circles `tenant` and `indexer`.
         0 id: Option<Key>,
         /// Permanent: defines where streams are cut. For the circle `tenant`.
         1 gear: Option<Key>,
@@ -127,19 +118,20 @@ record! {
         5 segment_table: BTreeMap<u32, Key>,
         /// Not for stewards.
         6 chunk_table: BTreeMap<u32, Key>,
-        /// For the circle `tenant`. Those of a source with keys of its own have its number in the upper 12 of
-        /// their 32 bits.
+        /// For the circle `tenant`.
         7 content: BTreeMap<u32, Key>,
         /// Sources with keys of their own. Not for stewards.
         8 sources: BTreeMap<String, SourceKeys>,
     }
 
-    /// The permanent keys of a source that has its own.
+    /// The keys of a source that has its own.
     SourceKeys {
         /// From 1; never used again.
         0 number: u32,
         /// Defines its chunk ids.
         1 id: Key,
+        /// Epoch to key, since it has its own. For the circle `tenant`.
+        2 content: BTreeMap<u32, Key>,
     }
 
     /// The commitments to the keys of one epoch: what a candidate key is compared with.

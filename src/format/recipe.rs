@@ -13,7 +13,7 @@ record! {
     Stream {
         /// Plain bytes.
         0 length: u64,
-        /// BLAKE3, keyed with the id key, over its chunks' ids and lengths and its zero runs.
+        /// BLAKE3 over its chunks' ids and lengths and its zero runs.
         1 digest: [u8; 32],
         /// The recipe; with `levels` above 0, the recipe of the recipe's bytes, and so on.
         2 recipe: Blob,

@@ -4,8 +4,10 @@
 use super::{Malformed, VERSION, record::malformed};
 use crate::id::{ScopeId, SegmentName, SnapshotName};
 
-/// Bytes of a sealed thing before its ciphertext: suite, epoch, nonce.
-pub const HEADER: usize = 1 + 4 + 24;
+/// Bytes of a sealed thing before its ciphertext: suite, the key's name, nonce.
+pub const HEADER: usize = 1 + KEY_NAME + 24;
+/// Bytes of the name of a key: scope, source, epoch or session, number.
+const KEY_NAME: usize = 1 + 4 + 8 + 2;
 /// Bytes that sealing adds: header and tag.
 pub const OVERHEAD: usize = HEADER + 16;
 
@@ -29,7 +31,7 @@ impl Suite {
     }
 }
 
-/// Which key of an epoch seals.
+/// What a key seals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyScope {
     Root = 0,
@@ -37,6 +39,63 @@ pub enum KeyScope {
     SegmentTable = 2,
     ChunkTable = 3,
     Content = 4,
+    /// Of content, by one session: whoever writes it need not hold any other key of content.
+    Session = 5,
+}
+
+impl KeyScope {
+    fn from_number(number: u8) -> Option<Self> {
+        let all = [Self::Root, Self::Ledger, Self::SegmentTable, Self::ChunkTable, Self::Content, Self::Session];
+        all.into_iter().find(|scope| *scope as u8 == number)
+    }
+}
+
+/// Which of an owner's keys it is: what an envelope says of it, and what its tag is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyName {
+    pub scope: KeyScope,
+    /// The source that it is of, if that has keys of its own; else 0.
+    pub source: u32,
+    /// The epoch; of a session's key, the session.
+    pub time: u64,
+    /// Which of a session's keys it is; 0 for all others.
+    pub number: u16,
+}
+
+impl KeyName {
+    /// Names a key of an epoch: of a source that has its own, or the tenant's (0).
+    pub fn of(scope: KeyScope, source: u32, epoch: u32) -> Self {
+        Self { scope, source, time: u64::from(epoch), number: 0 }
+    }
+
+    /// Returns the epoch, unless it is a session's key.
+    pub fn epoch(&self) -> Option<u32> {
+        u32::try_from(self.time).ok().filter(|_| self.scope != KeyScope::Session && self.number == 0)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(self.scope as u8);
+        out.extend_from_slice(&self.source.to_le_bytes());
+        out.extend_from_slice(&self.time.to_le_bytes());
+        out.extend_from_slice(&self.number.to_le_bytes());
+    }
+
+    fn read(bytes: [u8; KEY_NAME]) -> Result<Self, Malformed> {
+        let [scope, source @ .., t0, t1, t2, t3, t4, t5, t6, t7, n0, n1] = bytes;
+        let scope = KeyScope::from_number(scope)
+            .ok_or_else(|| malformed("envelope", format!("keys of scope {scope} are not known to this version")))?;
+        let time = u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]);
+        Ok(Self { scope, source: u32::from_le_bytes(source), time, number: u16::from_le_bytes([n0, n1]) })
+    }
+}
+
+impl std::fmt::Display for KeyName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.scope {
+            KeyScope::Session => write!(f, "session {}", self.time),
+            _ => write!(f, "epoch {}", self.time),
+        }
+    }
 }
 
 /// What is sealed; a thing of one kind, or by one name, never opens as another.
@@ -53,7 +112,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the key that seals this kind.
+    /// Returns whose keys seal this kind, where they are not a session's.
     pub fn key_scope(self) -> KeyScope {
         match self {
             Self::Entry => KeyScope::Ledger,
@@ -62,6 +121,11 @@ impl Kind {
             Self::Segment(_) | Self::SnapshotContent(_) => KeyScope::Content,
             Self::Ring => KeyScope::Root,
         }
+    }
+
+    /// Says whether a key may seal this kind.
+    pub fn is_sealed_with(self, key: KeyScope) -> bool {
+        key == self.key_scope() || key == KeyScope::Session && self.key_scope() == KeyScope::Content
     }
 
     fn number(self) -> u8 {
@@ -99,7 +163,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     pub suite: Suite,
-    pub epoch: u32,
+    pub key: KeyName,
     pub nonce: [u8; 24],
 }
 
@@ -107,7 +171,7 @@ impl Header {
     /// Appends the header.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.push(self.suite as u8);
-        out.extend_from_slice(&self.epoch.to_le_bytes());
+        self.key.write(out);
         out.extend_from_slice(&self.nonce);
     }
     /// Splits a sealed thing into its header and ciphertext with tag.
@@ -116,20 +180,20 @@ impl Header {
             return Err(malformed("envelope", "shorter than its header and tag"));
         }
         let (header, ciphertext) = bytes.split_at(HEADER);
-        let mut epoch = [0; 4];
-        epoch.copy_from_slice(&header[1..5]);
+        let mut key = [0; KEY_NAME];
+        key.copy_from_slice(&header[1..=KEY_NAME]);
         let mut nonce = [0; 24];
-        nonce.copy_from_slice(&header[5..]);
-        Ok((Self { suite: Suite::from_number(header[0])?, epoch: u32::from_le_bytes(epoch), nonce }, ciphertext))
+        nonce.copy_from_slice(&header[1 + KEY_NAME..]);
+        Ok((Self { suite: Suite::from_number(header[0])?, key: KeyName::read(key)?, nonce }, ciphertext))
     }
 }
 
-/// Returns the associated data: format version, kind, key scope, epoch, owner, and a segment's or a snapshot's name.
+/// Returns the associated data: format version, kind, the key's name, owner, and a segment's or a snapshot's name.
 /// Never a repository, a pack or a place, or packs could not be rewritten without keys.
-pub fn associated_data(kind: Kind, epoch: u32, owner: ScopeId) -> Vec<u8> {
+pub fn associated_data(kind: Kind, key: KeyName, owner: ScopeId) -> Vec<u8> {
     let mut data = b"strongroom".to_vec();
-    data.extend_from_slice(&[VERSION, kind.number(), kind.key_scope() as u8]);
-    data.extend_from_slice(&epoch.to_le_bytes());
+    data.extend_from_slice(&[VERSION, kind.number()]);
+    key.write(&mut data);
     data.extend_from_slice(&owner.0);
     kind.write_name(&mut data);
     data

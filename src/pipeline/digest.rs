@@ -1,4 +1,4 @@
-//! Chunk ids and stream digests: BLAKE3 keyed with the tenant's id key.
+//! Chunk ids: BLAKE3 keyed with the id key of the tenant, or of a source; and digests of streams.
 
 use super::seal::wipe_stack;
 use crate::{
@@ -10,17 +10,11 @@ use crate::{
 #[derive(Clone)]
 pub struct ChunkHasher {
     ids: blake3::Hasher,
-    digests: blake3::Hasher,
 }
 
 impl ChunkHasher {
     pub fn new(id_key: &[u8; 32]) -> Self {
-        let hasher = blake3::Hasher::new_keyed(id_key);
-        Self { ids: hasher.clone(), digests: hasher }
-    }
-    /// Names chunks with another key; streams are digested as before.
-    pub fn with_ids(&self, id_key: &[u8; 32]) -> Self {
-        Self { ids: blake3::Hasher::new_keyed(id_key), digests: self.digests.clone() }
+        Self { ids: blake3::Hasher::new_keyed(id_key) }
     }
     /// Returns the id of a chunk: the first 16 bytes of its keyed hash.
     pub fn id(&self, chunk: &[u8]) -> ChunkId {
@@ -35,12 +29,6 @@ impl ChunkHasher {
         hasher.update(b"strongroom chunk list v1").update(&encode(chunks));
         Hash(*hasher.finalize().as_bytes())
     }
-    /// Starts the digest of a stream.
-    pub fn stream(&self) -> StreamDigest {
-        let mut hasher = self.digests.clone();
-        hasher.update(b"strongroom stream digest v1");
-        StreamDigest { hasher, zeros: 0 }
-    }
 }
 
 /// The digest of a stream: over the ids and lengths of its chunks and its runs of zeros, so that
@@ -51,6 +39,12 @@ pub struct StreamDigest {
 }
 
 impl StreamDigest {
+    /// Starts the digest of a stream. It needs no key of its own: the ids of chunks have theirs.
+    pub fn new() -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"strongroom stream digest v1");
+        Self { hasher, zeros: 0 }
+    }
     pub fn chunk(&mut self, id: ChunkId, bytes: u32) {
         self.end_zeros();
         self.hasher.update(&id.0).update(&u64::from(bytes).to_le_bytes());
@@ -68,6 +62,12 @@ impl StreamDigest {
     pub fn finish(mut self) -> [u8; 32] {
         self.end_zeros();
         *self.hasher.finalize().as_bytes()
+    }
+}
+
+impl Default for StreamDigest {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
         encode,
         names::PackKind,
         pack::{ChunkRow, ChunkTable, HEADER, PackFact, SegmentRow, SegmentTable, trailer},
-        sealed::{Kind, Suite, magic},
+        sealed::{KeyName, Kind, Suite, magic},
         segment::ChunkList,
     },
     id::{Hash, Nonce, PackId, ScopeId, SegmentId},
@@ -134,8 +134,10 @@ impl PackBuilder {
         let table = SegmentTable { rows: self.rows.clone(), unknown: Default::default() };
         let chunks = ChunkTable { rows: self.chunks, unknown: Default::default() };
         let binding = |kind| Binding { kind, owner: sealer.owner };
-        let seal_table =
-            |kind, key, nonce, plain: Vec<u8>| seal(sealer.suite, key, sealer.epoch, nonce, binding(kind), &plain);
+        let seal_table = |kind: Kind, key, nonce, plain: Vec<u8>| {
+            let name = KeyName::of(kind.key_scope(), 0, sealer.epoch);
+            seal(sealer.suite, (name, key), nonce, binding(kind), &plain)
+        };
         let segment_table = seal_table(Kind::SegmentTable, &sealer.segment_table, nonces[0], encode(&table));
         let mut chunk_tables = self.copied_tables;
         let lengths: Vec<u32> = chunk_tables.iter().map(|table| table.len() as u32).collect();

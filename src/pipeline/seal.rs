@@ -4,7 +4,8 @@
 use crate::{
     format::{
         Malformed,
-        sealed::{Header, Kind, OVERHEAD, Suite, associated_data},
+        record::malformed,
+        sealed::{Header, KeyName, Kind, OVERHEAD, Suite, associated_data},
     },
     id::ScopeId,
 };
@@ -25,8 +26,8 @@ pub enum OpenError {
     Malformed(#[from] Malformed),
     #[error("not authentic: changed since it was sealed, or sealed as something else")]
     NotAuthentic,
-    #[error("the key of epoch {0} is not at hand")]
-    NoKey(u32),
+    #[error("the key of {0} is not at hand")]
+    NoKey(KeyName),
     #[error("does not decompress: {0}")]
     Compression(String),
     #[error("chunk {0} does not have the content that its id says")]
@@ -41,22 +42,35 @@ pub struct Binding {
 }
 
 /// Seals `plain`.
-pub fn seal(suite: Suite, key: &Key, epoch: u32, nonce: [u8; 24], binding: Binding, plain: &[u8]) -> Vec<u8> {
+pub fn seal(suite: Suite, (name, key): (KeyName, &Key), nonce: [u8; 24], binding: Binding, plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(plain.len() + OVERHEAD);
-    Header { suite, epoch, nonce }.write(&mut out);
+    Header { suite, key: name, nonce }.write(&mut out);
     let start = out.len();
     out.extend_from_slice(plain);
-    let data = associated_data(binding.kind, epoch, binding.owner);
+    let data = associated_data(binding.kind, name, binding.owner);
     let tag = encrypt(suite, key, &nonce, &data, &mut out[start..]);
     out.extend_from_slice(&tag);
     out
 }
 
-/// Opens what `seal` made; `key_of` finds the key of an epoch.
-pub fn open(sealed: &[u8], binding: Binding, key_of: impl FnOnce(u32) -> Option<Key>) -> Result<Vec<u8>, OpenError> {
+/// Reads the header of something sealed, which no key but one of its kind seals.
+fn header(sealed: &[u8], kind: Kind) -> Result<(Header, &[u8]), OpenError> {
     let (header, ciphertext) = Header::read(sealed)?;
-    let key = key_of(header.epoch).ok_or(OpenError::NoKey(header.epoch))?;
-    let data = associated_data(binding.kind, header.epoch, binding.owner);
+    match kind.is_sealed_with(header.key.scope) {
+        true => Ok((header, ciphertext)),
+        false => Err(malformed("envelope", "sealed with a key for something else").into()),
+    }
+}
+
+/// Opens what `seal` made; `key_of` finds a key by its name.
+pub fn open(
+    sealed: &[u8],
+    binding: Binding,
+    key_of: impl FnOnce(KeyName) -> Option<Key>,
+) -> Result<Vec<u8>, OpenError> {
+    let (header, ciphertext) = header(sealed, binding.kind)?;
+    let key = key_of(header.key).ok_or(OpenError::NoKey(header.key))?;
+    let data = associated_data(binding.kind, header.key, binding.owner);
     let mut plain = ciphertext.to_vec();
     let length = decrypt(header.suite, &key, &header.nonce, &data, &mut plain)?;
     plain.truncate(length);
@@ -64,9 +78,9 @@ pub fn open(sealed: &[u8], binding: Binding, key_of: impl FnOnce(u32) -> Option<
 }
 
 /// Returns the key that opens this message and no other: of AES-256-GCM or ChaCha20-Poly1305, as the suite derives it.
-pub fn key_of_message(sealed: &[u8], key_of: impl FnOnce(u32) -> Option<Key>) -> Result<Key, OpenError> {
+pub fn key_of_message(sealed: &[u8], key_of: impl FnOnce(KeyName) -> Option<Key>) -> Result<Key, OpenError> {
     let (header, _) = Header::read(sealed)?;
-    let key = key_of(header.epoch).ok_or(OpenError::NoKey(header.epoch))?;
+    let key = key_of(header.key).ok_or(OpenError::NoKey(header.key))?;
     let derived = match header.suite {
         Suite::Xaes256Gcm => xaes_key(&key, &header.nonce),
         Suite::XChaCha20Poly1305 => {
@@ -81,8 +95,8 @@ pub fn key_of_message(sealed: &[u8], key_of: impl FnOnce(u32) -> Option<Key>) ->
 
 /// Opens what `seal` made with the key of that message alone.
 pub fn open_with_key_of_message(sealed: &[u8], binding: Binding, key: &Key) -> Result<Vec<u8>, OpenError> {
-    let (header, ciphertext) = Header::read(sealed)?;
-    let data = associated_data(binding.kind, header.epoch, binding.owner);
+    let (header, ciphertext) = header(sealed, binding.kind)?;
+    let data = associated_data(binding.kind, header.key, binding.owner);
     let mut rest = [0; 12];
     let algorithm = match header.suite {
         Suite::Xaes256Gcm => {

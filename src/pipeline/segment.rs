@@ -8,7 +8,7 @@ use crate::{
     format::{
         decode, encode,
         record::malformed,
-        sealed::{Header, Kind, Suite},
+        sealed::{Header, KeyName, Kind, Suite},
         segment::{BASE_RUNS_MAX, BaseRun, ChunkList, Codec, PREFIX_BYTES_MAX, SegmentHead},
     },
     id::{ChunkId, Hash, ScopeId, SegmentName},
@@ -78,7 +78,7 @@ impl SegmentBuilder {
 pub struct Sealer {
     pub suite: Suite,
     pub owner: ScopeId,
-    pub epoch: u32,
+    pub name: KeyName,
     pub key: Key,
 }
 
@@ -108,7 +108,7 @@ impl Sealer {
         let plain = plain_form(&head, payload);
         let fresh = built.bytes.len() - built.repeated_bytes;
         let saved_bytes = (without * fresh / built.bytes.len().max(1)) as i64 - payload.len() as i64;
-        let bytes = seal(self.suite, &self.key, self.epoch, nonce, self.binding(segment), &plain);
+        let bytes = seal(self.suite, (self.name, &self.key), nonce, self.binding(segment), &plain);
         Sealed { hash: hash(&bytes), bytes, is_delta, saved_bytes }
     }
 
@@ -209,8 +209,8 @@ fn compress_with(bytes: &[u8], prefix: &[u8], window_log: u32, rate_log: u32) ->
 #[derive(Debug)]
 pub struct OpenSegment {
     pub chunks: ChunkList,
-    /// The number of the key that it was sealed with.
-    pub key_number: u32,
+    /// The key that it was sealed with.
+    pub key: KeyName,
     bytes: Vec<u8>,
     starts: Vec<u32>,
 }
@@ -247,8 +247,8 @@ impl OpenSegment {
 /// A segment after decryption: its head was read, its bytes still need what `bases` names.
 pub struct SealedOff {
     pub head: SegmentHead,
-    /// The number of the content key.
-    pub key_number: u32,
+    /// The key that it was sealed with.
+    pub key: KeyName,
     payload: Vec<u8>,
     plain_bytes: usize,
 }
@@ -258,7 +258,7 @@ pub fn unseal(
     sealed: &[u8],
     owner: ScopeId,
     segment: SegmentName,
-    key_of: impl FnOnce(u32) -> Option<Key>,
+    key_of: impl FnOnce(KeyName) -> Option<Key>,
 ) -> Result<SealedOff, OpenError> {
     let binding = Binding { kind: Kind::Segment(segment), owner };
     let mut plain = open(sealed, binding, key_of)?;
@@ -272,7 +272,7 @@ pub fn unseal(
     }
     let payload = plain.split_off(4 + head_bytes.len());
     let (header, _) = Header::read(sealed)?;
-    Ok(SealedOff { head, key_number: header.epoch, payload, plain_bytes })
+    Ok(SealedOff { head, key: header.key, payload, plain_bytes })
 }
 
 impl SealedOff {
@@ -296,7 +296,7 @@ impl SealedOff {
             at += length;
             starts.push(at);
         }
-        Ok(OpenSegment { chunks: self.head.chunks, key_number: self.key_number, bytes, starts })
+        Ok(OpenSegment { chunks: self.head.chunks, key: self.key, bytes, starts })
     }
 }
 

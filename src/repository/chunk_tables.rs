@@ -36,7 +36,7 @@ impl Tenant {
     fn list_hashers(&self) -> Result<Vec<ChunkHasher>> {
         let hasher = self.hasher()?;
         let ids = self.keys.source_ids();
-        let of_sources: Vec<_> = ids.values().map(|id| hasher.with_ids(id.bytes())).collect();
+        let of_sources: Vec<_> = ids.values().map(|id| ChunkHasher::new(id.bytes())).collect();
         Ok([vec![hasher], of_sources].concat())
     }
 

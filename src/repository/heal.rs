@@ -12,7 +12,6 @@ use crate::{
     format::{
         encode,
         entry::{Annex, EntryKind, Publish},
-        key::source_of_content,
         names::PackKind,
         pack::ChunkRow,
         segment_set::SegmentSet,
@@ -99,7 +98,7 @@ fn supply(tenant: &Tenant, pool: &SegmentPool, id: SegmentId) -> Result<Option<S
         for (number, (chunk, _)) in opened.chunks.iter().enumerate() {
             built.push(chunk, opened.slice(number as u32, 1).unwrap_or_default());
         }
-        let source_number = source_of_content(opened.key_number);
+        let source_number = opened.key.source;
         return Ok(Some(Supplied { id, state, kind, source_number, built }));
     }
     let Some(chunks) = tenant.index.chunks_of(id)? else { return Ok(None) };
@@ -112,7 +111,7 @@ fn supply(tenant: &Tenant, pool: &SegmentPool, id: SegmentId) -> Result<Option<S
         if other.chunks.id(place.number as usize) != Some(chunk) || bytes.len() != length as usize {
             return Ok(None);
         }
-        source_number = Some(source_of_content(other.key_number));
+        source_number = Some(other.key.source);
         built.push(chunk, bytes);
     }
     Ok(source_number.map(|source_number| Supplied { id, state, kind, source_number, built }))

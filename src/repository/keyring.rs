@@ -4,9 +4,9 @@ use crate::{
     environment::{Environment, random},
     error::Result,
     format::{
-        key::{Circle, Commitments, Slot, SourceKeys, content_number, source_of_content},
+        key::{Circle, Commitments, Slot, SourceKeys},
         names,
-        sealed::{KeyScope, Kind, Suite},
+        sealed::{KeyName, KeyScope, Kind, Suite},
     },
     id::{ActorId, Hash, ScopeId},
     pipeline::{
@@ -40,7 +40,7 @@ pub(super) struct OpenRing {
     /// What wraps this ring for each circle.
     pub wrapping: BTreeMap<Circle, Key>,
     pub keys: BTreeMap<(KeyScope, u32), Key>,
-    /// Sources with keys of their own; their content keys are among the others.
+    /// Sources with keys of their own.
     pub sources: BTreeMap<String, SourceKeys>,
     /// What names chunks, and what cuts them, as this ring has them: an owner's first ring has others than those before.
     pub id: Option<Key>,
@@ -132,16 +132,15 @@ impl Keys {
             ring.keys.insert((scope, ring.epoch), key());
         }
         if let Some((source, number)) = &change.add_source {
-            let keys = SourceKeys { number: *number, id: key(), unknown: Default::default() };
+            let (id, content) = (key(), BTreeMap::new());
+            let keys = SourceKeys { number: *number, id, content, unknown: Default::default() };
             ring.sources.insert(source.clone(), keys);
         }
-        if let Some(dropped) = change.drop_source.as_ref().and_then(|source| ring.sources.remove(source)) {
-            ring.keys.retain(|(scope, number), _| {
-                *scope != KeyScope::Content || source_of_content(*number) != dropped.number
-            });
+        if let Some(source) = &change.drop_source {
+            ring.sources.remove(source);
         }
-        for source in ring.sources.values() {
-            ring.keys.insert((KeyScope::Content, content_number(source.number, ring.epoch)), key());
+        for source in ring.sources.values_mut() {
+            source.content.insert(ring.epoch, key());
         }
         next.rings.truncate(1);
         next.given.clear();
@@ -166,21 +165,26 @@ impl Keys {
         sources.map(|(source, keys)| (source.clone(), keys.number)).collect()
     }
 
-    /// Returns a key of an epoch, if this circle has it.
+    /// Returns the tenant's key of an epoch, if this circle has it.
     pub fn key(&self, scope: KeyScope, epoch: u32) -> Option<Key> {
-        self.rings.iter().find_map(|ring| ring.keys.get(&(scope, epoch))).cloned()
+        self.named(KeyName::of(scope, 0, epoch))
+    }
+
+    /// Returns a key by its name, if this circle has it.
+    pub fn named(&self, name: KeyName) -> Option<Key> {
+        self.rings.iter().find_map(|ring| ring.key(name)).cloned()
     }
 
     /// Opens something sealed, and says with which key it was.
     pub(super) fn open_telling(&self, kind: Kind, sealed: &[u8]) -> Result<(Vec<u8>, SealedWith), OpenError> {
         let binding = Binding { kind, owner: self.owner };
-        let mut opened = Err(OpenError::NoKey(0));
+        let mut opened = Err(OpenError::NotAuthentic);
         for ring in &self.rings {
             let mut with = SealedWith::default();
-            let key_of = |epoch| {
-                let key = ring.keys.get(&(kind.key_scope(), epoch)).cloned();
+            let key_of = |name: KeyName| {
+                let key = ring.key(name).cloned();
                 let told = key.as_ref().map_or([0; 32], |key| commitment(key.bytes()));
-                with = SealedWith { epoch, commitment: told };
+                with = SealedWith { epoch: name.epoch().unwrap_or_default(), commitment: told };
                 key
             };
             opened = open(sealed, binding, key_of).map(|plain| (plain, with));
@@ -194,11 +198,11 @@ impl Keys {
     /// Opens something sealed.
     pub fn open(&self, kind: Kind, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
         let binding = Binding { kind, owner: self.owner };
-        let mut opened = open(sealed, binding, |epoch| self.key(kind.key_scope(), epoch));
+        let mut opened = open(sealed, binding, |name| self.named(name));
         // Of an epoch that several rings know, one counts.
         for ring in self.rings.iter().skip(1) {
             if opened.is_err() {
-                opened = open(sealed, binding, |epoch| ring.keys.get(&(kind.key_scope(), epoch)).cloned()).or(opened);
+                opened = open(sealed, binding, |name| ring.key(name).cloned()).or(opened);
             }
         }
         opened
@@ -212,7 +216,7 @@ impl Keys {
         };
         let mut found = Err(OpenError::NotAuthentic);
         for ring in &self.rings {
-            let key_of = |epoch| ring.keys.get(&(kind.key_scope(), epoch)).cloned();
+            let key_of = |name| ring.key(name).cloned();
             found = found.or_else(|_| {
                 key_of_message(sealed, key_of).and_then(|key| fits(&key).then_some(key).ok_or(OpenError::NotAuthentic))
             });
@@ -220,7 +224,7 @@ impl Keys {
         found
     }
 
-    /// Seals something.
+    /// Seals something with the tenant's key of an epoch.
     pub fn seal(
         &self,
         kind: Kind,
@@ -229,8 +233,20 @@ impl Keys {
         plain: &[u8],
         environment: &dyn Environment,
     ) -> Result<Vec<u8>> {
-        let key = self.key(kind.key_scope(), epoch).ok_or_else(|| self.missing("this"))?;
-        Ok(seal(suite, &key, epoch, random(environment), Binding { kind, owner: self.owner }, plain))
+        self.seal_with(KeyName::of(kind.key_scope(), 0, epoch), kind, suite, plain, environment)
+    }
+
+    /// Seals something with a key.
+    pub fn seal_with(
+        &self,
+        name: KeyName,
+        kind: Kind,
+        suite: Suite,
+        plain: &[u8],
+        environment: &dyn Environment,
+    ) -> Result<Vec<u8>> {
+        let key = self.named(name).ok_or_else(|| self.missing("this"))?;
+        Ok(seal(suite, (name, &key), random(environment), Binding { kind, owner: self.owner }, plain))
     }
 
     /// Says until when keys can be had: a backup that runs on finds out that it needs others.
@@ -325,6 +341,17 @@ impl Keys {
     }
 }
 
+impl OpenRing {
+    fn key(&self, name: KeyName) -> Option<&Key> {
+        let epoch = name.epoch()?;
+        if name.source == 0 {
+            return self.keys.get(&(name.scope, epoch));
+        }
+        let keys = self.sources.values().find(|keys| keys.number == name.source)?;
+        keys.content.get(&epoch).filter(|_| name.scope == KeyScope::Content)
+    }
+}
+
 fn no_commitments() -> Commitments {
     Commitments {
         root: [0; 32],
@@ -348,10 +375,9 @@ fn commitment_to_sources(ring: &OpenRing) -> [u8; 32] {
     }
     let mut hasher = blake3::Hasher::new_derive_key("strongroom v1 key commitment of sources");
     for (source, keys) in &ring.sources {
-        let number = content_number(keys.number, ring.epoch);
         hasher.update(&(source.len() as u64).to_le_bytes()).update(source.as_bytes());
         hasher.update(&keys.number.to_le_bytes()).update(keys.id.bytes());
-        if let Some(content) = ring.keys.get(&(KeyScope::Content, number)) {
+        if let Some(content) = keys.content.get(&ring.epoch) {
             hasher.update(content.bytes());
         }
     }

@@ -95,7 +95,7 @@ impl StreamReader {
     /// Checks the digest at the end.
     pub fn new(pool: &SegmentPool, stream: &Stream) -> Result<Self> {
         let mut reader = Self::unchecked(pool, stream)?;
-        reader.digest = Some((pool.segments().hasher().stream(), stream.digest));
+        reader.digest = Some((StreamDigest::new(), stream.digest));
         Ok(reader)
     }
 

@@ -12,9 +12,8 @@ use crate::{
     format::{
         encode,
         entry::{Annex, EntryKind, Publish},
-        key::{content_number, source_of_content},
         names::{self, PackKind},
-        sealed::{Header, KeyScope, Kind},
+        sealed::{Header, KeyName, KeyScope, Kind},
     },
     id::{PackId, SegmentId, SegmentName},
     ledger::{PackState, SegmentState, SegmentStatus, Tables},
@@ -184,17 +183,17 @@ impl<'a> Copier<'a> {
     fn sealed_anew(&self, segment: SegmentName, sealed: &[u8], name: &str) -> Result<Vec<u8>> {
         let owner = self.tenant.keys.owner;
         let binding = Binding { kind: Kind::Segment(segment), owner };
-        let old = open(sealed, binding, |epoch| self.tenant.keys.key(KeyScope::Content, epoch));
+        let old = open(sealed, binding, |key| self.tenant.keys.named(key));
         let bad =
             |error: &dyn std::fmt::Display| damaged(format!("segment {} in {name} does not open: {error}", segment.id));
         let plain = old.map_err(|error| bad(&error))?;
         let (header, _) = Header::read(sealed).map_err(|error| bad(&error))?;
         // With the keys of the same source.
-        let number = content_number(source_of_content(header.epoch), self.tables.epoch);
+        let key_name = KeyName::of(KeyScope::Content, header.key.source, self.tables.epoch);
         let keys = &self.tenant.keys;
-        let key = keys.key(KeyScope::Content, number).ok_or_else(|| keys.missing("sealing anew"))?;
+        let key = keys.named(key_name).ok_or_else(|| keys.missing("sealing anew"))?;
         let nonce = random(self.tenant.environment.as_ref());
-        let anew = seal(self.tables.suite, &key, number, nonce, binding, &plain);
+        let anew = seal(self.tables.suite, (key_name, &key), nonce, binding, &plain);
         match open(&anew, binding, |_| Some(key.clone())) {
             Ok(again) if again == plain => Ok(anew),
             _ => Err(damaged(format!(

@@ -7,9 +7,9 @@ use crate::{
     error::{Result, damaged},
     format::{
         Blob, decode, decode_secret, encode, encode_secret,
-        key::{Circle, Commitments, Ring, RingKeys},
+        key::{Circle, Commitments, Ring, RingKeys, SourceKeys},
         names,
-        sealed::{KeyScope, Kind, Suite, magic, strip_magic},
+        sealed::{KeyName, KeyScope, Kind, Suite, magic, strip_magic},
     },
     pipeline::{
         digest::commitment,
@@ -17,6 +17,18 @@ use crate::{
     },
 };
 use std::collections::BTreeMap;
+
+impl OpenRing {
+    /// Returns what a circle gets of the keys of sources.
+    fn sources_for(&self, circle: Circle) -> BTreeMap<String, SourceKeys> {
+        let part = |keys: &SourceKeys| match circle {
+            Circle::Tenant => keys.clone(),
+            Circle::Steward | Circle::Indexer => SourceKeys { content: BTreeMap::new(), ..keys.clone() },
+        };
+        let all = self.sources.iter().filter(|_| circle >= Circle::Indexer);
+        all.map(|(source, keys)| (source.clone(), part(keys))).collect()
+    }
+}
 
 impl Keys {
     /// Wraps all keys for each circle; returns the object and its name.
@@ -39,12 +51,13 @@ impl Keys {
                 segment_table: of(KeyScope::SegmentTable, Circle::Steward),
                 chunk_table: of(KeyScope::ChunkTable, Circle::Indexer),
                 content: of(KeyScope::Content, Circle::Tenant),
-                sources: if circle >= Circle::Indexer { ring.sources.clone() } else { BTreeMap::new() },
+                sources: ring.sources_for(circle),
                 unknown: Default::default(),
             };
             let plain = encode_secret(&keys);
             let key = ring.wrapping.get(&circle).ok_or_else(|| self.missing("wrapping keys"))?;
-            Ok::<_, crate::error::Error>(Blob(seal(suite, key, ring.epoch, random(environment), binding, &plain)))
+            let name = KeyName::of(KeyScope::Root, 0, ring.epoch);
+            Ok::<_, crate::error::Error>(Blob(seal(suite, (name, key), random(environment), binding, &plain)))
         };
         let object = Ring {
             commitments: ring.commitments.clone(),

@@ -3,11 +3,7 @@
 use super::places::{Evidence, Look, OTHER_BYTES, Place, Places, Sight, pruned};
 use crate::{
     error::{Kind, Result, damaged},
-    format::{
-        key::source_of_content,
-        sealed::KeyScope,
-        segment::{BaseRun, PREFIX_BYTES_MAX, SegmentHead},
-    },
+    format::segment::{BaseRun, PREFIX_BYTES_MAX, SegmentHead},
     id::{SegmentId, SegmentName},
     ledger::SegmentState,
     pipeline::{
@@ -51,7 +47,7 @@ impl Segments {
     pub(super) fn new(places: Places, packs: Option<Arc<PackCache>>, hasher: ChunkHasher) -> Self {
         let keys = places.keys();
         let ids = keys.source_ids();
-        let source_hashers = ids.iter().map(|(number, id)| (*number, hasher.with_ids(id.bytes()))).collect();
+        let source_hashers = ids.iter().map(|(number, id)| (*number, ChunkHasher::new(id.bytes()))).collect();
         Self { places, packs, hasher, source_hashers, read_bytes: AtomicU64::new(0) }
     }
 
@@ -91,7 +87,7 @@ impl Segments {
 
     /// Returns what names a segment's chunks.
     pub(super) fn hasher_of(&self, opened: &Opened) -> &ChunkHasher {
-        self.source_hashers.get(&source_of_content(opened.segment.key_number)).unwrap_or(&self.hasher)
+        self.source_hashers.get(&opened.segment.key.source).unwrap_or(&self.hasher)
     }
 
     /// Recomputes the ids of `count` chunks from `first` on, unless that was done before.
@@ -124,7 +120,7 @@ impl Segments {
     fn unseal(&self, id: SegmentId, state: &SegmentState, sealed: &[u8]) -> Result<Look<SealedOff>> {
         let keys = self.places.keys();
         let name = SegmentName { id, nonce: state.session_nonce() };
-        let unsealed = match unseal(sealed, keys.owner, name, |epoch| keys.key(KeyScope::Content, epoch)) {
+        let unsealed = match unseal(sealed, keys.owner, name, |key| keys.named(key)) {
             Ok(unsealed) => unsealed,
             Err(error) => return Ok(Err(error.to_string())),
         };
@@ -234,10 +230,10 @@ fn finish(unsealed: SealedOff, prefix: &[u8]) -> Look<Opened> {
 
 /// Joins what a segment is based upon: of the same source's keys, so that it is gone when those are and not before.
 fn below(unsealed: &SealedOff, base: &dyn Fn(&BaseRun) -> Result<Arc<Opened>>) -> Result<Vec<u8>> {
-    let source = source_of_content(unsealed.key_number);
+    let source = unsealed.key.source;
     joined(&unsealed.head.bases, &|run| {
         let opened = base(run)?;
-        match source_of_content(opened.key_number) == source {
+        match opened.key.source == source {
             true => Ok(opened),
             false => Err(damaged(format!("segment {} is sealed with the keys of another source", run.segment))),
         }

@@ -77,7 +77,7 @@ impl StreamBuilder {
             start: 0,
             end: 0,
             length: 0,
-            digest: session.hasher().stream(),
+            digest: StreamDigest::new(),
             open_run: None,
             encoder: RunEncoder::default(),
             recipe: Vec::new(),

@@ -111,12 +111,17 @@ def xchacha_open(key, nonce, data, sealed):
 
 
 def unseal(keys, kind, owner, sealed, name=b""):
-    """keys: {(scope, epoch): key}; name: of a segment or a snapshot"""
-    suite, epoch, nonce = sealed[0], struct.unpack("<I", sealed[1:5])[0], sealed[5:29]
-    data = b"strongroom" + bytes([1, kind, SCOPE[kind]]) + struct.pack("<I", epoch) + owner
-    data += name
-    key = keys[(SCOPE[kind], epoch)]
-    return {1: xaes_open, 2: xchacha_open}[suite](key, nonce, data, sealed[29:])
+    """keys: {(scope, source, epoch): key}; name: of a segment or a snapshot"""
+    suite, (scope, source, epoch, number) = sealed[0], key_name(sealed)
+    if scope != SCOPE[kind] or number:
+        fail("sealed with a key for something else, or of a session")
+    data = b"strongroom" + bytes([1, kind]) + sealed[1:16] + owner + name
+    return {1: xaes_open, 2: xchacha_open}[suite](keys[(scope, source, epoch)], sealed[16:40], data, sealed[40:])
+
+
+def key_name(sealed):
+    """Returns scope, source, epoch and number of the key of an envelope."""
+    return struct.unpack("<BIQH", sealed[1:16])
 
 
 # ---- keys.md: slots and rings
@@ -153,11 +158,10 @@ class Tenant:
         # Of several rings that open (a rotation was going on), the one that the ledger names counts.
         opened = [self.ring(f, s[4]) for f in (self.repository / "keys/ring" / self.owner.hex()).glob("*") for s in slots]
         opened = sorted((ring for ring in opened if ring), key=lambda ring: ring[0]) or fail("the rings are missing")
-        # Chunk ids by the number of their source; 0 is the tenant's, which digests of streams use too.
+        # Chunk ids by the number of their source; 0 is the tenant's.
         self.ids, self.keys = {}, {}
         for _, ids, keys in opened:
             self.ids, self.keys = ids | self.ids, keys | self.keys
-        self.id = self.ids[0]
         self.fold()
 
     def unwrapped(self, passphrase):
@@ -171,17 +175,20 @@ class Tenant:
         fail("this passphrase opens nothing here")
 
     def ring(self, path, root):
-        """Returns the epoch, {source: id key} and {(scope, epoch): key} of a ring that this root opens."""
+        """Returns the epoch, {source: id key} and {(scope, source, epoch): key} of a ring that this root opens."""
         ring = record(strip_magic(b"k", path.read_bytes()))
         commitments, epoch = ring[0], ring[1]
         if commitments[0] != commitment(root):
             return None
-        inner = record(unseal({(0, epoch): root}, RING, self.owner, ring[2]))
-        keys = {(scope, e): key for scope in (1, 2, 3, 4) for e, key in zip(inner[scope + 3][::2], inner[scope + 3][1::2])}
-        for key, number in ((inner[0], 1), (inner[1], 2), *((keys[(scope, epoch)], scope + 2) for scope in (1, 2, 3, 4))):
+        inner = record(unseal({(0, 0, epoch): root}, RING, self.owner, ring[2]))
+        keys = {(scope, 0, e): key for scope in (1, 2, 3, 4) for e, key in zip(inner[scope + 3][::2], inner[scope + 3][1::2])}
+        for key, number in ((inner[0], 1), (inner[1], 2), *((keys[(scope, 0, epoch)], scope + 2) for scope in (1, 2, 3, 4))):
             if commitment(key) != commitments[number]:
                 fail("a key is not the one that was committed to")
-        ids = {0: inner[0]} | {source[0]: source[1] for source in inner.get(8, [])[1::2]}
+        ids = {0: inner[0]}
+        for source in inner.get(8, [])[1::2]:
+            ids[source[0]] = source[1]
+            keys |= {(4, source[0], e): key for e, key in zip(source[2][::2], source[2][1::2])}
         return epoch, ids, keys
 
     # ---- ledger.md, as far as a reader needs it
@@ -244,7 +251,7 @@ class Tenant:
             Ed25519PublicKey.from_public_bytes(entry[3]).verify(signature, b"strongroom ledger entry v1" + self.owner + encoded)
         except (Exception, SystemExit):
             return None
-        return (entry, struct.unpack("<I", sealed[1:5])[0]) if entry[0] == number else None
+        return (entry, key_name(sealed)[2]) if entry[0] == number else None
 
     def next(self, stored, number, previous, junk):
         """Returns the entry that follows, or nothing if an object is junk."""
@@ -343,7 +350,7 @@ class Tenant:
             if blake3.blake3(sealed).digest() != sealed_hash:
                 fail(f"segment {id} is not what its row says")
             plain = unseal(self.keys, SEGMENT, self.owner, sealed, struct.pack("<Q8sI", id[0], nonce, id[1]))
-            id_key = self.ids[struct.unpack("<I", sealed[1:5])[0] >> 20]
+            id_key = self.ids[key_name(sealed)[1]]
             head_length = struct.unpack("<I", plain[:4])[0]
             head, payload = record(plain[4:4 + head_length]), plain[4 + head_length:]
             listed = b"strongroom chunk list v1\xa2\x00" + blob(head[1][0]) + b"\x01" + blob(head[1][1])
@@ -373,7 +380,7 @@ class Tenant:
         recipe = stream.get(2, b"")
         for _ in range(stream[3]):
             recipe = b"".join(part for _, part in self.pieces(recipe))
-        digest = blake3.blake3(b"strongroom stream digest v1", key=self.id)
+        digest = blake3.blake3(b"strongroom stream digest v1")
         length = zeros = 0
         for id, part in self.pieces(recipe):
             length += len(part)

@@ -9,7 +9,7 @@ use crate::{
         names::{self, PackKind},
         pack::{HEADER, PackFact, SegmentRow, SegmentTable, TRAILER, read_trailer},
         recipe::{Run, Stream},
-        sealed::Kind as SealedKind,
+        sealed::{Header, Kind as SealedKind},
         segment_set::SegmentSet,
         snapshot::{Snapshot, SnapshotContent},
     },
@@ -305,7 +305,7 @@ fn read_pack(tenant: &Tenant, id: PackId, kind: PackKind) -> Result<Option<Found
         return Ok(None);
     };
     let Ok(SegmentTable { rows, .. }) = decode(&plain) else { return Ok(None) };
-    let epoch = table.and_then(|table| Some(u32::from_le_bytes(table.get(1..5)?.try_into().ok()?))).unwrap_or(0);
+    let epoch = table.and_then(|table| Header::read(table).ok()?.0.key.epoch()).unwrap_or(0);
     let fact = PackFact {
         pack: id,
         kind: kind as u8,

@@ -6,9 +6,8 @@ use crate::{
     format::{
         Blob, encode,
         entry::{Commit, EntryKind, Publish, Rewrite},
-        key::content_number,
         names::PackKind,
-        sealed::Kind as SealedKind,
+        sealed::{KeyName, Kind as SealedKind},
         snapshot::{Snapshot, SnapshotContent},
     },
     id::SnapshotId,
@@ -184,10 +183,10 @@ impl Session<'_> {
 
     fn sealed(&self, snapshot: &Snapshot, content: &SnapshotContent) -> Result<Blob> {
         let tenant = &*self.tenant;
-        let (suite, epoch) = (tenant.suite()?, content_number(self.keys.source_number, tenant.state.epoch));
         let environment = tenant.environment.as_ref();
         let kind = SealedKind::SnapshotContent(snapshot.name(self.names.session));
-        let sealed = tenant.keys.seal(kind, suite, epoch, &encode(content), environment);
+        let name = KeyName::of(kind.key_scope(), self.keys.source_number, tenant.state.epoch);
+        let sealed = tenant.keys.seal_with(name, kind, tenant.suite()?, &encode(content), environment);
         Ok(Blob(sealed?))
     }
 

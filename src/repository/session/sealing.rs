@@ -4,9 +4,8 @@ use crate::{
     environment::{Environment, random},
     error::{Result, damaged, failed},
     format::{
-        key::content_number,
         names::PackKind,
-        sealed::KeyScope,
+        sealed::{KeyName, KeyScope},
         segment::{BaseRun, ChunkList},
     },
     id::{SegmentId, SegmentName},
@@ -41,11 +40,12 @@ impl SealingKeys {
         let (suite, owner, epoch) = (tenant.suite()?, tenant.keys.owner, tenant.state.epoch);
         let key = |scope, epoch| tenant.keys.key(scope, epoch).ok_or_else(|| tenant.keys.missing("backing up"));
         let (segment_table, chunk_table) = (key(KeyScope::SegmentTable, epoch)?, key(KeyScope::ChunkTable, epoch)?);
-        let number = content_number(source_number, epoch);
-        let sealer = Arc::new(Sealer { suite, owner, epoch: number, key: key(KeyScope::Content, number)? });
+        let name = KeyName::of(KeyScope::Content, source_number, epoch);
+        let content = tenant.keys.named(name).ok_or_else(|| tenant.keys.missing("backing up"))?;
+        let sealer = Arc::new(Sealer { suite, owner, name, key: content });
         let hasher = tenant.hasher()?;
         let hasher = match tenant.keys.source_ids().get(&source_number) {
-            Some(id) => hasher.with_ids(id.bytes()),
+            Some(id) => ChunkHasher::new(id.bytes()),
             None => hasher,
         };
         let tables = TableSealer { suite, owner, epoch, segment_table, chunk_table: Some(chunk_table) };
