@@ -9,7 +9,7 @@ use strongroom::{
     format::{
         key::Key,
         recipe::{Run, decode_runs},
-        sealed::{Kind, associated_data},
+        sealed::{Header, KeyName, Kind, associated_data},
     },
     id::{Nonce, ScopeId, SegmentId, SegmentName, SnapshotId, SnapshotName},
     pipeline::seal::{Binding, open},
@@ -56,7 +56,7 @@ pub struct Kept {
     pub ring: Vec<u8>,
     pub ring_keys: Vec<u8>,
     root: Key,
-    keys: BTreeMap<(u8, u32), Key>,
+    keys: BTreeMap<(u8, u32, u64), Key>,
     pub entries: Vec<Entry>,
     pub rows: BTreeMap<SegmentId, Row>,
 }
@@ -110,7 +110,14 @@ impl Kept {
         let keys = Node::decode(&self.ring_keys);
         for scope in 1..=4u8 {
             for pair in keys.field(u64::from(scope) + 3).unwrap().items().chunks(2) {
-                self.keys.insert((scope, pair[0].number() as u32), key(&pair[1]));
+                self.keys.insert((scope, 0, pair[0].number() as u64), key(&pair[1]));
+            }
+        }
+        let sources = keys.field(8).map_or(&[][..], Node::items);
+        for source in sources.iter().skip(1).step_by(2) {
+            let number = source.field(0).unwrap().number() as u32;
+            for pair in source.field(2).unwrap().items().chunks(2) {
+                self.keys.insert((4, number, pair[0].number() as u64), key(&pair[1]));
             }
         }
     }
@@ -120,8 +127,10 @@ impl Kept {
     }
 
     fn try_unseal(&self, kind: Kind, sealed: &[u8]) -> Option<Vec<u8>> {
-        let scope = kind.key_scope() as u8;
-        let key = |number| if scope == 0 { Some(self.root.clone()) } else { self.keys.get(&(scope, number)).cloned() };
+        let key = |name: KeyName| match name.scope as u8 {
+            0 => Some(self.root.clone()),
+            scope => self.keys.get(&(scope, name.source, name.time)).cloned(),
+        };
         open(sealed, Binding { kind, owner: self.owner }, key).ok()
     }
 
@@ -233,22 +242,21 @@ impl Kept {
     /// Shows an envelope, and what it is bound to.
     pub fn envelope(&self, kind: Kind, sealed: &[u8]) -> String {
         let mut lines = String::new();
-        let number = u32::from_le_bytes(sealed[1..5].try_into().unwrap());
+        let name = Header::read(sealed).unwrap().0.key;
         line(0, &hex::encode(&sealed[..1]), &format!("suite {}", sealed[0]), &mut lines);
-        let source = match number >> 20 {
-            0 => String::new(),
-            source => format!(": source {source}, epoch {}", number & 0xf_ffff),
-        };
-        line(0, &hex::encode(&sealed[1..5]), &format!("key number {number}{source}"), &mut lines);
-        line(0, &hex::encode(&sealed[5..29]), "nonce", &mut lines);
+        line(0, &hex::encode(&sealed[1..2]), &format!("scope {}", name.scope as u8), &mut lines);
+        line(0, &hex::encode(&sealed[2..6]), &format!("source {}", name.source), &mut lines);
+        line(0, &hex::encode(&sealed[6..14]), &format!("epoch {}", name.time), &mut lines);
+        line(0, &hex::encode(&sealed[14..16]), &format!("number {}", name.number), &mut lines);
+        line(0, &hex::encode(&sealed[16..40]), "nonce", &mut lines);
         line(
             0,
-            &format!("{}..", hex::encode(&sealed[29..45])),
-            &format!("{} bytes of ciphertext", sealed.len() - 45),
+            &format!("{}..", hex::encode(&sealed[40..56])),
+            &format!("{} bytes of ciphertext", sealed.len() - 56),
             &mut lines,
         );
         line(0, &hex::encode(&sealed[sealed.len() - 16..]), "tag", &mut lines);
-        let data = associated_data(kind, number, self.owner);
+        let data = associated_data(kind, name, self.owner);
         lines + &format!("; associated data: {}\n", hex::encode(data))
     }
 }
