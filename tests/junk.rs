@@ -207,6 +207,17 @@ impl Objects for Endless {
     }
 }
 
+/// A certificate shows the GRANTs by which its signer came: junk before one of them must not hide it.
+#[test]
+fn junk_before_a_grant_does_not_change_where_that_stands() {
+    let (_, fixture) = prepared();
+    let (owner, end) = (fixture.tenant().keys.owner, fixture.tenant().state.head.number);
+    fixture.objects.put_if_absent(&names::entry(owner, end + 1), vec![b"junk".as_slice().into()]).unwrap();
+    let actor = agent(&fixture).public().unwrap().actor;
+    let state = fixture.tenant().state;
+    assert_eq!((state.standings[&actor].since, &state.standings[&actor].grants), (end + 2, &vec![end + 2]));
+}
+
 #[test]
 fn no_object_in_the_place_of_a_small_one_is_read_whole() {
     let (clay, fixture) = prepared();

@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 type Grants = BTreeMap<ActorId, Grant>;
 
 impl State {
-    pub(super) fn grant(&mut self, granter: ActorId, grant: Grant) -> Rule {
+    pub(super) fn grant(&mut self, entry: &Entry, grant: Grant) -> Rule {
         let actor = grant.actor;
-        self.grants = self.with_grant(granter, grant.clone())?;
+        self.grants = self.with_grant(entry.actor, grant.clone())?;
         self.note_wrapper(&grant);
-        self.admit(granter, actor);
+        self.admit(entry, actor);
         Ok(())
     }
 
@@ -103,7 +103,7 @@ impl State {
     }
 
     pub(super) fn new_epoch(&mut self, entry: &Entry, epoch: Epoch) -> Rule {
-        (self.sources, self.source_count) = self.may_begin_epoch(entry.actor, &epoch)?;
+        (self.sources, self.source_count) = self.may_begin_epoch((entry.actor, entry.number), &epoch)?;
         (self.epoch, self.epoch_began, self.epoch_seals) = (epoch.epoch, entry.number, 0);
         self.commitments.insert(epoch.epoch, epoch.commitments);
         Ok(())
@@ -112,7 +112,7 @@ impl State {
     /// Returns the sources that have keys of their own in a new epoch, and the highest number among them.
     pub(super) fn may_begin_epoch(
         &self,
-        actor: ActorId,
+        (actor, number): (ActorId, u64),
         epoch: &Epoch,
     ) -> Result<(BTreeMap<String, SourceState>, u32), Stop> {
         // Whoever has not all keys cannot have drawn new ones for all.
@@ -129,7 +129,7 @@ impl State {
                 require(same, || "the id key and the gear key never change".into())?;
             }
         }
-        self.sources_in(epoch, self.head.number + 1)
+        self.sources_in(epoch, number)
     }
 
     /// The owner makes all keys anew, and nobody else does it instead.

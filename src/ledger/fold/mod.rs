@@ -217,7 +217,7 @@ impl State {
             EntryKind::Hold => self.may_hold(&decode(body)?),
             EntryKind::Release => self.may_release(&decode(body)?),
             EntryKind::Lock => self.may_lock(&decode(body)?),
-            EntryKind::Epoch => self.may_begin_epoch(actor, &decode(body)?).map(drop),
+            EntryKind::Epoch => self.may_begin_epoch((actor, self.head.number + 1), &decode(body)?).map(drop),
             EntryKind::Policy => self.may_change_policy(&decode(body)?),
             EntryKind::Shred => self.may_shred(&decode(body)?),
             EntryKind::Generation => self.may_promote(&decode(body)?),
@@ -260,7 +260,7 @@ impl State {
         self.may_write(entry.actor, kind)?;
         match kind {
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
-            EntryKind::Grant => self.grant(entry.actor, body(proven)?),
+            EntryKind::Grant => self.grant(entry, body(proven)?),
             EntryKind::Revoke => self.revoke(entry.actor, &body(proven)?),
             EntryKind::Session => self.session(entry, body(proven)?),
             EntryKind::Publish => self.publish(tables, proven, body(proven)?),
@@ -271,7 +271,7 @@ impl State {
             EntryKind::Undelete => self.undelete(tables, body(proven)?),
             EntryKind::Hold => self.hold(entry.number, body(proven)?),
             EntryKind::Release => self.release(&body(proven)?),
-            EntryKind::Lock => self.lock(tables, body(proven)?),
+            EntryKind::Lock => self.lock(tables, entry.number, body(proven)?),
             EntryKind::Condemn => self.condemn(tables, entry.number, &proven.annex.segments),
             EntryKind::Rescue => rescue(tables, &proven.annex.segments),
             EntryKind::Dead => self.dead(tables, body(proven)?, &proven.annex.segments),

@@ -34,9 +34,9 @@ impl State {
         require(self.holds.contains_key(&release.hold), || format!("entry {} is no standing hold", release.hold))
     }
 
-    pub(super) fn lock(&mut self, tables: &mut dyn Tables, lock: Lock) -> Rule {
+    pub(super) fn lock(&mut self, tables: &mut dyn Tables, number: u64, lock: Lock) -> Rule {
         self.may_lock(&lock)?;
-        let (number, observers) = (self.head.number + 1, self.observers_wanted());
+        let observers = self.observers_wanted();
         for id in lock.snapshots {
             // A lock that stands is not made to end by fewer, or by keys that came after it.
             let stands = self.snapshots.get(&id).is_some_and(|snapshot| self.is_locked(snapshot));

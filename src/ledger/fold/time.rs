@@ -45,9 +45,9 @@ impl State {
     }
 
     /// A key that has just been granted something. One that only gave up a part of its grant stays what it was.
-    pub(super) fn admit(&mut self, granter: ActorId, actor: ActorId) {
-        let since = self.head.number + 1;
-        let mut grants = self.grants_of(granter);
+    pub(super) fn admit(&mut self, entry: &Entry, actor: ActorId) {
+        let since = entry.number;
+        let mut grants = self.grants_of(entry.actor);
         grants.push(since);
         self.standings.entry(actor).or_insert_with(|| Standing { grants, ..Standing::since(since) });
     }
