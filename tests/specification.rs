@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use strongroom::format::entry::EntryKind;
+
 /// A record of the code: what it is, and its fields.
 pub struct Record {
     /// The file of `src/format` that has it.
@@ -229,6 +231,46 @@ fn the_rules_in_cddl_are_those_of_the_code() {
                 .filter(|word| !["bytes", "text", "true", "size"].contains(word) && !defined.contains(word))
                 .collect();
             assert!(unknown.is_empty(), "{}.{}: no rule for {unknown:?}", record.name, field.name);
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_entry_has_its_rules_and_what_it_changes() {
+    let ledger = std::fs::read_to_string(chapter("ledger.md")).unwrap();
+    let (_, changes) = ledger.split_once("### What entries change").unwrap();
+    let rows: Vec<&str> =
+        changes.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).collect();
+    for kind in EntryKind::ALL {
+        let (number, name) = (*kind as u8, kind.name());
+        assert!(ledger.contains(&format!("\n| {number} | {name} | ")), "{name} has no rules");
+        let names = |row: &&&str| row.split('|').nth(1).unwrap().split([' ', ',']).any(|word| word == name);
+        assert!(rows.iter().any(|row| names(&row)), "{name}: nothing says what it changes");
+    }
+}
+
+/// Links between chapters lead to files and headings that are there.
+#[test]
+fn every_link_of_the_specification_leads_somewhere() {
+    let anchor = |title: &str| {
+        let kept = title.to_lowercase().replace(' ', "-");
+        kept.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect::<String>()
+    };
+    for entry in std::fs::read_dir(chapter("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { chapter(file) };
+            let target = std::fs::read_to_string(&target).unwrap_or_else(|_| panic!("{}: {link}", path.display()));
+            let mut headings = target.lines().filter(|line| line.starts_with('#'));
+            let is_there =
+                heading.is_empty() || headings.any(|line| anchor(line.trim_start_matches('#').trim()) == heading);
+            assert!(is_there, "{}: {link}", path.display());
         }
     }
 }
