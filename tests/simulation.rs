@@ -24,9 +24,11 @@ use strongroom::{
     error::{Kind, Result},
     format::{
         encode,
-        entry::{Annex, EntryKind, Hold, Release},
+        entry::{Annex, EntryKind, Hold, Observed, Release},
     },
     id::SnapshotId,
+    index::Index,
+    ledger::State,
     operation::{Unwatched, check, forget, prune, reseal, rewrite, transfer},
     repository::{Identity, Repository, Role, Tenant},
     store::{Fault, StoreErrorKind},
@@ -125,6 +127,10 @@ impl World {
         let deputy = Identity::generate(fixture.environment.as_ref());
         let (mut tenant, public) = (fixture.tenant(), deputy.public().unwrap());
         fixture.repository().add_identity(&mut tenant, &Role::administrator(), &public, "deputy").unwrap();
+        // The deputy is no stranger: what is held is believed on her word, too.
+        for days_ago in [3, 1] {
+            tell_time(&mut tenant, 1_700_000_000_000_000_000 - days_ago * 86_400_000_000_000);
+        }
         let deputy = deputy.to_key_file().unwrap().to_string();
         let mut random = Random(seed);
         let streams = [random.text(60_000), random.bytes(60_000)];
@@ -316,6 +322,16 @@ impl World {
         assert_all_restore(&moved, &self.oracle.lock().unwrap().known, what);
         assert_clean(&mut moved, what);
     }
+}
+
+/// Says of all entries that nobody told of yet that they were written then.
+fn tell_time(tenant: &mut Tenant, now_ns: i64) {
+    let drafted = |state: &State, _: &Index| {
+        let times_ns = (state.observed_next..=state.head.number).map(|_| now_ns).collect();
+        let body = encode(&Observed { first: state.observed_next, times_ns, unknown: Default::default() });
+        Ok((EntryKind::Observed, body, Annex::empty()))
+    };
+    tenant.append("walk", drafted).unwrap();
 }
 
 fn hold(tenant: &mut Tenant, snapshots: Vec<SnapshotId>, source: Option<String>) -> Result<u64> {

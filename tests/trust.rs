@@ -373,7 +373,7 @@ fn what_is_held_is_not_left_to_the_word_of_the_key_that_sealed_it_anew() {
 fn bytes_are_replaced_and_attested_by_those_alone_who_may() {
     let mut ledger = Ledger::new();
     let segment = ledger.commit(5, 0);
-    let [keeper, steward] = [ActorId([7; 32]), ActorId([8; 32])];
+    let [keeper, steward, brought] = [ActorId([7; 32]), ActorId([8; 32]), ActorId([9; 32])];
     let kinds = [EntryKind::Session, EntryKind::Reseal, EntryKind::Repack, EntryKind::Heal, EntryKind::Attest];
     let ok = |ledger: &mut Ledger, actor, kind, body: Vec<u8>, annex: &Annex| {
         assert_eq!(ledger.apply(actor, kind, body, annex), Verdict::Valid, "{kind:?}");
@@ -382,6 +382,7 @@ fn bytes_are_replaced_and_attested_by_those_alone_who_may() {
     let none = Annex::empty();
     ok(&mut ledger, OWNER, EntryKind::Grant, grant_of(keeper, &kinds, 3, &[]), &none);
     ok(&mut ledger, OWNER, EntryKind::Grant, grant_of(steward, &kinds, 1, &[]), &none);
+    ok(&mut ledger, OWNER, EntryKind::Grant, grant_of(brought, &kinds, 3, &[]), &none);
     let attest = |ledger: &Ledger, pins: Option<(Hash, Hash)>| {
         let state = &ledger.tables.segments[&segment];
         let (sealed, chunks) = pins.unwrap_or((state.sealed_hash, state.chunks_hash));
@@ -430,6 +431,10 @@ fn bytes_are_replaced_and_attested_by_those_alone_who_may() {
     let body = attest(&ledger, None);
     ok(&mut ledger, keeper, EntryKind::Attest, body.clone(), &named);
     assert!(!ledger.state.is_attested(&ledger.tables, segment).unwrap(), "its own word");
-    ok(&mut ledger, OWNER, EntryKind::Attest, body, &named);
+    ok(&mut ledger, brought, EntryKind::Attest, body.clone(), &named);
     assert!(ledger.state.is_attested(&ledger.tables, segment).unwrap());
+    let is_resealed = |ledger: &Ledger| ledger.tables.segments[&segment].resealed.is_some();
+    assert!(is_resealed(&ledger), "a stranger's word, for what is held");
+    ok(&mut ledger, OWNER, EntryKind::Attest, body, &named);
+    assert!(!is_resealed(&ledger));
 }

@@ -36,7 +36,7 @@ impl Read {
     fn is_due(&self, now: &SegmentState, state: &State, actor: ActorId) -> bool {
         let same = (now.sealed_hash, now.chunks_hash) == (self.sealed_hash, self.chunks_hash);
         let is_whole = now.status != SegmentStatus::Dead && !now.damaged;
-        same && is_whole && !now.attested && state.may_vouch(actor, now)
+        same && is_whole && state.attested_by(actor, now.clone()) != *now
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     verdict::{Refusal, Rule, permit, require, void},
 };
 use crate::{
-    format::{checkpoint::Resealed, entry::Attest},
+    format::entry::Attest,
     id::{ActorId, Hash, SegmentId},
     ledger::{
         state::State,
@@ -62,31 +62,26 @@ impl State {
             read.push((id, state));
         }
         require(witness.finish() == attest.hash, || "a segment is not what was read".into())?;
-        for (id, mut state) in read {
-            if self.may_vouch(actor, &state) {
-                state.attested = true;
-                if self.is_another(actor, &state) {
-                    state.resealed = None;
-                }
-                tables.put_segment(id, state)?;
-            }
+        for (id, state) in read {
+            tables.put_segment(id, self.attested_by(actor, state))?;
         }
         Ok(())
     }
 
-    /// Says whether a key's ATTEST of a segment counts. Bytes that took the place of others need another key's word, of
-    /// before they came: otherwise one stolen key replaces everything by garbage, and attests that.
-    pub fn may_vouch(&self, actor: ActorId, state: &SegmentState) -> bool {
-        let is_alone = state.resealed.as_ref().is_none_or(|resealed| resealed.alone);
-        is_alone || self.is_another(actor, state)
-    }
-
-    /// Says whether a key is neither the one that sealed a segment anew, or told of that, nor younger than that.
-    fn is_another(&self, actor: ActorId, state: &SegmentState) -> bool {
+    /// Returns what a key's ATTEST makes of a segment.
+    ///
+    /// Bytes that took the place of others need another key's word, of before they came: otherwise one stolen key replaces
+    /// everything by garbage, and attests that. What is held or locked needs one that was no stranger then: otherwise
+    /// the stolen key of an administrator brings the other one along.
+    pub fn attested_by(&self, actor: ActorId, mut state: SegmentState) -> SegmentState {
+        let Some(resealed) = &state.resealed else { return SegmentState { attested: true, ..state } };
         let is_author = self.authors.get(state.author as usize) == Some(&actor);
-        let is_older = |session| self.standings.get(&actor).is_some_and(|standing| standing.since < session);
-        let is_other = |by: &Resealed| by.told_by != Some(actor) && is_older(by.session);
-        !is_author && state.resealed.as_ref().is_none_or(is_other)
+        let is_older = self.standings.get(&actor).is_some_and(|standing| standing.since < resealed.session);
+        let is_another = !is_author && resealed.told_by != Some(actor) && is_older;
+        let was_settled = self.is_settled_before(actor, resealed.session);
+        state.attested |= resealed.alone || is_another;
+        state.resealed = state.resealed.filter(|_| !is_another || !was_settled);
+        state
     }
 
     /// Says whether no other key could attest what this one seals anew in a session.
