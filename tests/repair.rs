@@ -192,7 +192,11 @@ fn whoever_tells_what_another_sealed_anew_attests_it_alone() {
         let state = ledger.tables.segments[&segment].clone();
         assert_eq!(state.sealed_hash, Hash([9; 32]), "it is told");
         for (actor, may) in [(OWNER, false), (KEEPER, attests)] {
-            assert_eq!(ledger.state.attested_by(actor, state.clone()).attested, may, "{actor} of what {teller_of} sealed");
+            assert_eq!(
+                ledger.state.attested_by(actor, state.clone()).attested,
+                may,
+                "{actor} of what {teller_of} sealed"
+            );
         }
     }
 }
