@@ -229,3 +229,12 @@ fn processes_that_meet_places_at_once_forget_none() {
     std::fs::create_dir(&file).unwrap();
     assert!(known.known("file:///x").is_err());
 }
+
+#[test]
+fn a_file_of_known_places_needs_no_folder_in_its_name() {
+    let place = Place::new();
+    let mut command = place.command(&["--known-places", "places", "snapshots"]);
+    let output = command.current_dir(place.path("")).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(place.path("places").exists());
+}

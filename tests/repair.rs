@@ -279,6 +279,46 @@ fn whoever_was_shut_out_in_a_hole_comes_back_by_a_repair_of_their_own() {
     assert!(!warm.state.grants.contains_key(&public.actor));
 }
 
+/// A stolen administrator with the bucket deletes a hold, a lock and a policy, and says that they are lost.
+#[test]
+fn what_a_repair_took_away_is_told_by_whoever_has_seen_it_and_destroys_nothing_at_once() {
+    use strongroom::operation::{destroy, protect};
+    let (clay, fixture) = prepared();
+    let mut warm = fixture.tenant();
+    let second = Identity::generate(fixture.environment.as_ref());
+    let (public, text) = (second.public().unwrap(), second.to_key_file().unwrap());
+    fixture.repository().add_identity(&mut warm, &strongroom::repository::Role::administrator(), &public, "b").unwrap();
+    back_up_bytes(&mut warm, "s", b"data").unwrap();
+    let id = warm.state.live()[0].snapshot.id;
+    let policy = Policy {
+        destroy_wait_ns: Some(3 * 86_400_000_000_000),
+        destroy_approvals: Some(2),
+        ..warm.state.policy.clone()
+    };
+    warm.append("x", |_, _| Ok(policy.clone().drafted())).unwrap();
+    let hold = protect::hold(&mut warm, &protect::Held::Snapshot(id), "case", "x").unwrap();
+    back_up_bytes(&mut warm, "s", b"more").unwrap();
+    lose(&clay, &warm, hold - 1);
+    lose(&clay, &warm, hold);
+    let mut thief = opened(&fixture, &text);
+    let written = repair(&mut thief, Keep::All, "lost", false).unwrap();
+    warm.sync().unwrap();
+    let told = warm.doubts().join("\n");
+    for what in [format!("hold {hold}"), "what the policy asks".to_owned(), "ask who made it".to_owned()] {
+        assert!(told.to_lowercase().contains(&what), "{what}: {told}");
+    }
+    let refused = prune::prune(&mut warm, &prune::Options::thorough(0), &Unwatched).unwrap_err();
+    assert!(refused.message.contains(&format!("hold {hold}")), "{refused}");
+    // Who opens it the next time has been told.
+    assert_eq!(warm.state.policy.destroy_wait_ns, Some(86_400_000_000_000));
+    for asked in [(0, 1), (86_400_000_000_000, 0)] {
+        assert_eq!(destroy::request(&mut thief, None, asked, "x").unwrap_err().kind, Kind::Refused, "{asked:?}");
+    }
+    // Before it is confirmed, everybody is told that the history is not whole.
+    clay.0.lock().unwrap().remove(&names::entry(warm.keys.owner, written.entry.unwrap())).unwrap();
+    assert!(fixture.tenant().doubts().join(" ").contains("no administrator has confirmed"));
+}
+
 fn head_of(tenant: &Tenant, number: u64) -> Head {
     let bytes = tenant.objects.get(&names::entry(tenant.keys.owner, number), None).unwrap();
     Head { number, hash: strongroom::pipeline::digest::hash(&bytes), unknown: Default::default() }

@@ -57,7 +57,7 @@ impl KnownPlaces {
     fn write(&self, folder: &Path, places: &BTreeMap<String, KnownPlace>) -> std::io::Result<()> {
         // Where it is a link, what it leads to is replaced.
         let file = std::fs::canonicalize(&self.0).unwrap_or_else(|_| self.0.clone());
-        let folder = file.parent().unwrap_or(folder);
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(folder);
         let mut new = tempfile::NamedTempFile::new_in(folder)?;
         new.write_all(written(places).as_bytes())?;
         new.as_file().sync_all()?;

@@ -169,7 +169,7 @@ impl Tenant {
         let written = &sealed.entry;
         let number = written.entry.number;
         if !PROMISES_NOTHING.contains(&kind) {
-            match self.is_still_there(&self.state.head) {
+            match self.is_still_there(&self.state.newest_object()) {
                 Ok(true) => {}
                 Ok(false) => return Outcome::NotDone(self.gone(kind)),
                 Err(error) => return Outcome::Unknown(self.may_land(sealed, error)),

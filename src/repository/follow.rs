@@ -120,6 +120,7 @@ impl Tenant {
             unlock,
             genesis,
             hole: None,
+            before_repair: None,
             despite_damage: false,
             shared: Arc::default(),
             steps: 0,
@@ -142,7 +143,7 @@ impl Tenant {
 
     /// Refuses a history that is shorter than, or different from, the one that was seen before.
     fn check_remembered_head(&self) -> Result<()> {
-        let head = &self.state.head;
+        let head = self.state.newest_object();
         let name = names::entry(self.keys.owner, head.number);
         let found = get_bounded(self.objects.as_ref(), &name, ENTRY_BYTES_MAX)?;
         let found_hash = found.map(|bytes| hash(&bytes));
@@ -204,12 +205,18 @@ impl Tenant {
         }
         match next? {
             Next::Entry(found) if self.is_told_of_repair(&found.entry) => {
+                let before = self.state.clone();
                 self.forget_fold()?;
+                self.before_repair = Some(before);
                 (self.trail, self.begun_again_for) =
                     (Trail::in_slots_alone(found.entry.number), Some(found.entry.number));
                 Ok(true)
             }
-            Next::Entry(found) => self.fold(&found.entry, &found.annex, found.hash).map(|_| true),
+            Next::Entry(found) => {
+                self.fold(&found.entry, &found.annex, found.hash)?;
+                self.compare_with_before_repair();
+                Ok(true)
+            }
             Next::Behind(behind) => self.go_past(behind).map(|()| true),
             Next::End(tail) => {
                 self.tail = tail;
@@ -237,11 +244,12 @@ impl Tenant {
 
     /// Says what of the history is lost, unless an administrator has said that it is so for ever.
     pub(super) fn lost(&self) -> Option<String> {
-        let unconfirmed = || {
-            let number = self.state.unconfirmed()?;
-            Some(format!("ledger entry {number} is lost, and no administrator has confirmed what stands in its place"))
-        };
-        self.hole.clone().or_else(unconfirmed)
+        self.hole.clone().or_else(|| self.unconfirmed())
+    }
+
+    fn unconfirmed(&self) -> Option<String> {
+        let number = self.state.unconfirmed()?;
+        Some(format!("ledger entry {number} is lost, and no administrator has confirmed what stands in its place"))
     }
 
     /// Says whether an entry tells that others were put into places where this machine has seen something else, or
@@ -251,6 +259,20 @@ impl Tenant {
         let is_new = |named: &Confirmed| self.state.repairs.get(&named.number).map(|own| own.hash) != Some(named.hash);
         may && self.begun_again_for != Some(entry.number)
             && decode::<Repair>(&entry.body.0).is_ok_and(|repair| repair.confirms.iter().any(is_new))
+    }
+
+    /// Tells what this machine knew before others said that entries which it has seen are lost for ever.
+    fn compare_with_before_repair(&mut self) {
+        let is_as_far = |before: &mut Arc<State>| self.state.head.number >= before.head.number;
+        let Some(before) = self.before_repair.take_if(is_as_far) else { return };
+        let unlearnt = self.state.unlearnt(&before);
+        if !unlearnt.is_empty() {
+            self.damage.push(format!(
+                "a repair of the history of {} took away what this machine had seen: {}. Ask who made it (it is in the audit trail) before anything is forgotten or pruned: a copy of the bucket may have the entries",
+                self.name,
+                unlearnt.join(", ")
+            ));
+        }
     }
 
     /// Folds the ledger again from its first entry.
@@ -290,7 +312,7 @@ impl Tenant {
 
     /// Lists what a person should know of the history: what was found wrong, and what cannot be known.
     pub fn doubts(&self) -> Vec<String> {
-        self.damage.iter().cloned().chain(self.tail.doubt()).collect()
+        self.damage.iter().cloned().chain(self.unconfirmed()).chain(self.tail.doubt()).collect()
     }
 
     pub(super) fn fold(&mut self, entry: &Entry, annex: &Annex, hash: Hash) -> Result<Verdict> {

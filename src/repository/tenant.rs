@@ -61,6 +61,9 @@ pub struct Tenant {
     pub(super) checkpoint_due: bool,
     /// Why the history that was read is not whole: nothing is written to it, and nothing of it is remembered.
     pub(super) hole: Option<String>,
+    /// What this machine knew before somebody said that entries are lost which it may have seen, until all that is
+    /// folded again.
+    pub(super) before_repair: Option<Arc<State>>,
     pub(super) shared: Arc<Shared>,
     /// How many steps the followed ledger had made when this was last the newest.
     pub(super) steps: u64,

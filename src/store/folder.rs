@@ -177,13 +177,7 @@ impl Folder {
 
     /// Opens an object. What is no file is none, and is not waited for, as a pipe would be.
     fn open_object(&self, name: &str) -> io::Result<File> {
-        let path = self.path.join(name);
-        let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path);
-        let found = opened.as_ref().map_or_else(|_| std::fs::metadata(&path), File::metadata);
-        if found.is_ok_and(|found| !found.is_file()) {
-            return Err(no_object());
-        }
-        opened
+        open_file(&self.path.join(name))
     }
 
     /// Returns the file system's time: clocks of those who share a folder differ.
@@ -193,6 +187,15 @@ impl Folder {
         std::fs::remove_file(path)?;
         now
     }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
+    let found = opened.as_ref().map_or_else(|_| std::fs::metadata(path), File::metadata);
+    if found.is_ok_and(|found| !found.is_file()) {
+        return Err(no_object());
+    }
+    opened
 }
 
 /// Says whether a file system tells that there is no such file.
@@ -231,7 +234,7 @@ fn is_draft(path: &Path) -> bool {
 
 /// Removes a draft, if it is old and nobody has it open.
 fn remove_draft(path: &Path, now: SystemTime, age: Duration) -> io::Result<bool> {
-    let file = File::open(path)?;
+    let file = open_file(path)?;
     let is_old = age.is_zero() || now.duration_since(file.metadata()?.modified()?).is_ok_and(|old| old >= age);
     if !is_old || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(false);

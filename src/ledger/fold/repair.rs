@@ -7,17 +7,18 @@
 
 use super::{
     Proven,
+    time::SETTLING_NS,
     verdict::{Refusal, Rule, Stop, permit, require, void},
 };
 use crate::{
     format::{
-        checkpoint::Repaired,
+        checkpoint::{Head, Repaired},
         decode,
         entry::{Annex, Entry, EntryKind, Grant, LOST_MAX, LostSnapshot, Repair, Said},
         segment_set::SegmentSet,
         snapshot::{Snapshot, Stats},
     },
-    id::{ActorId, Hash},
+    id::{ActorId, Hash, SnapshotId},
     ledger::{
         state::{SnapshotState, State},
         tables::Tables,
@@ -50,7 +51,7 @@ impl State {
         self.may_repair(entry.actor, &repair)?;
         match (repair.last, repair.follows) {
             (Some(last), Some(follows)) => self.stand_in(tables, proven, (last, follows)),
-            _ => self.confirm(entry.number, &repair),
+            _ => self.confirm((entry.number, entry.actor), &repair),
         }
     }
 
@@ -124,12 +125,17 @@ impl State {
     }
 
     /// Takes the REPAIRs that are named for true, and ends the grants that are not.
-    fn confirm(&mut self, number: u64, repair: &Repair) -> Rule {
+    fn confirm(&mut self, (number, actor): (u64, ActorId), repair: &Repair) -> Rule {
         for named in &repair.confirms {
             let is_it = self.repairs.get(&named.number).is_some_and(|repaired| repaired.hash == named.hash);
             require(is_it, || format!("the REPAIR of entry {} is another one, or is not there", named.number))?;
         }
+        let has_others = self.standings.iter().any(|(other, own)| *other != actor && own.settled.is_some());
         self.grants = self.grants_kept(repair)?;
+        // What a policy asked of a destruction may be among what is lost.
+        let (wait_ns, approvals) = (&mut self.policy.destroy_wait_ns, &mut self.policy.destroy_approvals);
+        *wait_ns = (*wait_ns).max(Some(SETTLING_NS));
+        *approvals = (*approvals).max(Some(u32::from(has_others)));
         let grants = &self.grants;
         self.standings.retain(|actor, _| grants.contains_key(actor));
         for named in &repair.confirms {
@@ -143,6 +149,39 @@ impl State {
     /// Returns the first hole that no administrator has said to be lost for ever, if its place is taken.
     pub fn unconfirmed(&self) -> Option<u64> {
         self.repairs.iter().find(|(_, repaired)| repaired.confirmed_by.is_none()).map(|(number, _)| *number)
+    }
+
+    /// Lists what somebody knew of a history that protects data, and that is not known since entries of it are said to be
+    /// lost.
+    pub fn unlearnt(&self, before: &Self) -> Vec<String> {
+        let mut unlearnt = Vec::new();
+        let now_of = |id: &SnapshotId| self.snapshots.get(id).filter(|now| !now.gone);
+        for (id, then) in before.snapshots.iter().filter(|(_, then)| !then.gone) {
+            match now_of(id) {
+                None => unlearnt.push(format!("snapshot {id} of {}", then.snapshot.source)),
+                Some(now) if now.locked_until_ns < then.locked_until_ns => {
+                    unlearnt.push(format!("the lock of snapshot {id} of {}", then.snapshot.source));
+                }
+                Some(_) => {}
+            }
+        }
+        let holds = before.holds.iter().filter(|(number, _)| !self.holds.contains_key(number));
+        unlearnt.extend(holds.map(|(number, hold)| format!("hold {number} of case {}", hold.case)));
+        let back = self.grants.iter().filter(|(actor, _)| !before.grants.contains_key(actor));
+        unlearnt.extend(back.map(|(actor, grant)| format!("that {} ({actor}) has no grant any more", grant.name)));
+        if self.policy.destroy_wait_ns < before.policy.destroy_wait_ns
+            || self.policy.destroy_approvals < before.policy.destroy_approvals
+        {
+            unlearnt.push("what the policy asks of a destruction".into());
+        }
+        unlearnt
+    }
+
+    /// Returns the number and hash of the newest object that counts: where a REPAIR stands for the newest entries, its own.
+    pub fn newest_object(&self) -> Head {
+        let repaired = self.repaired(self.head.number);
+        let own = repaired.map(|(number, own)| Head { number, hash: own.hash, unknown: Default::default() });
+        own.unwrap_or_else(|| self.head.clone())
     }
 
     /// Returns the REPAIR that stands for a slot, with its number.

@@ -13,7 +13,7 @@ use crate::{
 use std::{cmp::Reverse, collections::BTreeMap};
 
 /// The shortest time after which a new key is no stranger any more. A policy can make it longer.
-const SETTLING_NS: i64 = 86_400_000_000_000;
+pub(super) const SETTLING_NS: i64 = 86_400_000_000_000;
 /// How many keys must agree where there are as many.
 const OBSERVERS: u32 = 2;
 
