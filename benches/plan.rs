@@ -151,6 +151,7 @@ fn main() {
             snapshots: oldest.collect(),
             reason: "bench".into(),
             newest_too: false,
+            accepted: Vec::new(),
             unknown: Default::default(),
         };
         tenant.append("bench", |_, _| Ok((EntryKind::Retire, encode(&body), Annex::empty()))).unwrap();

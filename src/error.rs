@@ -26,7 +26,7 @@ pub enum Kind {
     Unreachable,
     /// Written by a newer program.
     NewerFormat,
-    /// A hold, lock, quota or role forbids it.
+    /// A hold, lock, quota or role forbids it, or somebody should look first.
     Refused,
     /// No key was given.
     NoKey,
@@ -73,6 +73,8 @@ pub enum Next {
     ChangePolicy,
     RaiseQuota,
     Forget,
+    /// Let rules go on for sources that are unlike themselves, once somebody has looked.
+    AcceptSuspicious,
     /// Judge by the snapshots' own times, once they are known to be right.
     JudgeByOwnTimes,
     Prune,

@@ -300,6 +300,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
         snapshots: all[..2].to_vec(),
         reason: String::new(),
         newest_too: true,
+        accepted: Vec::new(),
         unknown: Default::default(),
     };
     let body = strongroom::format::encode(&retire);

@@ -536,6 +536,7 @@ fn a_source_is_destroyed_alone_whatever_breaks_off() {
         snapshots: apart,
         reason: String::new(),
         newest_too: true,
+        accepted: Vec::new(),
         unknown: Default::default(),
     };
     let body = strongroom::format::encode(&undelete);

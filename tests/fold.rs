@@ -214,7 +214,8 @@ pub fn snapshot(id: u8, parent: Option<u8>) -> Snapshot {
 }
 pub fn snapshots_body(snapshots: &[SnapshotId], newest_too: bool) -> Vec<u8> {
     let unknown = Default::default();
-    encode(&Snapshots { snapshots: snapshots.to_vec(), reason: String::new(), newest_too, unknown })
+    let (snapshots, accepted) = (snapshots.to_vec(), Vec::new());
+    encode(&Snapshots { snapshots, reason: String::new(), newest_too, accepted, unknown })
 }
 pub fn about(session: u64, seen: u64) -> Vec<u8> {
     encode(&About { session, reason: String::new(), seen, unknown: Default::default() })

@@ -59,6 +59,7 @@ mod source;
 mod specification;
 mod stop;
 mod store;
+mod suspicion;
 mod tenancy;
 mod touched;
 mod transfer;

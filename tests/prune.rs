@@ -14,7 +14,7 @@ use strongroom::{
     id::SnapshotId,
     operation::{Unwatched, check, forget, prune},
     repository::{Identity, Repository},
-    store::{Fault, Faulty, Listed, Objects, Put, Recorded, SharedObjects, StoreError, Verb},
+    store::{Fault, Faulty, Recorded, SharedObjects, Verb},
 };
 
 /// A tenant with snapshots of two sources that share data.
@@ -312,63 +312,4 @@ fn what_is_held_or_locked_stays_whatever_is_asked() {
     }
     forget::forget(&mut tenant, &keep_last(1)).unwrap();
     assert_eq!(tenant.state.live().len(), 4, "only the lock is left");
-}
-
-/// A store by whose clock entries are written a day apart, and from one on a second apart.
-struct Calendar {
-    inner: Arc<Clay>,
-    flood_from: u64,
-}
-
-impl Objects for Calendar {
-    fn put_if_absent(&self, name: &str, parts: Vec<bytes::Bytes>) -> std::result::Result<Put, StoreError> {
-        self.inner.put_if_absent(name, parts)
-    }
-    fn get(&self, name: &str, range: Option<std::ops::Range<u64>>) -> std::result::Result<bytes::Bytes, StoreError> {
-        self.inner.get(name, range)
-    }
-    fn list(&self, prefix: &str) -> std::result::Result<Vec<Listed>, StoreError> {
-        self.inner.list(prefix)
-    }
-    fn modified_ns(&self, name: &str) -> std::result::Result<i64, StoreError> {
-        let number = names::number_of_entry(name).unwrap_or(0);
-        let seconds = number.min(self.flood_from) * 86_400 + number.saturating_sub(self.flood_from);
-        Ok(1_700_000_000_000_000_000 + seconds as i64 * 1_000_000_000)
-    }
-    fn delete(&self, name: &str) -> std::result::Result<(), StoreError> {
-        self.inner.delete(name)
-    }
-}
-
-#[test]
-fn what_looks_like_an_attack_or_a_broken_source_is_told_before_anything_goes() {
-    let clay = Arc::new(Clay::default());
-    let fixture = Fixture::on(clay.clone(), 12);
-    let mut random = Random(12);
-    let mut bytes = random.text(400_000);
-    let warnings = |flood_from: u64| {
-        let objects = Arc::new(Calendar { inner: clay.clone(), flood_from });
-        let mut tenant = fixture.repository_on(objects).unwrap().tenant("t").unwrap();
-        let report = forget::forget(&mut tenant, &forget::Options { dry_run: true, ..keep_last(100) }).unwrap();
-        (report.warnings, tenant.state.head.number)
-    };
-    let back_up = |bytes: &[u8]| drop(back_up_bytes(&mut fixture.tenant(), "s", bytes).unwrap());
-    for _ in 0..5 {
-        edit(&mut random, &mut bytes);
-        back_up(&bytes);
-    }
-    let (quiet, head) = warnings(u64::MAX);
-    assert_eq!(quiet, [""; 0]);
-    let told = |what: &str, flood_from| {
-        let (warnings, _) = warnings(flood_from);
-        assert!(warnings.len() == 1 && warnings[0].contains(what), "{what}: {warnings:?}");
-    };
-    back_up(&bytes[..100_000]);
-    told("100000 bytes", u64::MAX);
-    back_up(&random.text(bytes.len()));
-    told("data that was not there before", u64::MAX);
-    for _ in 0..4 {
-        back_up(&bytes);
-    }
-    told("snapshots within a day, at most 1 a day before", head);
 }

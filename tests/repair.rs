@@ -358,7 +358,8 @@ fn a_repair_takes_away_or_is_written_by_who_may_do_little() {
     ledger.state.grants.get_mut(&AGENT).unwrap().kinds.push(EntryKind::Repair as u8);
     let verdict = ledger.clone().apply(AGENT, EntryKind::Repair, body.clone(), &Annex::empty());
     assert!(matches!(verdict, Verdict::Void(_)), "{verdict:?}");
-    let retire = Snapshots { snapshots: vec![id], reason: "x".into(), newest_too: true, unknown: Default::default() };
+    let (snapshots, reason, accepted) = (vec![id], "x".into(), Vec::new());
+    let retire = Snapshots { snapshots, reason, newest_too: true, accepted, unknown: Default::default() };
     let hold =
         Hold { case: "c".into(), reason: "r".into(), snapshots: vec![id], source: None, unknown: Default::default() };
     let annex = Annex {

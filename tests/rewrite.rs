@@ -105,7 +105,7 @@ fn what_is_taken_out_is_gone_and_the_rest_stands_where_it_stood() {
         rules: Some(strongroom::format::entry::Retention { last: Some(2), ..Default::default() }),
         source: Some("s".into()),
         dry_run: true,
-        own_times: false,
+        ..Default::default()
     };
     let report = forget::forget(&mut tenant, &keep_two).unwrap();
     let gone: Vec<_> = report.outcomes.iter().filter(|one| one.kept_by.is_empty()).map(|one| one.id).collect();

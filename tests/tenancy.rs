@@ -68,6 +68,7 @@ fn an_agent_with_the_backup_role_cannot_delete() {
         snapshots: vec![id],
         reason: String::new(),
         newest_too: true,
+        accepted: Vec::new(),
         unknown: Default::default(),
     };
     let body = strongroom::format::encode(&retire);

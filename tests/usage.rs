@@ -202,7 +202,7 @@ fn a_bill_is_what_the_quota_counts_whatever_moved_the_data() {
     let fixture = Fixture::in_memory(1);
     let (mut owner, other) = (fixture.tenant(), crate::trust::granted(&fixture, &Role::administrator(), "deputy"));
     let keep_one = Retention { last: Some(1), ..Default::default() };
-    let forgets = forget::Options { rules: Some(keep_one), source: None, dry_run: false, own_times: false };
+    let forgets = forget::Options { rules: Some(keep_one), ..Default::default() };
     let thorough = prune::Options::thorough(0);
     back_up_bytes(&mut owner, "s", &Random(1).bytes(300_000)).unwrap();
     let first = added(&is_billed_in_full(&fixture, "a backup"));

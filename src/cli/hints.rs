@@ -47,6 +47,9 @@ fn hint(next: Next) -> &'static str {
         Next::JudgeByOwnTimes => {
             "`strongroom forget --own-times` judges by the times that the snapshots themselves tell; a dry run shows what would go"
         }
+        Next::AcceptSuspicious => {
+            "`strongroom forget --policy --dry-run` says how they are unlike themselves; `strongroom forget SNAP` lets bad ones go, and `strongroom forget --policy --accept-suspicious SOURCE` says, on record, that all is right there up to now"
+        }
         Next::Prune => "`strongroom prune` deletes what no snapshot needs",
         Next::ReadEverything => {
             "`strongroom check --read-data` reads everything, and names what is damaged and the snapshots that it hits"

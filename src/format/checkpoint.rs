@@ -140,6 +140,8 @@ record! {
         31 wrappers: Vec<ActorId>,
         /// REPAIRs in the places of lost entries, by their numbers.
         32 repairs: BTreeMap<u64, Repaired>,
+        /// Sources that somebody looked at, and the RETIRE that said last that all is right there.
+        33 accepted: BTreeMap<String, u64>,
     }
 
     /// A REPAIR in the place of lost entries.

@@ -173,6 +173,8 @@ record! {
         1 reason: String,
         /// RETIRE: also the newest complete one of a source, on purpose.
         2 newest_too: bool,
+        /// RETIRE: sources that are unlike themselves, and that somebody looked at: all that is there of them by now is all right.
+        3 accepted: Vec<String>,
     }
 
     /// HOLD: snapshots, or all of a source, stay until RELEASE.

@@ -66,7 +66,7 @@ const CHANGES_FROM: &[u8] = b"f";
 /// About how many rows of the journal are forgotten at one time.
 const FORGOTTEN_MAX: usize = 100_000;
 /// Raised whenever the meaning of a key or value changes: an index of another layout is rebuilt.
-const LAYOUT: u8 = 6;
+const LAYOUT: u8 = 7;
 /// About how many encoded bytes of rows make a part of a checkpoint.
 const PART_BYTES: usize = 4 << 20;
 

@@ -9,17 +9,19 @@ use crate::{
         entry::{Annex, EntryKind, Retention, Snapshots},
         names,
         segment_set::SegmentSet,
-        snapshot::Stats,
     },
     id::{ScopeId, SnapshotId},
     ledger::{SnapshotState, State, Tables},
-    policy::retention::{self, Candidate},
+    policy::{
+        retention::{self, Candidate},
+        suspicion::{self, Sample, Suspicion},
+    },
     repository::Tenant,
     store::SharedObjects,
 };
 use jiff::tz::TimeZone;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem::discriminant};
 
 /// Which snapshots to look at, and by what rules.
 #[derive(Default)]
@@ -30,6 +32,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Judge by the times that the snapshots' machines told, where the store's were made anew.
     pub own_times: bool,
+    /// Sources that somebody looked at: rules go on, however unlike themselves these are.
+    pub accept: Vec<String>,
 }
 
 /// What becomes of a snapshot.
@@ -56,6 +60,22 @@ pub struct Report {
     pub forgotten: Vec<SnapshotId>,
     /// What looks as if somebody ought to look before anything goes.
     pub warnings: Vec<String>,
+    /// Sources that are unlike themselves, and that nobody accepted: of these nothing goes by rules.
+    pub stopped: Vec<String>,
+    /// Sources that are unlike themselves, and were accepted now.
+    pub accepted: Vec<String>,
+}
+
+impl Report {
+    /// Returns the error of whoever wanted rules to be followed, if they were not for some source.
+    pub fn failure(&self) -> Option<Error> {
+        let first = self.stopped.first().filter(|_| !self.dry_run)?;
+        let what = format!(
+            "{} sources are unlike themselves, such as {first}: nothing of them was forgotten by rules, of others what no rule keeps was; somebody should look at them",
+            self.stopped.len()
+        );
+        Some(Error::new(Kind::Refused, what).next(Next::AcceptSuspicious))
+    }
 }
 
 /// Returns the rules for a source, and whose they are: its own, else the tenant's, else the repository's.
@@ -117,8 +137,13 @@ pub fn forget(tenant: &mut Tenant, options: &Options) -> Result<Report> {
         retention::check(rules)?;
     }
     tenant.sync()?;
-    if let Some(source) = &options.source {
+    for source in options.source.iter().chain(&options.accept) {
         naming::known_source(tenant, source)?;
+    }
+    let is_other = |accepted: &&String| options.source.as_ref().is_some_and(|source| source != *accepted);
+    if let Some(other) = options.accept.iter().find(is_other) {
+        let what = format!("{other} is not the source that is looked at, so it is not accepted; nothing was changed");
+        return Err(Error::new(Kind::Usage, what));
     }
     let clock = StoreClock { objects: tenant.objects.clone(), owner: tenant.keys.owner };
     // Before times that make no sense are recorded for ever.
@@ -132,8 +157,10 @@ pub fn forget(tenant: &mut Tenant, options: &Options) -> Result<Report> {
         report = decide(state, &clock, options)?;
         let newest: Vec<_> = state.newest_complete().into_values().collect();
         let snapshots: Vec<SnapshotId> = report.forgotten.iter().copied().filter(|id| !newest.contains(id)).collect();
-        let body = Snapshots { snapshots, reason: "retention".into(), newest_too: false, unknown: Default::default() };
-        Ok((!body.snapshots.is_empty()).then(|| (EntryKind::Retire, encode(&body), Annex::empty())))
+        let (reason, accepted, unknown) = ("retention".into(), report.accepted.clone(), Default::default());
+        let body = Snapshots { snapshots, reason, newest_too: false, accepted, unknown };
+        Ok((!body.snapshots.is_empty() || !body.accepted.is_empty())
+            .then(|| (EntryKind::Retire, encode(&body), Annex::empty())))
     })?;
     Ok(report)
 }
@@ -195,38 +222,96 @@ fn decide(state: &State, clock: &StoreClock, options: &Options) -> Result<Report
     if let Some(source) = options.source.as_deref() {
         by_source.retain(|other, _| *other == source);
     }
-    let mut report = Report::default();
+    let mut report = Report { dry_run: options.dry_run, ..Default::default() };
     for (source, snapshots) in by_source {
-        let rules = options.rules.clone().unwrap_or_else(|| rules_of(state, Some(source)).0);
-        let zone = zone(&rules)?;
-        let mut states = BTreeMap::new();
-        let mut candidates = Vec::new();
-        for live in &snapshots {
-            let time_ns = clock.time_ns(live, options.own_times)?;
-            let tags = live.snapshot.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let complete = live.snapshot.is_complete();
-            candidates.push(Candidate { id: live.snapshot.id, time_ns, complete, tags });
-            states.insert(live.snapshot.id, (*live, time_ns));
-        }
-        refuse_reset_times(source, &snapshots, &candidates)?;
-        report.warnings.extend(suspicions(source, &snapshots, &candidates));
-        for decision in retention::decide(&rules, &zone, &candidates) {
-            let Some((live, time_ns)) = states.get(&decision.id) else { continue };
-            let mut kept_by = decision.kept_by;
-            kept_by.extend(protections(state, live));
-            report.outcomes.push(Outcome {
-                id: decision.id,
-                source: source.to_owned(),
-                time: times::text(*time_ns),
-                time_ns: *time_ns,
-                keep: !kept_by.is_empty(),
-                kept_by,
-            });
-        }
+        decide_source(state, clock, options, (source, &snapshots), &mut report)?;
     }
-    report.dry_run = options.dry_run;
     report.forgotten = report.outcomes.iter().filter(|outcome| !outcome.keep).map(|outcome| outcome.id).collect();
     Ok(report)
+}
+
+fn decide_source(
+    state: &State,
+    clock: &StoreClock,
+    options: &Options,
+    (source, snapshots): (&str, &[&SnapshotState]),
+    report: &mut Report,
+) -> Result<()> {
+    let rules = options.rules.clone().unwrap_or_else(|| rules_of(state, Some(source)).0);
+    let zone = zone(&rules)?;
+    let mut states = BTreeMap::new();
+    let mut candidates = Vec::new();
+    for live in snapshots {
+        let time_ns = clock.time_ns(live, options.own_times)?;
+        let tags = live.snapshot.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let complete = live.snapshot.is_complete();
+        candidates.push(Candidate { id: live.snapshot.id, time_ns, complete, tags });
+        states.insert(live.snapshot.id, (*live, time_ns));
+    }
+    refuse_reset_times(source, snapshots, &candidates)?;
+    let suspicious = suspicions(state, source, &states);
+    let is_accepted = options.accept.iter().any(|accepted| accepted == source);
+    let is_stopped = !suspicious.is_empty() && !is_accepted;
+    if !suspicious.is_empty() {
+        let told = if is_accepted { &mut report.accepted } else { &mut report.stopped };
+        told.push(source.to_owned());
+    }
+    report.warnings.extend(suspicious);
+    for decision in retention::decide(&rules, &zone, &candidates) {
+        let Some((live, time_ns)) = states.get(&decision.id) else { continue };
+        let mut kept_by = decision.kept_by;
+        kept_by.extend(protections(state, live));
+        if kept_by.is_empty() && is_stopped {
+            kept_by.push("its source is unlike itself".into());
+        }
+        report.outcomes.push(Outcome {
+            id: decision.id,
+            source: source.to_owned(),
+            time: times::text(*time_ns),
+            time_ns: *time_ns,
+            keep: !kept_by.is_empty(),
+            kept_by,
+        });
+    }
+    Ok(())
+}
+
+/// Says in which ways a source is unlike itself: of each, the first snapshot and how many there are.
+fn suspicions(state: &State, source: &str, live: &BTreeMap<SnapshotId, (&SnapshotState, i64)>) -> Vec<String> {
+    // Of what was rewritten, the one that is there: both have the same place.
+    let mut by_order: BTreeMap<u64, &SnapshotState> = BTreeMap::new();
+    let of_source = |known: &&SnapshotState| known.snapshot.source == source && !known.is_lost();
+    for known in state.snapshots.values().filter(of_source) {
+        let place = by_order.entry(known.order).or_insert(known);
+        if known.is_live() {
+            *place = known;
+        }
+    }
+    let accepted = state.accepted.get(source).copied();
+    let sample = |known: &&SnapshotState| {
+        let told_ns = known.observed_ns.unwrap_or(known.snapshot.finished_ns);
+        let time_ns = live.get(&known.snapshot.id).map_or(told_ns, |(_, time_ns)| *time_ns);
+        let is_accepted = accepted.is_some_and(|accepted| known.order < accepted);
+        Sample::new(time_ns, &known.snapshot.stats, is_accepted, known.is_live())
+    };
+    let known: Vec<_> = by_order.into_values().collect();
+    let samples: Vec<_> = known.iter().map(sample).collect();
+    let mut told: Vec<(Suspicion, SnapshotId, usize)> = Vec::new();
+    for (number, what) in suspicion::suspicions(&samples) {
+        let Some(snapshot) = known.get(number) else { continue };
+        let is_same = |(other, ..): &&mut (Suspicion, _, _)| discriminant(other) == discriminant(&what);
+        match told.iter_mut().find(is_same) {
+            // The largest flood is told.
+            Some((first, _, count)) if matches!(what, Suspicion::Flood { .. }) => (*first, *count) = (what, *count + 1),
+            Some((_, _, count)) => *count += 1,
+            None => told.push((what, snapshot.snapshot.id, 1)),
+        }
+    }
+    let text = |(what, first, count): (Suspicion, SnapshotId, usize)| {
+        let also = if count > 1 { format!(" (and {} later ones)", count - 1) } else { String::new() };
+        format!("{source}: snapshot {first:.12}{also} is unlike those before it: {what}")
+    };
+    told.into_iter().map(text).collect()
 }
 
 /// Finds the time zone of rules on this machine.
@@ -246,51 +331,6 @@ pub fn protections(state: &State, snapshot: &SnapshotState) -> Vec<String> {
     holds.chain(state.is_locked(snapshot).then(|| "locked".to_owned())).collect()
 }
 
-/// How many times more snapshots a day than before, how much of a change of size, and how many percent more
-/// of new data are suspicious.
-const FLOOD: usize = 3;
-const SIZE_CHANGE: u64 = 2;
-const NEW_PERCENT_CHANGE: u64 = 40;
-
-/// A flood of snapshots could push good ones out, and a much smaller one could be a broken source.
-fn suspicions(source: &str, snapshots: &[&SnapshotState], candidates: &[Candidate]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let Some(newest) = candidates.iter().map(|candidate| candidate.time_ns).max() else { return warnings };
-    const DAY_NS: i64 = 86_400_000_000_000;
-    let mut days: BTreeMap<i64, usize> = BTreeMap::new();
-    for candidate in candidates {
-        *days.entry((newest - candidate.time_ns) / DAY_NS).or_default() += 1;
-    }
-    let today = days.remove(&0).unwrap_or(0);
-    let usual = days.values().max().copied();
-    if usual.is_some_and(|usual| today > usual * FLOOD) {
-        warnings.push(format!(
-            "{source}: {today} snapshots within a day, at most {} a day before; if that is not meant, hold the good ones",
-            usual.unwrap_or(0)
-        ));
-    }
-    let Some((newest, before)) = snapshots.split_last() else { return warnings };
-    let median = |of: fn(&Stats) -> u64| {
-        let mut all: Vec<u64> = before.iter().rev().take(30).map(|state| of(&state.snapshot.stats)).collect();
-        all.sort_unstable();
-        Some((of(&newest.snapshot.stats), *all.get(all.len() / 2)?))
-    };
-    if let Some((now, median)) = median(|stats| stats.logical_bytes)
-        && (now.saturating_mul(SIZE_CHANGE) < median || now > median.saturating_mul(SIZE_CHANGE))
-    {
-        warnings.push(format!("{source}: the newest snapshot has {now} bytes, those before it about {median}"));
-    }
-    let new_percent = |stats: &Stats| stats.new_bytes.saturating_mul(100) / stats.logical_bytes.max(1);
-    if let Some((now, median)) = median(new_percent)
-        && now > median.saturating_add(NEW_PERCENT_CHANGE)
-    {
-        warnings.push(format!(
-            "{source}: {now} % of the newest snapshot are data that was not there before, of those before it about {median} %; encrypted or replaced data looks like that"
-        ));
-    }
-    warnings
-}
-
 /// Retires snapshots by name, also the newest complete one of a source.
 pub fn retire(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Result<()> {
     tenant.append_if("forget", |state, _| {
@@ -308,7 +348,8 @@ pub fn retire(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> Re
             still.push(*id);
         }
         let reason = reason.into();
-        let body = Snapshots { snapshots: still, reason, newest_too: true, unknown: Default::default() };
+        let (accepted, unknown) = (Vec::new(), Default::default());
+        let body = Snapshots { snapshots: still, reason, newest_too: true, accepted, unknown };
         Ok((!body.snapshots.is_empty()).then(|| (EntryKind::Retire, encode(&body), Annex::empty())))
     })?;
     Ok(())
@@ -325,6 +366,7 @@ pub fn undelete(tenant: &mut Tenant, snapshots: &[SnapshotId], reason: &str) -> 
             snapshots: snapshots.to_vec(),
             reason: reason.into(),
             newest_too: false,
+            accepted: Vec::new(),
             unknown: Default::default(),
         };
         Ok((EntryKind::Undelete, encode(&body), Annex::empty()))

@@ -3,3 +3,4 @@
 pub mod delta;
 pub mod retention;
 pub mod session;
+pub mod suspicion;

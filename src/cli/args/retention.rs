@@ -171,6 +171,10 @@ pub struct ForgetArgs {
     /// Only this source; beside SNAP, the source that it is of
     #[arg(long)]
     pub source: Option<String>,
+    /// This source is unlike itself (much larger or smaller, much new data, many more snapshots), and all is right there up
+    /// to now: rules go on. Repeatable. On record, for other machines too
+    #[arg(long, value_name = "SOURCE", conflicts_with = "snapshots")]
+    pub accept_suspicious: Vec<String>,
     /// Then delete data that no snapshot needs
     #[arg(long)]
     pub prune: bool,

@@ -109,7 +109,8 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
     let dry_run = args.dry_run;
     let forgotten = if args.snapshots.is_empty() {
-        let options = forget::Options { rules, source: args.source.clone(), dry_run, own_times: args.own_times };
+        let (source, accept) = (args.source.clone(), args.accept_suspicious.clone());
+        let options = forget::Options { rules, source, dry_run, own_times: args.own_times, accept };
         told::Forgotten::ByRules(forget::forget(&mut tenant, &options)?)
     } else {
         let ids = find_all(global, &tenant, args.source.as_deref(), &args.snapshots)?;
@@ -131,7 +132,8 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
         let pruned = pruned.as_ref().map_or(String::new(), |report| prune_text(report, dry_run));
         forgotten_text(&forgotten) + &pruned
     });
-    pruned.and_then(|report| report.failure()).map_or(Ok(()), Err)
+    let failure = pruned.and_then(|report| report.failure());
+    failure.or_else(|| forgotten.failure()).map_or(Ok(()), Err)
 }
 
 fn forgotten_text(forgotten: &told::Forgotten) -> String {
@@ -157,6 +159,13 @@ fn outcomes_text(report: &forget::Report) -> String {
     }
     for warning in &report.warnings {
         text += &format!("LOOK  {}\n", shown(warning));
+    }
+    for source in &report.stopped {
+        text += &format!("STOP  nothing of {} goes by rules until somebody has looked\n", shown(source));
+    }
+    let accepted = if report.dry_run { "would be accepted" } else { "is accepted" };
+    for source in &report.accepted {
+        text += &format!("{} {accepted} as it is by now\n", shown(source));
     }
     let would = if report.dry_run { "would be" } else { "are" };
     text + &format!("{gone} snapshots {would} forgotten, {} stay\n", report.outcomes.len() - gone)

@@ -2,6 +2,7 @@
 //! they are.
 
 use crate::{
+    error::Error,
     id::{ActorId, ScopeId, SnapshotId},
     operation::{browse, forget, keys, operators, protect, prune, repair, snapshots, tenants},
     repository::Fingerprint,
@@ -142,6 +143,13 @@ impl Forgotten {
         match self {
             Self::ByRules(report) => &report.forgotten,
             Self::ByName { forgotten, .. } => forgotten,
+        }
+    }
+
+    pub fn failure(&self) -> Option<Error> {
+        match self {
+            Self::ByRules(report) => report.failure(),
+            Self::ByName { .. } => None,
         }
     }
 }

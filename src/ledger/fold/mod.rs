@@ -96,6 +96,7 @@ impl State {
             features: BTreeMap::new(),
             wrappers: Vec::new(),
             repairs: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             unknown: Default::default(),
             create,
         };

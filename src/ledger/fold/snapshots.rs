@@ -124,6 +124,7 @@ impl State {
 
     pub(super) fn retire(&mut self, tables: &mut dyn Tables, number: u64, retire: Snapshots) -> Rule {
         self.may_retire(&retire)?;
+        self.accepted.extend(retire.accepted.into_iter().map(|source| (source, number)));
         for id in retire.snapshots {
             self.change_snapshot(tables, id, |snapshot| snapshot.retired_by = Some(number));
         }
@@ -131,6 +132,10 @@ impl State {
     }
 
     pub(super) fn may_retire(&self, retire: &Snapshots) -> Rule {
+        for source in &retire.accepted {
+            let is_there = self.snapshots.values().any(|live| live.is_live() && live.snapshot.source == *source);
+            require(is_there, || format!("source {source} has no snapshot"))?;
+        }
         for id in &retire.snapshots {
             let snapshot = self.live_snapshot(*id)?;
             permit(!self.is_protected(snapshot), Refusal::Protected, || format!("snapshot {id} is held or locked"))?;

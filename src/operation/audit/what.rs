@@ -33,9 +33,10 @@ pub(super) fn what(entry: &Entry) -> Value {
             entry,
             |rewrite: Rewrite| json!({ "snapshot_id": rewrite.snapshot.id, "replaces": rewrite.replaces, "reason": rewrite.reason }),
         ),
-        Some(K::Retire | K::Undelete) => {
-            of(entry, |retire: Snapshots| json!({ "snapshot_ids": retire.snapshots, "reason": retire.reason }))
-        }
+        Some(K::Retire | K::Undelete) => of(
+            entry,
+            |retire: Snapshots| json!({ "snapshot_ids": retire.snapshots, "reason": retire.reason, "accepted_sources": retire.accepted }),
+        ),
         Some(K::Hold) => of(
             entry,
             |hold: Hold| json!({ "case": hold.case, "reason": hold.reason, "snapshot_ids": hold.snapshots, "source": hold.source }),
