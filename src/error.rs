@@ -61,6 +61,8 @@ pub enum Next {
     ReadDespiteDamage,
     /// Say that what is lost of a history is lost for ever.
     Repair,
+    /// Look at what is lost of a history, and what that means.
+    SeeWhatIsLost,
     ListForgotten,
     ListFiles,
     ListHolds,

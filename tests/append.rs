@@ -711,6 +711,19 @@ fn the_command_line_restores_by_id_or_despite_damage_only() {
     std::fs::remove_file(&entries[entries.len() - 3]).unwrap();
     std::fs::remove_dir_all(place.path("cache")).unwrap();
     place.fails(&["restore", "latest", "--target", &path("r1")], 13, "--despite-damage");
+    // However quiet, nobody takes what is seen for all that there is.
+    let newest = &["snapshots", "--json", "-q"];
+    let output = place.run(newest);
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(listed["damage"][0].as_str().unwrap().contains("ledger entry"), "{listed}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(13) && said.contains("warning") && said.contains("may be missing"), "{said}");
+    place.ok(&["snapshots", "-q", "--despite-damage"]);
+    // What is not seen may be hidden.
+    for hidden in ["0123abcd", "big@latest"] {
+        place.fails(&["restore", hidden, "--target", &path("r1")], 13, "strongroom repair --dry-run");
+    }
+    place.fails(&["snapshots", "--source", "big"], 13, "may exist all the same");
     place.ok(&["restore", "latest", "--despite-damage", "--target", &path("r2")]);
 }
 

@@ -35,6 +35,33 @@ struct Person {
     kept_keys: Option<(Arc<Keys>, u64)>,
 }
 
+/// A key that opens everything and signs as somebody else would back up nothing, and say so in words about rights.
+#[test]
+fn a_typing_error_in_either_line_of_a_key_is_found_and_its_line_named() {
+    let identity = Identity::generate(Fixture::in_memory(1).environment.as_ref());
+    let text = identity.to_key_file().unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let [age, signing] = lines[..] else { panic!("two lines") };
+    assert!(Identity::from_key_file(&format!("{age}\n{signing}")).is_ok());
+    assert!(Identity::from_key_file(&format!("\n {age}\n# x\n{signing} \n")).is_ok());
+    let mistyped = |line: &str, at: usize| {
+        let other = if line.as_bytes()[at] == b'7' { "8" } else { "7" };
+        format!("{}{other}{}", &line[..at], &line[at + 1..])
+    };
+    let named = |text: &str, line: &str| {
+        let refused = Identity::from_key_file(text).err().unwrap_or_else(|| panic!("{text}"));
+        assert!(refused.message.contains(line) && refused.message.contains("typing error"), "{refused}");
+    };
+    for at in 24..signing.len() {
+        named(&format!("{age}\n{}", mistyped(signing, at)), "line 2");
+    }
+    for at in [20, 40, age.len() - 1] {
+        named(&format!("# x\n{}\n{signing}", mistyped(age, at)), "line 2");
+    }
+    named(&format!("{age}\n{}", &signing[..80]), "line 2");
+    named(&format!("{age}\n{}", &signing[..26]), "line 2");
+}
+
 #[test]
 fn whoever_may_open_does_and_nobody_else() {
     let seed: u64 = std::env::var("STRONGROOM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
@@ -341,7 +368,7 @@ fn no_secret_is_ever_shown() {
     let seeds: Vec<String> = secrets
         .iter()
         .filter_map(|line| line.strip_prefix("STRONGROOM-SIGNING-KEY-1"))
-        .map(str::to_lowercase)
+        .map(|seed| seed[..64].to_lowercase())
         .collect();
     secrets.extend(seeds);
     assert_eq!(secrets.len(), 7);

@@ -47,7 +47,7 @@ pub struct Global {
     /// Print JSON on standard output: one object, or one object a line from commands that list many things
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print what was asked for, and errors: no progress, no remarks, and nothing of what was done
+    /// Print what was asked for, warnings and errors: no progress, no remarks, and nothing of what was done
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Also say which ledger was opened, and which new entries of it do not count

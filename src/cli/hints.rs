@@ -28,6 +28,9 @@ fn hint(next: Next) -> &'static str {
         Next::Repair => {
             "`strongroom repair --yes --keep all` (or `--keep seen`, which ends the grants named above) says that it is lost for ever"
         }
+        Next::SeeWhatIsLost => {
+            "`strongroom repair --dry-run` says what is lost, and which snapshots that may hit; `strongroom snapshots` lists those that are seen"
+        }
         Next::ListSnapshots => "`strongroom snapshots` lists the snapshots",
         Next::ListForgotten => "`strongroom snapshots --forgotten` lists snapshots that can still come back",
         Next::ListFiles => "`strongroom ls SNAPSHOT` shows what is in a snapshot",

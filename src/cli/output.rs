@@ -149,12 +149,11 @@ pub fn say(text: &str) {
     drop(std::io::stderr().lock().write_all(text.as_bytes()));
 }
 
-/// Tells of something that does not stop the command.
+/// Tells of something that does not stop the command, however quiet.
 pub fn warn(global: &Global, what: impl std::fmt::Display) {
-    match (global.is_read_by_program(), global.quiet) {
-        (true, _) => say(&format!("{}\n", serde_json::json!({ "warning": { "message": what.to_string() } }))),
-        (false, true) => {}
-        (false, false) => say(&format!("strongroom: warning: {}\n", shown(&what.to_string()))),
+    match global.is_read_by_program() {
+        true => say(&format!("{}\n", serde_json::json!({ "warning": { "message": what.to_string() } }))),
+        false => say(&format!("strongroom: warning: {}\n", shown(&what.to_string()))),
     }
 }
 

@@ -193,8 +193,15 @@ pub fn accept(global: &Global, name: &str) -> Result<(Repository, Tenant)> {
     connection.accept(|| credential(global), name, fingerprint)
 }
 
-/// Opens the tenant; if none was named and the key opens just one, that.
+/// Opens the tenant; if none was named and the key opens just one, that. Warns of what is wrong with its history.
 pub fn tenant(global: &Global) -> Result<Tenant> {
+    let tenant = tenant_to_report_on(global)?;
+    tenant.doubts().iter().for_each(|doubt| warn(global, doubt));
+    Ok(tenant)
+}
+
+/// The same for what reports itself what is wrong with the history.
+pub fn tenant_to_report_on(global: &Global) -> Result<Tenant> {
     let mut tenant = open::tenant(&repository(global)?, global.tenant.as_deref())?;
     tenant.despite_damage = global.despite_damage;
     global.opened.add(tenant.notices());
@@ -205,7 +212,6 @@ pub fn tenant(global: &Global) -> Result<Tenant> {
         remark(global, &format!("tenant {name} ({owner}), this key opens {opens}; {at}"));
         tenant.void.iter().for_each(|(number, why)| remark(global, &format!("ledger entry {number} is {why}")));
     }
-    tenant.doubts().iter().for_each(|doubt| warn(global, doubt));
     if let Some(granted) = memory_max(Path::new("/")).filter(|granted| *granted < MEMORY_MIN_BYTES) {
         let (granted, needed) = (granted >> 20, MEMORY_MIN_BYTES >> 20);
         let what = "the system may end it before it is done, which harms nothing that is stored";

@@ -126,7 +126,8 @@ fn choose<'a>(
             match (found.next(), found.next()) {
                 (Some(state), None) => Ok(state),
                 (Some(_), Some(_)) => Err(unknown(tenant, text, "several ids begin like that")),
-                _ => Err(unknown(tenant, text, "no id begins like that")),
+                _ => Err(hidden(tenant, &format!("no snapshot that is seen has an id like `{prefix}`"))
+                    .unwrap_or_else(|| unknown(tenant, text, "no id begins like that"))),
             }
         }
     }
@@ -150,7 +151,19 @@ fn unreadable(tenant: &Tenant, text: &[u8]) -> Error {
     )
 }
 
+/// Returns what is wrong where something is not seen that may be hidden behind entries that cannot be read.
+fn hidden(tenant: &Tenant, what: &str) -> Option<Error> {
+    let (why, tenant) = (tenant.unreadable()?, &tenant.name);
+    let what = format!(
+        "{what} in tenant {tenant}, and it may exist all the same: {why}, and newer snapshots may be hidden behind it. Nothing was done"
+    );
+    Some(Error::new(Kind::Damaged, what).next(Next::SeeWhatIsLost))
+}
+
 fn no_source(tenant: &Tenant, source: &str) -> Error {
+    if let Some(hidden) = hidden(tenant, &format!("no snapshot of source `{source}` is seen")) {
+        return hidden;
+    }
     let known: std::collections::BTreeSet<_> =
         tenant.state.live().into_iter().map(|state| state.snapshot.source.clone()).collect();
     let there = match known.is_empty() {

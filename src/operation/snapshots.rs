@@ -5,7 +5,13 @@ use super::{
     naming,
     times::{self, TimeSource, Times},
 };
-use crate::{error::Result, format::snapshot::Stats, id::SnapshotId, ledger::SnapshotState, repository::Tenant};
+use crate::{
+    error::{Error, Kind, Next, Result},
+    format::snapshot::Stats,
+    id::SnapshotId,
+    ledger::SnapshotState,
+    repository::Tenant,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -35,6 +41,17 @@ pub struct SnapshotView<'a> {
     /// Sealed bytes that nothing but this snapshot needs, if it is held or locked.
     pub protected_alone_bytes: Option<u64>,
     pub stats: &'a Stats,
+}
+
+/// Returns what is wrong with the history, and the error of whoever lists a tenant's snapshots for all that there are
+/// although newer ones may be missing.
+pub fn damage(tenant: &Tenant) -> (Vec<String>, Option<Error>) {
+    let may_miss = tenant.unreadable().filter(|_| !tenant.despite_damage);
+    let error = may_miss.map(|why| {
+        let what = format!("newer snapshots of tenant {} may be missing in the list: {why}", tenant.name);
+        Error::new(Kind::Damaged, what).next(Next::SeeWhatIsLost)
+    });
+    (tenant.doubts(), error)
 }
 
 /// Lists snapshots, oldest first: those that are there, or those that were forgotten and can still come back.

@@ -18,6 +18,7 @@ use crate::{
 use age::secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+const AGE_PREFIX: &str = "AGE-SECRET-KEY-1";
 const SIGNING_PREFIX: &str = "STRONGROOM-SIGNING-KEY-1";
 const ACTOR_PREFIX: &str = "strongroom-actor-1";
 const SSH_PREFIX: &str = "ssh-ed25519 ";
@@ -177,17 +178,12 @@ impl Identity {
         text.trim_start().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----")
     }
 
-    /// Reads a key file: a line `AGE-SECRET-KEY-1..` and a line `STRONGROOM-SIGNING-KEY-1..`.
+    /// Reads a key file: a line `AGE-SECRET-KEY-1..` and a line `STRONGROOM-SIGNING-KEY-1..`. Each has a checksum: people
+    /// type them from paper.
     pub fn from_key_file(text: &str) -> Result<Self> {
-        let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let age = lines().find_map(|line| line.parse().ok());
-        let seed = lines().find_map(|line| {
-            let text = Zeroizing::new(line.strip_prefix(SIGNING_PREFIX)?.to_lowercase());
-            let mut is_hex = false;
-            let seed = Key::filled(|seed| is_hex = hex::decode_to_slice(text.as_bytes(), seed).is_ok());
-            is_hex.then_some(seed)
-        });
-        match (age, seed) {
+        let age = line_of(text, AGE_PREFIX, |line| line.parse().ok())?;
+        let signing = line_of(text, SIGNING_PREFIX, read_signing_line)?;
+        match (age, signing) {
             (Some(age), Some(signing_seed)) => Ok(Self::KeyFile { age, signing_seed }),
             _ => Err(Error::new(
                 Kind::WrongKey,
@@ -205,10 +201,11 @@ impl Identity {
         let public = self.public()?;
         let signing = Zeroizing::new(hex::encode_upper(signing_seed.bytes()));
         Ok(Zeroizing::new(format!(
-            "# strongroom key file: keep it secret, and keep a copy where the backups are not\n# public: {}\n{}\n{SIGNING_PREFIX}{}\n",
+            "# strongroom key file: keep it secret, and keep a copy where the backups are not\n# public: {}\n{}\n{SIGNING_PREFIX}{}{}\n",
             public.to_text(),
             age.to_string().expose_secret(),
-            signing.as_str()
+            signing.as_str(),
+            hex::encode_upper(signing_check(signing_seed))
         )))
     }
 
@@ -245,6 +242,36 @@ impl Identity {
         };
         opened.ok().map(Zeroizing::new)
     }
+}
+
+/// Reads the line of a key file that begins with a prefix, if there is one.
+fn line_of<T>(text: &str, prefix: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>> {
+    let begins = |line: &str| line.get(..prefix.len()).is_some_and(|first| first.eq_ignore_ascii_case(prefix));
+    let found = text.lines().map(str::trim).enumerate().find(|(_, line)| begins(line));
+    let Some((at, line)) = found else { return Ok(None) };
+    let mistyped = || {
+        let what = format!(
+            "line {} of this key file, {prefix}..., is there and is not as it was written: it has a typing error, or its end is missing. Compare it with what it was copied from",
+            at + 1
+        );
+        Error::new(Kind::WrongKey, what)
+    };
+    read(line).map(Some).ok_or_else(mistyped)
+}
+
+/// Reads a seed and its checksum.
+fn read_signing_line(line: &str) -> Option<Key> {
+    let text = Zeroizing::new(line.get(SIGNING_PREFIX.len()..)?.to_lowercase());
+    let (seed_text, check) = text.split_at_checked(64)?;
+    let mut is_hex = false;
+    let seed = Key::filled(|seed| is_hex = hex::decode_to_slice(seed_text.as_bytes(), seed).is_ok());
+    (is_hex && check == hex::encode(signing_check(&seed))).then_some(seed)
+}
+
+/// What tells a seed from one with a typing error.
+fn signing_check(seed: &Key) -> [u8; 4] {
+    let digest = blake3::derive_key("strongroom v1 checksum of a signing key", seed.bytes());
+    std::array::from_fn(|at| digest[at])
 }
 
 pub(super) fn tag_of(recipient: &str, repository: ScopeId) -> String {

@@ -87,6 +87,17 @@ def strip_magic(letter, b):
     return b[4:]
 
 
+# ---- keys.md: key files
+
+
+def signing_seed(text):
+    line = next(l.strip() for l in text.splitlines() if l.startswith("STRONGROOM-SIGNING-KEY-1"))
+    seed, check = bytes.fromhex(line[24:88]), bytes.fromhex(line[88:])
+    if check != blake3.blake3(seed, derive_key_context="strongroom v1 checksum of a signing key").digest()[:4]:
+        fail("the line of the signing key has a typing error")
+    return seed
+
+
 # ---- sealed.md: the envelope
 
 
@@ -145,6 +156,7 @@ class Tenant:
             identity = pyrage.ssh.Identity.from_buffer(key.encode())
             recipient = " ".join(Path(f"{keyfile}.pub").read_text().split()[:2])
         else:
+            signing_seed(key)
             identity = pyrage.x25519.Identity.from_str(next(l.strip() for l in key.splitlines() if l.startswith("AGE-SECRET-KEY-1")))
             recipient = str(identity.to_public())
         tag = blake3.blake3(config[1] + recipient.encode(), derive_key_context="strongroom v1 slot tag").digest()[:8].hex()

@@ -127,8 +127,7 @@ fn verify(global: &Global, known: Option<&str>, signed: Option<&Path>) -> Result
     };
     let known = known.map(parse).transpose()?;
     let signed = signed.map(read_head).transpose()?;
-    // What opening finds is part of the report, so it is not printed twice.
-    let mut tenant = ready::tenant(&Global { quiet: true, ..global.clone() })?;
+    let mut tenant = ready::tenant_to_report_on(global)?;
     let report = audit::verify(&mut tenant, known, signed.as_ref())?;
     print(global, &report, || match report.problems.len() {
         0 => format!(

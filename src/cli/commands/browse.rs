@@ -22,7 +22,8 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 pub(super) fn snapshots(global: &Global, source: Option<&str>, forgotten: bool) -> Result<()> {
     let tenant = ready::tenant(global)?;
     let list = snapshots::list(&tenant, source, forgotten)?;
-    print(global, told::Snapshots { tenant: &tenant.name, snapshots: &list }, || {
+    let (damage, error) = snapshots::damage(&tenant);
+    print(global, told::Snapshots { tenant: &tenant.name, snapshots: &list, damage }, || {
         let heading = ("snapshot", "time (UTC)", "size", "stored", "files");
         let (id, at, all, stored, files) = heading;
         let mut text = format!("{id:12}  {at:>20}  {all:>10}  {stored:>10}  {files:>8}  source\n");
@@ -32,7 +33,7 @@ pub(super) fn snapshots(global: &Global, source: Option<&str>, forgotten: bool) 
         }
         text
     });
-    Ok(())
+    error.map_or(Ok(()), Err)
 }
 
 fn snapshot_line(one: &SnapshotView) -> String {

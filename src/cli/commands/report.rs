@@ -15,8 +15,7 @@ use crate::{
 };
 
 pub(super) fn check_all(global: &Global, read_data: Option<check::Reading>) -> Result<()> {
-    // What opening finds is part of the report, so it is not printed twice.
-    let mut tenant = ready::tenant(&Global { quiet: true, ..global.clone() })?;
+    let mut tenant = ready::tenant_to_report_on(global)?;
     let watch = screen(global);
     let report = check::read(&mut tenant, read_data.unwrap_or(check::Reading::Nothing), &watch);
     watch.end();

@@ -114,6 +114,8 @@ pub struct CertificateChecked<'a> {
 pub struct Snapshots<'a> {
     pub tenant: &'a str,
     pub snapshots: &'a [snapshots::SnapshotView<'a>],
+    /// What is wrong with the history; empty where it is whole.
+    pub damage: Vec<String>,
 }
 
 #[derive(Serialize)]
