@@ -66,6 +66,10 @@ impl<'a> Forger<'a> {
         Self { fixture, signer: Signer::new(signing_seed).unwrap(), keys }
     }
 
+    pub fn owner(&self) -> strongroom::id::ScopeId {
+        self.keys.keys.owner
+    }
+
     /// An entry that would come next after a head.
     pub fn entry(&self, head: &Head, kind: u8, body: Vec<u8>) -> Entry {
         let text = String::new;

@@ -30,6 +30,7 @@ mod features;
 mod fixtures;
 mod fold;
 mod format;
+mod hostile;
 mod junk;
 mod keys;
 mod long;
