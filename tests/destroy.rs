@@ -140,6 +140,7 @@ fn a_destruction_that_breaks_off_anywhere_is_completed_by_repeating_it() {
         };
         let proved = certificate::verify(&certificate).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(proved.statement["tenant_id"], id.as_str());
+        assert!(proved.statement["usage"].is_array(), "{what}: its bill is lost");
         assert_eq!(of(&clay, &id), [""; 0], "{what}");
         let repository = fixture.repository_on(clay.clone()).unwrap();
         destroy::forget_names(&repository).unwrap();

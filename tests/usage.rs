@@ -15,7 +15,7 @@ use strongroom::{
         reseal, rewrite, tenants, usage,
     },
     repository::{Repository, Role, Tenant},
-    store::{Recorded, SharedObjects, Verb},
+    store::{Fault, Faulty, Recorded, SharedObjects, Verb},
 };
 
 fn at(fixture: &Fixture, environment: SharedEnvironment) -> Repository {
@@ -150,11 +150,11 @@ fn bills_of_many_tenants_do_not_read_all_of_their_histories_again() {
     assert_eq!((bytes(&again), again.usage.len()), (bytes(&first), TENANTS));
     let listed = tenants::list(&repository, true).unwrap();
     assert!(listed.iter().all(|one| one.custody == Some("managed")), "{listed:?}");
-    // However many tenants there are: the slots once for each question, whether this is an operator, and for each question
+    // However many tenants there are: the slots once for each question, and for each question whether this is an operator and
     // what opens the repository's own ledger. Of each tenant: its slot, its newest entry, and none after that.
     let calls = recorded.calls.lock().unwrap();
     let count = |verb| calls.iter().filter(|(found, _)| *found == verb).count();
-    assert_eq!(count(Verb::List), 2 + 1 + 2 * 3, "{calls:?}");
+    assert_eq!(count(Verb::List), 2 + 2 * 3, "{calls:?}");
     assert!(count(Verb::Get) <= 16 + 2 * (1 + 3 * TENANTS), "{} gets: {calls:?}", count(Verb::Get));
 }
 
@@ -260,5 +260,31 @@ fn a_bill_lacks_nothing_that_a_lost_entry_said() {
             prune::prune(&mut fixture.tenant(), &prune::Options::thorough(0), &Unwatched).unwrap();
             assert_eq!(added(&is_billed_in_full(&fixture, "a prune")), all);
         }
+    }
+}
+
+/// Otherwise an outage leaves destroyed tenants out of the bills, and nobody is told.
+#[test]
+fn a_store_that_does_not_answer_makes_no_operator_a_stranger() {
+    let fixture = Fixture::on(Arc::new(Clay::default()) as SharedObjects, 1);
+    fixture.repository().create_tenant(&new_tenant("other")).unwrap();
+    back_up_bytes(&mut fixture.tenant(), "s", b"x").unwrap();
+    destroy::request(&mut fixture.tenant(), None, (0, 0), "x").unwrap();
+    destroy::execute(&fixture.repository(), "t", &Unwatched).unwrap();
+    let own = fixture.repository().config.repository.to_string();
+    let recorded = Arc::new(Recorded::new(fixture.objects.clone()));
+    let right = usage::usage(&fixture.repository_on(recorded.clone()).unwrap(), None, None).unwrap();
+    assert!(right.usage.iter().any(|row| row.destroyed) && right.not_told.is_empty());
+    let calls = std::mem::take(&mut *recorded.calls.lock().unwrap());
+    let of_own: std::collections::BTreeSet<String> =
+        calls.into_iter().map(|(_, name)| name).filter(|name| name.contains(&own)).collect();
+    assert!(of_own.len() > 3, "{of_own:?}");
+    for name in of_own {
+        let refused = name.clone();
+        let plan = move |_, verb, name: &str| (verb == Verb::Get && name == refused).then_some(Fault::Refused);
+        let faulty = fixture.repository_on(Arc::new(Faulty::new(fixture.objects.clone(), plan))).unwrap();
+        let Ok(report) = usage::usage(&faulty, None, None) else { continue };
+        let is_told = !report.not_told.is_empty() || report.usage.iter().any(|row| row.destroyed);
+        assert!(is_told, "{name}: {report:?}");
     }
 }

@@ -256,7 +256,7 @@ pub fn forget_names(repository: &Repository) -> Result<()> {
 
 /// Tells the repository's ledger, if this key may.
 fn forget_name(repository: &Repository, owner: ScopeId, certificate: &str) -> Result<()> {
-    let Ok(mut own) = repository.own_ledger() else { return Ok(()) };
+    let Some(mut own) = repository.own_ledger_if_operator()? else { return Ok(()) };
     let body = Destroyed { tenant: owner, certificate: hash(certificate.as_bytes()), unknown: Default::default() };
     own.append_if("tenant destroy", |state, _| {
         let known = state.tenants.values().any(|tenant| tenant.tenant == owner && tenant.destroyed.is_none());

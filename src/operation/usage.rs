@@ -16,7 +16,7 @@ use crate::{
     id::{Hash, ScopeId},
     ledger::State,
     pipeline::digest::hash,
-    repository::{Repository, closed_in},
+    repository::{KnownTenant, Repository, Tenant, closed_in},
     store::{Objects, Put, StoreError},
 };
 use serde::Serialize;
@@ -68,16 +68,14 @@ pub fn usage(repository: &Repository, only: Option<&str>, month: Option<&str>) -
     for (known, told) in wanted.iter().zip(told) {
         report.add((&known.name, known.id), told, false);
     }
-    if let Ok(own) = repository.own_ledger() {
-        for (name, id) in closed_in(&own.state, &tenants).into_iter().filter(|(name, id)| is_wanted(name, *id)) {
-            report.add((&name, id), Err(Error::new(Kind::Refused, CLOSED)), false);
-        }
-        for (name, id, told) in destroyed(repository, &own.state) {
-            // One that came back tells all of it by itself.
-            if is_wanted(&name, id) && !tenants.iter().any(|open| open.id == id) {
-                report.add((&name, id), told, true);
-            }
-        }
+    match repository.own_ledger_if_operator() {
+        Ok(own) => report.add_ended(repository, own, &tenants, &is_wanted),
+        Err(error) => report.not_told.push(NotTold {
+            tenant: "tenants that were destroyed, or that this key does not open".into(),
+            tenant_id: repository.config.repository,
+            why: error.to_string(),
+            kind: error.kind,
+        }),
     }
     if let (Some(only), true) = (only, report.usage.is_empty() && report.not_told.is_empty()) {
         let unknown = Error::new(Kind::TenantUnknown, format!("no tenant `{only}` that this key opens"));
@@ -88,6 +86,26 @@ pub fn usage(repository: &Repository, only: Option<&str>, month: Option<&str>) -
 }
 
 impl Report {
+    /// Adds what the repository's own ledger says of tenants that its operator does not open, or that are no more.
+    fn add_ended(
+        &mut self,
+        repository: &Repository,
+        own: Option<Tenant>,
+        open: &[KnownTenant],
+        is_wanted: &dyn Fn(&str, ScopeId) -> bool,
+    ) {
+        let Some(own) = own else { return };
+        for (name, id) in closed_in(&own.state, open).into_iter().filter(|(name, id)| is_wanted(name, *id)) {
+            self.add((&name, id), Err(Error::new(Kind::Refused, CLOSED)), false);
+        }
+        for (name, id, told) in destroyed(repository, &own.state) {
+            // One that came back tells all of it by itself.
+            if is_wanted(&name, id) && !open.iter().any(|open| open.id == id) {
+                self.add((&name, id), told, true);
+            }
+        }
+    }
+
     fn add(&mut self, (tenant, tenant_id): (&str, ScopeId), told: Result<Vec<Month>>, destroyed: bool) {
         let tenant = tenant.to_owned();
         match told {

@@ -49,7 +49,7 @@ impl Repository {
     pub fn add_identity(&self, tenant: &mut Tenant, role: &Role, public: &PublicIdentity, name: &str) -> Result<()> {
         tenant.sync()?;
         tenant.keys.wrapping(role.circle)?;
-        let operator = role.is_operator() || self.is_operator(public.actor);
+        let operator = role.is_operator() || self.is_operator(public.actor)?;
         let kept = self.kept_by(public.actor)?;
         self.grant_and_wrap(tenant, Grant { kept, ..grant(public, role, name, operator) }, "key add")
     }
@@ -110,9 +110,9 @@ impl Repository {
     }
 
     /// Says whether a key is an operator's of this repository, as far as the caller may know.
-    fn is_operator(&self, actor: ActorId) -> bool {
+    fn is_operator(&self, actor: ActorId) -> Result<bool> {
         let own = self.signer().is_some_and(|own| own.actor() == actor);
-        own && self.own_ledger().is_ok()
+        Ok(own && self.own_ledger_if_operator()?.is_some())
     }
 
     /// Wraps the key of a circle, and returns the slot's name.

@@ -114,13 +114,8 @@ impl Repository {
 
     /// Opens the repository's own ledger: for operators.
     pub fn own_ledger(&self) -> Result<Tenant> {
-        let own = self.config.repository;
-        let unlock = self.unlock();
-        unlock.patiently(|| {
-            let refused = || Error::new(Kind::WrongKey, "this key is not an operator's of this repository");
-            unlock.slots(Some(own))?.pop().map(drop).ok_or_else(refused)
-        })?;
-        self.open_owner(own, "repository", &|pin| self.watch.ledger(pin.genesis))
+        let refused = || Error::new(Kind::WrongKey, "this key is not an operator's of this repository");
+        self.own_ledger_if_operator()?.ok_or_else(refused)
     }
 
     /// Opens a tenant by name or id.
@@ -225,7 +220,12 @@ impl Repository {
     }
 
     /// Opens an owner's ledger with all that this identity's slots give.
-    fn open_owner(&self, owner: ScopeId, name: &str, meet: &dyn Fn(TenantPin) -> Result<()>) -> Result<Tenant> {
+    pub(super) fn open_owner(
+        &self,
+        owner: ScopeId,
+        name: &str,
+        meet: &dyn Fn(TenantPin) -> Result<()>,
+    ) -> Result<Tenant> {
         self.open_with(self.unlock().keys(owner).map_err(|error| error.while_doing(name))?, name, meet)
     }
 

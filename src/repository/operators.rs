@@ -55,9 +55,24 @@ impl Repository {
     /// Lists the tenants of this operator's repository that its key does not open: their owners shut it out, or never
     /// let it in. None where the key is no operator's.
     pub(crate) fn closed_tenants(&self, known: &[KnownTenant]) -> Result<Vec<(String, ScopeId)>> {
-        match self.unlock().slots(Some(self.config.repository))?.is_empty() {
-            true => Ok(Vec::new()),
-            false => Ok(closed_in(&self.own_ledger()?.state, known)),
+        let own = self.own_ledger_if_operator()?;
+        Ok(own.map(|own| closed_in(&own.state, known)).unwrap_or_default())
+    }
+
+    /// Opens the repository's own ledger; none where the key is no operator's. That it has no slot there makes it none:
+    /// a store that does not answer, or a ledger that is damaged or another one, is an error.
+    pub(crate) fn own_ledger_if_operator(&self) -> Result<Option<Tenant>> {
+        let (own, unlock) = (self.config.repository, self.unlock());
+        let is_operators = unlock.patiently(|| match unlock.slots(Some(own))?.is_empty() {
+            true => Err(Error::new(Kind::WrongKey, "no slot")),
+            false => Ok(()),
+        });
+        match is_operators {
+            Err(error) if error.kind == Kind::WrongKey => Ok(None),
+            is_operators => {
+                is_operators?;
+                self.open_owner(own, "repository", &|pin| self.watch.ledger(pin.genesis)).map(Some)
+            }
         }
     }
 }

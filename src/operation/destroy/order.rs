@@ -156,6 +156,19 @@ fn hash_of(repository: &Repository, name: &str, size: u64) -> Result<Hash> {
     }
 }
 
+/// Returns what a tenant stored, month by month: its ledger will not tell any more. That it was found damaged twice is no
+/// reason for it to stay.
+fn usage_of(tenant: &Tenant) -> Result<Option<Vec<usage::Month>>> {
+    for _ in 0..2 {
+        match usage::months(tenant, None) {
+            Ok(months) => return Ok(Some(months)),
+            Err(error) if matches!(error.kind, Kind::Damaged | Kind::NewerFormat) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 /// What is to be destroyed, and the signed entries that allow it.
 fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Value) -> Result<Value> {
     let suite = tenant.suite()?;
@@ -172,9 +185,7 @@ fn order(repository: &Repository, (tenant, shred): (&Tenant, u64), objects: Valu
         Some(source) => snapshot.snapshot.source == *source && snapshot.retired_by == Some(shred),
     };
     let snapshots = tenant.state.snapshots.values().filter(its).count();
-    // What it stored, month by month: its ledger will not tell any more. Nothing waits for that.
-    let is_all = asked.destroy.source.is_none();
-    let usage = if is_all { usage::months(tenant, None).ok() } else { None };
+    let usage = if asked.destroy.source.is_none() { usage_of(tenant)? } else { None };
     Ok(json!({
         "certificate": "strongroom certificate of destruction, version 1",
         "tenant": tenant.name, "tenant_id": tenant.keys.owner.to_string(), "repository_id": repository.config.repository.to_string(),
