@@ -280,6 +280,9 @@ fn checkpoint(chapter: &mut Chapter) {
 }
 
 fn texts(chapter: &mut Chapter) {
+    let readme = std::fs::read_to_string(chapter.kept.repo.join("README")).unwrap();
+    chapter.heading(2, "README", "");
+    chapter.block(&readme);
     let folder = names(&chapter.kept.repo, "destroyed").remove(0);
     for name in ["inventory", "order", "certificate"] {
         let text = std::fs::read_to_string(chapter.kept.repo.join(&folder).join(name)).unwrap();

@@ -43,6 +43,7 @@ mod output;
 mod patience;
 mod pins;
 mod pipeline;
+mod place;
 mod prune;
 mod races;
 mod readme;

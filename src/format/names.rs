@@ -5,6 +5,8 @@ use crate::id::{ActorId, Hash, PackId, ScopeId};
 
 /// The repository's description, the only object in plain.
 pub const CONFIG: &str = "config";
+/// A text for people that says what this is. No program reads it.
+pub const README: &str = "README";
 /// The highest number of an entry: segments' ids have room for no more.
 pub const ENTRY_NUMBER_MAX: u64 = u32::MAX as u64;
 /// Below it lies all that is an owner's, but for wrapped keys.

@@ -6,9 +6,12 @@ use crate::{
     error::{Error, Kind, Next, Result},
     format::{key::WRAPPED_BYTES_MAX, names},
     policy::session::RENEW_NS,
-    repository::{Credential, Fingerprint, MemoryPins, Pins, Repository, Tenant, Watch},
+    repository::{Credential, Fingerprint, MemoryPins, Pins, Repository, Tenant, Watch, is_readme},
     source::OwnFolders,
-    store::{Limited, Patience, Place, Retried, SharedObjects, Silent, Waiting, found_at, get_bounded, is_local, open},
+    store::{
+        Limited, Objects, Patience, Place, Retried, SharedObjects, Silent, Waiting, found_at, get_bounded, is_local,
+        open,
+    },
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -81,7 +84,7 @@ impl Connection {
         }
         let objects = self.objects(true)?;
         if !self.beside_others && get_bounded(objects.as_ref(), names::CONFIG, WRAPPED_BYTES_MAX)?.is_none() {
-            self.refuse_if_used()?;
+            self.refuse_if_used(objects.as_ref())?;
         }
         let made =
             Repository::init(objects, self.environment.clone(), credential, self.cache.clone(), self.who.clone())?;
@@ -181,8 +184,12 @@ impl Connection {
     }
 
     /// Refuses a place where other things are. What an attempt that was interrupted left is none.
-    fn refuse_if_used(&self) -> Result<()> {
-        let others: Vec<String> = found_at(&self.place)?.into_iter().filter(|name| !names::is_top(name)).collect();
+    fn refuse_if_used(&self, objects: &dyn Objects) -> Result<()> {
+        let mut others: Vec<String> = found_at(&self.place)?.into_iter().filter(|name| !names::is_top(name)).collect();
+        // The text of a repository whose `config` is gone is told as what it is.
+        if others.iter().any(|name| name == names::README) && is_readme(objects)? {
+            others.retain(|name| name != names::README);
+        }
         let Some(first) = others.first() else { return Ok(()) };
         let more = match others.len() - 1 {
             0 => String::new(),

@@ -76,9 +76,20 @@ impl Repository {
         repository.bring_forth(&unborn)?;
         let bytes = Bytes::from([&magic(b'c')[..], &encode(&repository.config)].concat());
         match put_for_certain(repository.objects.as_ref(), repository.environment.as_ref(), names::CONFIG, &[bytes]) {
-            Stands::Ours => Ok(repository),
+            Stands::Ours => repository.put_readme().map(|()| repository),
             Stands::Anothers => Err(exists("somebody else was faster: there is a repository already")),
             Stands::Nothing(error) | Stands::Unknown(error) => Err(error.into()),
+        }
+    }
+
+    /// Says for people what this is. What stands there already is somebody's own, and stays.
+    fn put_readme(&self) -> Result<()> {
+        let parts = [Bytes::from(readme())];
+        match put_for_certain(self.objects.as_ref(), self.environment.as_ref(), names::README, &parts) {
+            Stands::Ours | Stands::Anothers => Ok(()),
+            Stands::Nothing(error) | Stands::Unknown(error) => Err(Error::from(error).while_doing(
+                "the repository was made and is whole, but the text that says what it is could not be written",
+            )),
         }
     }
 
@@ -240,6 +251,20 @@ impl Repository {
             Stands::Unknown(error) => Err(error.into()),
         }
     }
+}
+
+/// How the text that says what a repository is begins.
+const README_BEGINS: &str = "This is a Strongroom repository";
+
+fn readme() -> String {
+    let text = include_str!("README.txt");
+    text.replace("{format}", &VERSION.to_string()).replace("{program}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Says whether the text at a place is one that says that a repository is there, and not of something else.
+pub(crate) fn is_readme(objects: &dyn Objects) -> Result<bool> {
+    let text = get_bounded(objects, names::README, WRAPPED_BYTES_MAX)?;
+    Ok(text.is_some_and(|text| text.starts_with(README_BEGINS.as_bytes())))
 }
 
 /// A ledger of which nothing is stored yet.

@@ -49,7 +49,7 @@ mod unlock;
 
 pub(crate) use attest::{Attester, Read};
 pub use create::NewTenant;
-pub(crate) use create::checked_name;
+pub(crate) use create::{checked_name, is_readme};
 pub(crate) use deletion::DeletionPlan;
 pub use deletion::{Deletion, Reason};
 pub use head::SignedHead;
