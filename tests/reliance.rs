@@ -3,7 +3,7 @@
 
 use crate::{
     support::*,
-    trust::{open_as, session_of},
+    trust::{granted, open_as, session_of},
 };
 use std::sync::Arc;
 use strongroom::{
@@ -23,7 +23,7 @@ use strongroom::{
         pack::{PackBuilder, Pins, TableSealer},
         segment::{Sealer, SegmentBuilder},
     },
-    repository::{Identity, Tenant},
+    repository::{Identity, Role, Tenant},
     store::{Objects, Recorded, Verb},
 };
 
@@ -38,12 +38,14 @@ struct Made<'a> {
     base: Option<(SegmentId, &'a [u8])>,
     /// The number of the source whose keys seal it.
     source: u32,
+    /// Another chunk behind it, as it is.
+    also: Option<&'a [u8]>,
 }
 
 impl<'a> Made<'a> {
     /// Garbage that says to be something else.
     fn lie(told: ChunkId, bytes: &'a [u8]) -> Self {
-        Self { head: told, bytes, table: told, base: None, source: 0 }
+        Self { head: told, bytes, table: told, base: None, source: 0, also: None }
     }
     fn upon(self, base: SegmentId, of: &'a [u8]) -> Self {
         Self { base: Some((base, of)), ..self }
@@ -62,13 +64,18 @@ fn publish(actor: &mut Tenant, clay: &Clay, made: &[Made<'_>]) -> Vec<SegmentId>
         let name = SegmentName { id: segment, nonce: Nonce([3; 8]) };
         let mut built = SegmentBuilder::default();
         built.push(made.head, made.bytes);
-        built.bases.extend(made.base.map(|(base, _)| BaseRun::new(base, 0, 1)));
+        let also = made.also.map(|bytes| (hasher(actor, made.source).id(bytes), bytes));
+        if let Some((id, bytes)) = &also {
+            built.push(*id, bytes);
+        }
+        built.bases.extend(made.base.map(|(base, _)| BaseRun { stands_for: 1, ..BaseRun::new(base, 0, 1) }));
         let key = KeyName::of(KeyScope::Content, made.source, epoch);
         let sealer = Sealer { suite, owner, name: key, key: actor.keys.named(key).unwrap() };
         let sealed = sealer.seal(name, &built, made.base.map_or(&[], |(_, bytes)| bytes), [7 + ordinal as u8; 24]);
         assert_eq!(sealed.is_delta, made.base.is_some());
         let mut table = ChunkList::new();
         table.push(made.table, made.bytes.len() as u32);
+        also.iter().for_each(|(id, bytes)| table.push(*id, bytes.len() as u32));
         let pins = Pins { sealed: sealed.hash, chunks: hasher(actor, made.source).list(&table) };
         let below = made.base.map_or((0, Vec::new()), |(base, _)| (1, vec![base]));
         builder.add(segment, table, (sealed.bytes, pins), below);
@@ -120,10 +127,18 @@ fn new_bytes(tenant: &mut Tenant, source: &str, bytes: &[u8]) -> u64 {
     report.stats.new_bytes
 }
 
+/// Counts how often data packs were read since the calls were cleared.
+fn data_reads(recorded: &Recorded, tenant: &Tenant) -> usize {
+    let packs = names::packs(tenant.keys.owner, PackKind::Data);
+    let calls = recorded.calls.lock().unwrap();
+    calls.iter().filter(|(verb, name)| *verb == Verb::Get && name.starts_with(&packs)).count()
+}
+
 /// Otherwise another key says of a file what it likes, and an honest backup passes it on, unread, for ever.
 #[test]
 fn what_looks_unchanged_is_taken_from_those_alone_who_are_trusted() {
-    let fixture = Fixture::in_memory(1);
+    let recorded = Arc::new(Recorded::new(Arc::new(Clay::default())));
+    let fixture = Fixture::on(recorded.clone(), 1);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     let [mut first, mut second] = ["first", "second"].map(|name| agent(&fixture, name).1);
@@ -147,8 +162,11 @@ fn what_looks_unchanged_is_taken_from_those_alone_who_are_trusted() {
     let mut owner = fixture.tenant();
     let newest = owner.state.live().last().unwrap().snapshot.id;
     let is_more = |entry: &Entry| entry.path.0.ends_with(b"more");
+    owner.read_chunk_tables().unwrap();
+    recorded.calls.lock().unwrap().clear();
     let rewritten = rewrite::rewrite(&mut owner, &[newest], &is_more, "x", false, &Unwatched).unwrap();
     assert!(rewritten[0].new.is_some());
+    assert_eq!(data_reads(&recorded, &owner), 0, "it takes no more on trust than was there");
     std::fs::remove_file(folder.path().join("more")).unwrap();
     assert_eq!(back_up(&mut first), 0, "it is the other agent's yet");
 }
@@ -185,9 +203,7 @@ fn what_another_key_stored_is_opened_once_and_not_stored_again() {
         tenant.read_chunk_tables().unwrap();
         recorded.calls.lock().unwrap().clear();
         assert_eq!(back_up_bytes(tenant, source, &bytes).unwrap().stats.new_bytes, 0);
-        let calls = std::mem::take(&mut *recorded.calls.lock().unwrap());
-        let is_data = |name: &str| name.starts_with(&names::packs(tenant.keys.owner, PackKind::Data));
-        calls.iter().filter(|(verb, name)| *verb == Verb::Get && is_data(name)).count()
+        data_reads(&recorded, tenant)
     };
     assert_eq!(["o", "p", "p"].map(|source| reads_of(&mut second, source) > 0), [true, false, false]);
     // What somebody who is trusted has read need not be.
@@ -215,6 +231,12 @@ fn a_chunk_is_looked_for_where_it_was_stored_first_or_by_who_is_trusted() {
     // ... and for somebody else the first one.
     let mut other = agent(&fixture, "other").1;
     assert_eq!(new_bytes(&mut other, "o", &late), 0);
+    // What was found to be a lie is in nobody's way.
+    let [met, beside] = [3, 4].map(|seed| Random(seed).bytes(1500));
+    publish(&mut liar, &clay, &[Made { also: Some(&beside), ..Made::lie(told(&met), &[b'z'; 1500]) }]);
+    assert_eq!(new_bytes(&mut honest, "s", &met), 1500);
+    assert_eq!(new_bytes(&mut other, "o", &beside), 1500);
+    assert_eq!(new_bytes(&mut honest, "s", &beside), 0);
 }
 
 /// Bytes, and others that are much like them.
@@ -256,6 +278,29 @@ fn what_is_right_upon_a_lie_is_no_more_relied_on_than_that() {
     for live in honest.state.live() {
         let reach = honest.state.reach(live.snapshot.id);
         assert!([base, above, base_2, above_2].iter().all(|lie| !reach.contains(*lie)));
+    }
+}
+
+/// Otherwise what a stolen key said while it was trusted is passed on for ever, or ends every later backup.
+#[test]
+fn what_a_key_stored_that_is_trusted_no_more_is_looked_at() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), 1);
+    let (mut deputy, mut honest) = (granted(&fixture, &Role::administrator(), "deputy"), agent(&fixture, "honest").1);
+    let ids = hasher(&deputy, 0);
+    let ([bytes, like], promised) = (alike(1), Random(9).bytes(1500));
+    let lie = Made { head: ids.id(&like), ..Made::lie(ids.id(&promised), &like) };
+    let base = publish(&mut deputy, &clay, &[lie])[0];
+    let above = publish(&mut deputy, &clay, &[Made::lie(ids.id(&bytes), &bytes).upon(base, &like)])[0];
+    assert_eq!(new_bytes(&mut honest, "s", &bytes), 0, "on its word");
+    let actor = deputy.signer.as_ref().unwrap().actor();
+    fixture.repository().revoke(&mut fixture.tenant(), actor, "stolen").unwrap();
+    let mut edited = bytes.clone();
+    edited[200] ^= 1;
+    for bytes in [&edited, &bytes] {
+        new_bytes(&mut honest, "s", bytes);
+        let reach = honest.state.reach(honest.state.live().last().unwrap().snapshot.id);
+        assert!(!reach.contains(base) && !reach.contains(above));
     }
 }
 

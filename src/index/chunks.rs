@@ -49,22 +49,16 @@ impl Index {
     pub fn forget_chunks(&self, segments: &SegmentSet) -> Result<()> {
         for segment in segments.iter() {
             let mut batch = Batch::default();
-            self.forget_places(segment, &mut batch)?;
+            for (id, _) in self.chunks_of(segment)?.unwrap_or_default().iter() {
+                // Elsewhere, if it was stored again.
+                if self.chunk(id)?.is_some_and(|place| place.segment == segment) {
+                    batch.delete(chunk_key(id));
+                }
+            }
             for tag in [b'k', b'x', b'v'] {
                 batch.delete(segment_key(tag, segment));
             }
             self.usable()?.write(batch)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets that the chunks of a segment are there.
-    pub(super) fn forget_places(&self, segment: SegmentId, batch: &mut Batch) -> Result<()> {
-        for (id, _) in self.chunks_of(segment)?.unwrap_or_default().iter() {
-            // Elsewhere, if it was stored again.
-            if self.chunk(id)?.is_some_and(|place| place.segment == segment) {
-                batch.delete(chunk_key(id));
-            }
         }
         Ok(())
     }

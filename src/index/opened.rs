@@ -11,13 +11,9 @@ use crate::{
 };
 
 impl Index {
-    /// Remembers that a segment was opened, as it is sealed by now, and whether it is what its row says. If it is not, its
-    /// chunks are not looked for in it any more.
+    /// Remembers that a segment was opened, as it is sealed by now, and whether it is what its row says.
     pub fn note_opened(&self, segment: SegmentId, sealed_hash: Hash, is_right: bool) -> Result<()> {
         let mut batch = Batch::default();
-        if !is_right {
-            self.forget_places(segment, &mut batch)?;
-        }
         batch.put(segment_key(b'v', segment), [&sealed_hash.0[..], &[u8::from(is_right)]].concat());
         self.usable()?.write(batch)
     }

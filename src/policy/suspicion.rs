@@ -114,6 +114,7 @@ fn floods(samples: &[Sample]) -> Vec<(usize, Suspicion)> {
         samples.iter().enumerate().map(|(number, sample)| (sample.time_ns, number)).collect();
     by_time.sort_unstable();
     let (mut from, mut found) = (0, Vec::new());
+    let first_ns = by_time.first().map(|(first_ns, _)| *first_ns);
     // Of each one or one before it, the most that came within a day, but for floods.
     let mut most: Vec<usize> = Vec::new();
     for (at, (time_ns, number)) in by_time.iter().enumerate() {
@@ -121,7 +122,9 @@ fn floods(samples: &[Sample]) -> Vec<(usize, Suspicion)> {
             from += 1;
         }
         let (count, before) = (at + 1 - from, from.checked_sub(1).and_then(|last| most.get(last)).copied());
-        let usual = before.filter(|_| from >= HISTORY_MIN);
+        // A day is known only once it has passed: before that, each one that comes is one more than ever.
+        let is_known = first_ns.is_some_and(|first_ns| time_ns.saturating_sub(first_ns) >= 2 * DAY_NS);
+        let usual = before.filter(|_| is_known && from >= HISTORY_MIN);
         let flood = usual.filter(|usual| count > usual.max(&DAILY_MIN).saturating_mul(FLOOD));
         let is_accepted = samples.get(*number).is_some_and(|sample| sample.is_accepted);
         if let Some(usual) = flood {
