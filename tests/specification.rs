@@ -274,3 +274,38 @@ fn every_link_of_the_specification_leads_somewhere() {
         }
     }
 }
+
+/// A promise that no test holds is a wish.
+#[test]
+fn every_promise_of_the_threat_model_is_held_by_a_test_that_is_there() {
+    let text = std::fs::read_to_string(chapter("threat-model.md")).unwrap();
+    let actors = [
+        "writes to the bucket, without a key",
+        "old or weak ledger key",
+        "backup agent's key",
+        "steward's key",
+        "auditor's key",
+        "administrator's key",
+        "revoked",
+        "operator",
+        "storage provider",
+        "Other users of the machine",
+    ];
+    let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    for actor in actors {
+        assert!(headings.iter().any(|heading| heading.contains(actor)), "no section on {actor}");
+    }
+    let promises = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| cannot |"));
+    for promise in promises {
+        let tests: Vec<&str> = promise.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "held by nothing: {promise}");
+        for test in tests {
+            let (file, name) = test.split_once("::").unwrap_or_else(|| panic!("{test}: no test in a file"));
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{file}.rs"));
+            let code = std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{test}: no such file"));
+            let (before, _) = code.split_once(&format!("fn {name}(")).unwrap_or_else(|| panic!("{test}: no such test"));
+            let attributes = before.rsplit('}').next().unwrap_or(before);
+            assert!(attributes.contains("#[test]"), "{test} is no test");
+        }
+    }
+}
