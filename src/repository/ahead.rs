@@ -31,7 +31,7 @@ impl Ahead {
         let mut trail = Trail::default();
         loop {
             let environment = &unlock.environment;
-            let slots = SlotReader { objects, environment, keys: &self.keys, own, believes_all: false };
+            let slots = SlotReader { objects, environment, keys: &self.keys, own };
             match trail.next(&slots, &self.state, false)? {
                 Next::Entry(found) => self.fold(&found, unlock)?,
                 Next::Behind(behind) => {

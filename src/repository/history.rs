@@ -3,9 +3,9 @@
 use super::{
     bundle, checkpoint,
     follow::UNSAVED_MAX,
-    ledger::{StoredEntry, read_whole},
+    ledger::{MISSING, StoredEntry, read_whole},
     tenant::Tenant,
-    trail::{Behind, MISSING, Next, Tail, Trail},
+    trail::{Behind, Next, Tail, Trail},
 };
 use crate::{
     error::{Error, Kind, Result, failed},

@@ -22,6 +22,9 @@ use crate::{
 };
 use bytes::Bytes;
 
+/// What is said of an object that is not there.
+pub(super) const MISSING: &str = "missing";
+
 /// What is found in a slot of a ledger.
 pub(super) enum Slot {
     Absent,
@@ -46,6 +49,11 @@ pub(super) struct SignedEntry {
 }
 
 impl SignedEntry {
+    /// Returns the epoch of the key that it is sealed with.
+    pub fn epoch(&self) -> u32 {
+        self.sealed_with.epoch
+    }
+
     /// Says whether it is sealed with the key that is in force where it stands: whoever was left out of new keys could
     /// go on with the old one else.
     pub fn is_sealed_in_time(&self, state: &State) -> bool {
@@ -133,7 +141,14 @@ pub(super) fn with_annex(
     signed: SignedEntry,
 ) -> Result<std::result::Result<StoredEntry, String>> {
     let SignedEntry { entry, hash, annex: stored, .. } = signed;
-    let annex = read_annex(objects, keys, &entry, stored)?.map_err(|why| format!("its annex is damaged ({why})"));
+    let annex = read_annex(objects, keys, &entry, stored)?.map_err(|why| {
+        let name = entry.annex_hash.map_or(String::new(), |hash| format!(" `{}`", names::annex(keys.owner, hash)));
+        if why == MISSING {
+            format!("its annex{name} is missing")
+        } else {
+            format!("its annex{name} is damaged ({why})")
+        }
+    });
     Ok(annex.map(|annex| StoredEntry { entry, annex, hash }))
 }
 
@@ -177,7 +192,7 @@ pub(super) fn get_annex(
 ) -> Result<std::result::Result<Bytes, String>> {
     // A bit may have flipped on the way.
     for _ in 0..2 {
-        let Some(stored) = get_bounded(objects, name, bytes_max)? else { return Ok(Err("missing".into())) };
+        let Some(stored) = get_bounded(objects, name, bytes_max)? else { return Ok(Err(MISSING.into())) };
         if stored.len() as u64 <= bytes_max && hash(&stored) == expected {
             return Ok(Ok(stored));
         }

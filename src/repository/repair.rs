@@ -4,27 +4,32 @@
 //! behind it follows is lost. A REPAIR is put into its place, and another one at the tail says that it counts.
 
 use super::{
-    ledger::{FORM, Slot, read, read_entry_bytes, read_whole},
+    follow::UNSAVED_MAX,
+    ledger::{FORM, MISSING, Slot, StoredEntry, read, read_entry_bytes, read_whole, with_annex},
     pen::{Draft, Letter, Pen, Place, not_written},
     put::{Stands, put_for_certain},
-    slot_reader::SlotReader,
+    strands::{Link, Strands, before},
     tenant::Tenant,
-    trail::{Behind, Next, Trail},
+    trail::{Next, Trail},
 };
 use crate::{
-    error::{Error, Kind as ErrorKind, Result, damaged, failed},
+    environment::each_beside,
+    error::{Result, failed},
     format::{
-        encode,
-        entry::{Annex, Body, Confirmed, Entry, EntryKind, Epoch, LOST_MAX, Repair},
+        Blob, encode,
+        entry::{Annex, Body, Claims, Confirmed, Entry, EntryKind, Epoch, RULES, Repair},
         names,
+        pack::{PackFact, SegmentRow},
     },
     id::{ActorId, Hash},
     index::Index,
-    ledger::{Proven, State},
+    ledger::{Head, PackState, Proven, SegmentState, State, Tables},
+    pipeline::digest::hash,
 };
+use std::collections::BTreeMap;
 
-/// How many objects behind an empty slot are looked at.
-const BEYOND_MAX: usize = 64;
+/// How many entries behind a hole are read at once.
+const AT_ONCE: usize = 32;
 
 /// A hole, and the ledger before it.
 pub(crate) struct Hole {
@@ -35,52 +40,165 @@ pub(crate) struct Hole {
     pub lost: Vec<(u64, String)>,
     /// What the entry behind it follows.
     pub follows: Hash,
-    /// Who signed that entry: without it, nobody would know of the hole.
-    pub vouched_by: ActorId,
+    /// The entries behind it that belong to the ledger, in order; at least one.
+    pub links: Vec<Link>,
     /// The fold of all before.
     pub state: State,
     pub index: Index,
 }
 
-impl Tenant {
-    /// Folds the ledger from its first entry to the first hole; none if there is none. Nothing that this machine
-    /// remembers, and no checkpoint, has a part in it.
-    pub(crate) fn first_hole(&self) -> Result<Option<Hole>> {
-        let (mut state, mut index) = self.fold_anew()?;
-        let (mut trail, mut slots, mut looked_to) = (Trail::default(), self.slots(), None);
-        loop {
-            match trail.next(&slots, &state, true)? {
-                Next::Entry(found) => {
-                    let proven = Proven { entry: &found.entry, annex: &found.annex, hash: found.hash };
-                    state.apply(&mut index, proven).map_err(|error| failed(error.to_string()))?;
-                    trail.begin_anew(0);
-                    slots.believes_all = false;
-                }
-                Next::Behind(behind) => return hole(state, index, behind).map(Some),
-                // Nobody whose word counts says more: so whoever repairs hears what others say.
-                Next::End(_) if !slots.believes_all => {
-                    trail.begin_anew(0);
-                    slots.believes_all = true;
-                }
-                Next::End(_) => match self.signed_beyond(&slots, &state)? {
-                    Some(number) if looked_to != Some(number) => {
-                        trail.begin_anew(number);
-                        looked_to = Some(number);
-                    }
-                    _ => return Ok(None),
-                },
-            }
+/// What is to be put into the place of a hole.
+pub(crate) struct Filling {
+    first: u64,
+    last: u64,
+    follows: Hash,
+    after: Head,
+    epoch: u32,
+    annex: Annex,
+    /// A key that may write it: one's own, if that is one.
+    by: ActorId,
+}
+
+/// A ledger as it is, or would be once its holes are filled.
+pub(crate) enum Ahead {
+    Hole(Box<Hole>),
+    Whole(Box<State>, Index),
+}
+
+impl Hole {
+    /// Puts rows into the fold's tables, whether or not their entries count: they say where segments lie.
+    pub fn put_rows(&mut self, packs: &[PackFact], rows: &[SegmentRow]) -> Result<()> {
+        for fact in packs {
+            self.index.put_pack(fact.pack, PackState::of(fact, 0))?;
+        }
+        for row in rows {
+            let Some(fact) = packs.get(row.pack as usize) else { continue };
+            let state = SegmentState::of(row, fact.pack, 0);
+            self.index.put_segment(row.segment, state)?;
+        }
+        match self.index.unsaved() > UNSAVED_MAX {
+            true => self.index.spill(self.state.head.number),
+            false => Ok(()),
         }
     }
 
-    /// Finds the first of the next objects behind empty slots that somebody with a grant signed.
-    fn signed_beyond(&self, slots: &SlotReader, state: &State) -> Result<Option<u64>> {
-        for number in self.listed_after(state.head.number)?.into_iter().take(BEYOND_MAX) {
-            if number - state.head.number <= LOST_MAX && slots.signer_of(state, number)?.is_some() {
-                return Ok(Some(number));
+    /// Says what is to stand in its place. `by` is who writes it.
+    pub fn filling(&self, annex: Annex, by: ActorId) -> Filling {
+        let (after, epoch) = (self.state.head.clone(), self.state.epoch);
+        Filling { first: self.first, last: self.last, follows: self.follows, after, epoch, annex, by }
+    }
+}
+
+impl Filling {
+    fn body(&self, reason: &str) -> Vec<u8> {
+        encode(&Repair {
+            last: Some(self.last),
+            follows: Some(self.follows),
+            confirms: Vec::new(),
+            grants: Vec::new(),
+            reason: reason.to_owned(),
+            unknown: Default::default(),
+        })
+    }
+
+    /// The entry as the fold sees it, before anything is sealed.
+    fn entry(&self) -> Entry {
+        let (text, unknown) = (String::new, Default::default());
+        Entry {
+            number: self.first,
+            previous: self.after.hash,
+            nonce: [0; 16],
+            actor: self.by,
+            claims: Claims { who: text(), why: text(), from: text(), clock_ns: 0, unknown: Default::default() },
+            kind: EntryKind::Repair as u8,
+            rules: RULES,
+            body: Blob(self.body("")),
+            junk: None,
+            annex: Blob::default(),
+            annex_hash: None,
+            junk_hash: None,
+            unknown,
+        }
+    }
+}
+
+impl Tenant {
+    /// Folds the ledger from its first entry to the first hole that is not among those to be filled, or to its end.
+    /// Nothing that this machine remembers, and no checkpoint, has a part in it.
+    pub(crate) fn fold_filled(&self, fillings: &[Filling]) -> Result<Ahead> {
+        let (mut state, mut index) = self.fold_anew()?;
+        let mut fold = |state: &mut State, proven: Proven<'_>| -> Result<()> {
+            state.apply(&mut index, proven)?;
+            if index.unsaved() > UNSAVED_MAX { index.spill(state.head.number) } else { Ok(()) }
+        };
+        let (mut fillings, mut trail) = (fillings.iter().peekable(), Trail::default());
+        loop {
+            if let Some(found) = self.following(&mut trail, &state)? {
+                fold(&mut state, Proven { entry: &found.entry, annex: &found.annex, hash: found.hash })?;
+                continue;
+            }
+            let next = state.head.number + 1;
+            if let Some(filling) = fillings.next_if(|filling| filling.first == next) {
+                fold(&mut state, Proven { entry: &filling.entry(), annex: &filling.annex, hash: Hash::default() })?;
+                trail = Trail::default();
+                continue;
+            }
+            let links = self.links_behind(&state)?;
+            let Some(first) = links.first() else {
+                index.spill(state.head.number)?;
+                return Ok(Ahead::Whole(Box::new(state), index));
+            };
+            trail = Trail::default();
+            if self.following(&mut Trail::default(), &state)?.is_some() {
+                // Somebody wrote meanwhile.
+                continue;
+            }
+            let (last, follows) = (first.before, first.previous);
+            let lost = self.what_is_lost(&state, next, last)?;
+            return Ok(Ahead::Hole(Box::new(Hole { first: next, last, lost, follows, links, state, index })));
+        }
+    }
+
+    fn following(&self, trail: &mut Trail, state: &State) -> Result<Option<Box<StoredEntry>>> {
+        trail.begin_anew(0);
+        match trail.next(&self.slots(), state, true)? {
+            Next::Entry(found) => Ok(Some(found)),
+            Next::Behind(_) | Next::End(_) => Ok(None),
+        }
+    }
+
+    /// Finds what of the objects behind the head belongs to the ledger.
+    fn links_behind(&self, state: &State) -> Result<Vec<Link>> {
+        let mut strands = Strands::new(state, self.signer.as_ref().map(|signer| signer.actor()));
+        for numbers in self.listed_after(state.head.number)?.chunks(AT_ONCE) {
+            let (objects, keys) = (self.objects.as_ref(), self.keys.as_ref());
+            for slot in each_beside(self.environment.as_ref(), numbers, |number| read(objects, keys, *number)) {
+                if let Slot::Signed(signed) = slot? {
+                    strands.add(&signed);
+                }
             }
         }
-        Ok(None)
+        strands.taken()
+    }
+
+    /// Says what is wrong with each lost slot.
+    fn what_is_lost(&self, state: &State, first: u64, last: u64) -> Result<Vec<(u64, String)>> {
+        let numbers: Vec<u64> = (first..=last).collect();
+        let why = |number: &u64| -> Result<String> {
+            let (objects, keys) = (self.objects.as_ref(), self.keys.as_ref());
+            Ok(match read(objects, keys, *number)? {
+                Slot::Absent => MISSING.into(),
+                Slot::Unauthentic { why, .. } => why,
+                Slot::Signed(signed) => {
+                    let actor = signed.entry.actor;
+                    let name = state.grants.get(&actor).map_or(actor.to_string(), |grant| grant.name.clone());
+                    let nobody = format!("nobody went on from what {name} signed there");
+                    with_annex(objects, keys, *signed)?.err().unwrap_or(nobody)
+                }
+            })
+        };
+        let whys = each_beside(self.environment.as_ref(), &numbers, why);
+        numbers.iter().zip(whys).map(|(number, why)| Ok((*number, why?))).collect()
     }
 
     /// Lists the slots behind an entry in which something stands, in order.
@@ -92,27 +210,55 @@ impl Tenant {
         Ok(numbers)
     }
 
-    /// Visits what follows a hole, as far as somebody signed it: whether it counts is not known yet.
-    pub(crate) fn each_behind(&self, hole: &Hole, visit: &mut dyn FnMut(Entry, Annex) -> Result<()>) -> Result<()> {
-        for number in self.listed_after(hole.last)? {
-            if let Some(found) = read_whole(self.objects.as_ref(), &self.keys, number)? {
-                visit(found.entry, found.annex)?;
+    /// Visits what follows a hole, as far as it belongs to the ledger: whether it counts is not known yet.
+    pub(crate) fn each_behind(&self, links: &[Link], visit: &mut dyn FnMut(Entry, Annex) -> Result<()>) -> Result<()> {
+        for links in links.chunks(AT_ONCE) {
+            let (objects, keys) = (self.objects.as_ref(), self.keys.as_ref());
+            let read = |link: &Link| read_whole(objects, keys, link.number);
+            for (link, found) in links.iter().zip(each_beside(self.environment.as_ref(), links, read)) {
+                match found? {
+                    Some(found) if link.is(found.hash) => visit(found.entry, found.annex)?,
+                    Some(_) | None => {}
+                }
             }
         }
         Ok(())
     }
 
-    /// Returns what somebody signed for a lost slot, if only its annex is lost; from the copy that was kept, too.
-    pub(crate) fn signed_in(&self, number: u64) -> Result<Option<Entry>> {
-        match read(self.objects.as_ref(), &self.keys, number)? {
-            Slot::Signed(signed) => Ok(Some(signed.entry)),
-            Slot::Absent | Slot::Unauthentic { .. } => {
-                let kept = names::lost_entry(self.keys.owner, number);
-                let Some(bytes) = read_entry_bytes(self.objects.as_ref(), &kept)? else { return Ok(None) };
-                let opened = FORM.open(&self.keys, &bytes, |entry: &Entry| entry.actor);
-                Ok(opened.ok().map(|(entry, _)| entry).filter(|entry| entry.number == number))
+    /// Returns the entries in a hole that are there, and lack nothing but their annex; what was kept of them counts, too.
+    /// Each follows the head, or is followed from behind the hole, without a gap.
+    pub(crate) fn signed_in(&self, hole: &Hole) -> Result<Vec<Entry>> {
+        let mut found = BTreeMap::new();
+        let mut next = (hole.last, hole.follows);
+        while let Some((entry, hash)) = self.signed_at(next.0)?.filter(|(_, hash)| *hash == next.1) {
+            let (number, before) = (entry.number, before(&entry));
+            next = (before, entry.previous);
+            found.insert(number, (entry, hash));
+            if before < hole.first {
+                break;
             }
         }
+        let mut head = hole.state.head.clone();
+        while let Some((entry, hash)) = self.signed_at(head.number + 1)?.filter(|_| head.number < hole.last) {
+            let is_next = entry.previous == head.hash && entry.junk.is_none();
+            if !is_next || !hole.state.grants.contains_key(&entry.actor) || found.contains_key(&entry.number) {
+                break;
+            }
+            head = Head { number: entry.number, hash, unknown: Default::default() };
+            found.insert(entry.number, (entry, hash));
+        }
+        Ok(found.into_values().map(|(entry, _)| entry).collect())
+    }
+
+    fn signed_at(&self, number: u64) -> Result<Option<(Entry, Hash)>> {
+        for name in [names::entry(self.keys.owner, number), names::lost_entry(self.keys.owner, number)] {
+            let Some(bytes) = read_entry_bytes(self.objects.as_ref(), &name)? else { continue };
+            let opened = FORM.open(&self.keys, &bytes, |entry: &Entry| entry.actor);
+            if let Some((entry, _)) = opened.ok().filter(|(entry, _)| entry.number == number) {
+                return Ok(Some((entry, hash(&bytes))));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns what the EPOCH said that a hole hides, by the ring in use: the keys at hand are of the next epoch, and
@@ -125,25 +271,20 @@ impl Tenant {
         is_next.then(|| Epoch { epoch: ring.epoch, commitments, sources, unknown: Default::default() })
     }
 
+    /// Says why this key cannot put a REPAIR into a hole, if so.
+    pub(crate) fn may_not_fill(&self, hole: &Hole) -> Option<String> {
+        let Some(signer) = &self.signer else { return Some("this key has nothing to sign with".into()) };
+        let body = hole.filling(Annex::empty(), signer.actor()).body("");
+        hole.state.would_refuse(signer.actor(), EntryKind::Repair, &body).map(|void| void.why)
+    }
+
     /// Puts a REPAIR into a hole. What lies there is kept elsewhere first.
-    pub(crate) fn fill(&self, hole: &Hole, annex: Annex, reason: &str) -> Result<()> {
+    pub(crate) fn fill(&self, filling: &Filling, reason: &str) -> Result<()> {
         let signer = self.signer.as_ref().ok_or_else(|| failed("this key has nothing to sign with"))?;
-        let body = Repair {
-            last: Some(hole.last),
-            follows: Some(hole.follows),
-            confirms: Vec::new(),
-            grants: Vec::new(),
-            reason: reason.to_owned(),
-            unknown: Default::default(),
-        };
-        let may = hole.state.would_refuse(signer.actor(), EntryKind::Repair, &encode(&body));
-        if let Some(void) = may {
-            return Err(Error::new(ErrorKind::Refused, format!("nothing was changed: {}", void.why)));
-        }
-        self.clear_slot(hole.first)?;
-        let pen = Pen { epoch: hole.state.epoch, ..self.pen(signer)? };
-        let draft = Draft { kind: EntryKind::Repair, body: encode(&body), annex };
-        let place = Place { after: Some(hole.state.head.clone()), junk: None };
+        self.clear_slot(filling.first)?;
+        let pen = Pen { epoch: filling.epoch, ..self.pen(signer)? };
+        let draft = Draft { kind: EntryKind::Repair, body: filling.body(reason), annex: filling.annex.clone() };
+        let place = Place { after: Some(filling.after.clone()), junk: None };
         let sealed = pen.seal(&mut Letter::new(self.environment.as_ref()), &place, self.claims("repair"), &draft)?;
         match pen.post(&sealed) {
             Stands::Ours => Ok(()),
@@ -185,16 +326,4 @@ impl Tenant {
         self.is_repairing = false;
         written
     }
-}
-
-fn hole(state: State, index: Index, behind: Behind) -> Result<Hole> {
-    let (first, last) = (state.head.number + 1, behind.to.number);
-    if last < first {
-        return Err(damaged(format!(
-            "ledger entry {} is another one than entry {} follows: it was replaced, and only a copy of the bucket tells what it was. Nothing was changed",
-            state.head.number, behind.entry.entry.number
-        )));
-    }
-    let (vouched_by, follows) = (behind.entry.entry.actor, behind.to.hash);
-    Ok(Hole { first, last, lost: behind.lost, follows, vouched_by, state, index })
 }

@@ -14,8 +14,6 @@ pub(super) struct SlotReader<'a> {
     pub keys: &'a Arc<Keys>,
     /// Whose entries are one's own.
     pub own: Option<ActorId>,
-    /// Everybody's word counts that has a grant: for whoever decides what is lost.
-    pub believes_all: bool,
 }
 
 impl SlotReader<'_> {
@@ -25,7 +23,7 @@ impl SlotReader<'_> {
 
     /// Says whether an actor's word proves something: one's own, and an administrator's, who could do all harm anyway.
     pub fn believes(&self, state: &State, actor: ActorId) -> bool {
-        state.grants.contains_key(&actor) && (self.believes_all || self.own == Some(actor) || state.may_grant(actor))
+        state.grants.contains_key(&actor) && (self.own == Some(actor) || state.may_grant(actor))
     }
 
     /// Says who signed an entry that stands under a number, and whether that proves that it was written there.

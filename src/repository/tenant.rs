@@ -162,7 +162,7 @@ impl Tenant {
     pub(super) fn slots(&self) -> SlotReader<'_> {
         let own = self.signer.as_ref().map(|signer| signer.actor());
         let (objects, environment) = (&self.objects, &self.environment);
-        SlotReader { objects, environment, keys: &self.keys, own, believes_all: false }
+        SlotReader { objects, environment, keys: &self.keys, own }
     }
 
     /// Returns an entry as it is stored, and the key that opens it and nothing else: to prove what it says.

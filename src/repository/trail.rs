@@ -7,13 +7,13 @@
 //! else once. One stolen key alone says nothing.
 
 use super::{
-    ledger::{SignedEntry, Slot, StoredEntry, with_annex},
+    ledger::{MISSING, SignedEntry, Slot, StoredEntry, with_annex},
     read_ahead::{Found, ReadAhead},
     slot_reader::SlotReader,
+    strands::before,
 };
 use crate::{
     error::Result,
-    format::entry::Entry,
     id::{ActorId, Hash},
     ledger::{Head, State},
 };
@@ -281,9 +281,6 @@ impl Trail {
     }
 }
 
-/// What is said of an entry that is not there.
-pub(super) const MISSING: &str = "missing";
-
 fn behind(state: &State, mut lost: Vec<(u64, String)>, found: StoredEntry) -> Behind {
     let before = before(&found.entry).max(state.head.number);
     // What it names as junk is not lost.
@@ -293,11 +290,6 @@ fn behind(state: &State, mut lost: Vec<(u64, String)>, found: StoredEntry) -> Be
         lost.push((before, "the entry after it follows another one".into()));
     }
     Behind { lost, to, entry: Box::new(found) }
-}
-
-/// The number of the entry that another says that it follows.
-fn before(entry: &Entry) -> u64 {
-    entry.number.saturating_sub(1).saturating_sub(entry.junk.unwrap_or(0))
 }
 
 fn judge(reader: &SlotReader, state: &State, signed: SignedEntry) -> Result<Judgement> {

@@ -18,7 +18,7 @@ impl State {
 
     /// What was retired can be held as long as it can come back.
     pub(super) fn may_hold(&self, hold: &Hold) -> Rule {
-        for id in &hold.snapshots {
+        for id in hold.snapshots.iter().filter(|id| !self.is_lost(**id)) {
             self.live_snapshot(*id).or_else(|_| self.retired_snapshot(*id))?;
         }
         Ok(())
@@ -38,6 +38,9 @@ impl State {
         self.may_lock(&lock)?;
         let observers = self.observers_wanted();
         for id in lock.snapshots {
+            if self.is_lost(id) {
+                continue;
+            }
             // A lock that stands is not made to end by fewer, or by keys that came after it.
             let stands = self.snapshots.get(&id).is_some_and(|snapshot| self.is_locked(snapshot));
             self.change_snapshot(tables, id, |snapshot| {
@@ -54,7 +57,7 @@ impl State {
 
     pub(super) fn may_lock(&self, lock: &Lock) -> Rule {
         bounds::lock(lock)?;
-        for id in &lock.snapshots {
+        for id in lock.snapshots.iter().filter(|id| !self.is_lost(**id)) {
             let snapshot = self.live_snapshot(*id)?;
             let shortens = snapshot.locked_until_ns.is_some_and(|until| lock.until_ns < until)
                 || (snapshot.compliance && !lock.compliance);

@@ -27,14 +27,17 @@ use crate::{
 use std::collections::BTreeMap;
 
 /// What a lost entry can have said.
-const MAY_SAY: [EntryKind; 10] = [
+const MAY_SAY: [EntryKind; 13] = [
     EntryKind::Grant,
     EntryKind::Revoke,
     EntryKind::Session,
     EntryKind::Publish,
     EntryKind::Repack,
     EntryKind::Reseal,
+    EntryKind::Heal,
     EntryKind::Commit,
+    EntryKind::Damaged,
+    EntryKind::Abort,
     EntryKind::Hold,
     EntryKind::Lock,
     EntryKind::Epoch,
@@ -100,13 +103,14 @@ impl State {
     fn say(&mut self, tables: &mut dyn Tables, repair: &Entry, said: &Said) -> Rule {
         let kind = EntryKind::from_number(said.kind).filter(|kind| may_be_told_again(*kind));
         let kind = kind.ok_or_else(|| void("a lost entry of this kind is not told again"))?;
+        let opens = matches!(kind, EntryKind::Session | EntryKind::Hold);
         let taken = self.holds.contains_key(&said.number) || self.sessions.contains_key(&said.number);
-        require(!taken, || format!("entry {} said something already", said.number))?;
+        require(!(opens && taken), || format!("entry {} said something already", said.number))?;
         let annex = if said.annex.0.is_empty() { Annex::empty() } else { decode(&said.annex.0)? };
         let entry = Entry { number: said.number, actor: said.actor, body: said.body.clone(), ..repair.clone() };
         let entry = Entry { kind: said.kind, ..entry };
         self.judge_kind(tables, kind, Proven { entry: &entry, annex: &annex, hash: Hash::default() })?;
-        if kind == EntryKind::Reseal && said.actor != repair.actor {
+        if matches!(kind, EntryKind::Reseal | EntryKind::Heal) && said.actor != repair.actor {
             distrust(tables, &annex, repair.actor)?;
         }
         Ok(())

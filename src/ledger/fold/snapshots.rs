@@ -97,10 +97,15 @@ impl State {
 
     pub(super) fn rewrite(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, rewrite: Rewrite) -> Rule {
         self.may_rewrite(proven.entry.actor, &rewrite)?;
-        let replaced = self.live_snapshot(rewrite.replaces)?;
-        let (order, observed_ns, author) = (replaced.order, replaced.observed_ns, replaced.actor);
+        let replaced =
+            self.snapshots.get(&rewrite.replaces).filter(|replaced| replaced.is_live() || replaced.is_lost());
+        let replaced = replaced.ok_or_else(|| void(format!("snapshot {} is not live", rewrite.replaces)))?;
+        let (order, observed_ns, is_lost) = (replaced.order, replaced.observed_ns, replaced.is_lost());
+        let author = if is_lost { proven.entry.actor } else { replaced.actor };
         self.commit(tables, proven, commit_of(&rewrite))?;
-        self.change_snapshot(tables, rewrite.replaces, |replaced| replaced.retired_by = Some(proven.entry.number));
+        if !is_lost {
+            self.change_snapshot(tables, rewrite.replaces, |replaced| replaced.retired_by = Some(proven.entry.number));
+        }
         // It is as old as what it replaces.
         self.change_snapshot(tables, rewrite.snapshot.id, |snapshot| {
             (snapshot.order, snapshot.observed_ns, snapshot.actor) = (order, observed_ns, author);
@@ -109,6 +114,9 @@ impl State {
     }
 
     pub(super) fn may_rewrite(&self, actor: ActorId, rewrite: &Rewrite) -> Rule {
+        if self.is_lost(rewrite.replaces) {
+            return self.may_commit(actor, &commit_of(rewrite), 1);
+        }
         let replaced = self.live_snapshot(rewrite.replaces)?;
         permit(!self.is_protected(replaced), Refusal::Protected, || {
             format!("snapshot {} is held or locked", rewrite.replaces)
@@ -126,7 +134,9 @@ impl State {
         self.may_retire(&retire)?;
         self.accepted.extend(retire.accepted.into_iter().map(|source| (source, number)));
         for id in retire.snapshots {
-            self.change_snapshot(tables, id, |snapshot| snapshot.retired_by = Some(number));
+            if !self.is_lost(id) {
+                self.change_snapshot(tables, id, |snapshot| snapshot.retired_by = Some(number));
+            }
         }
         Ok(())
     }
@@ -136,7 +146,7 @@ impl State {
             let is_there = self.snapshots.values().any(|live| live.is_live() && live.snapshot.source == *source);
             require(is_there, || format!("source {source} has no snapshot"))?;
         }
-        for id in &retire.snapshots {
+        for id in retire.snapshots.iter().filter(|id| !self.is_lost(**id)) {
             let snapshot = self.live_snapshot(*id)?;
             permit(!self.is_protected(snapshot), Refusal::Protected, || format!("snapshot {id} is held or locked"))?;
         }
@@ -177,6 +187,11 @@ impl State {
         let is_destroyed = self.destroyed_sources.contains_key(&snapshot.snapshot.source);
         permit(!is_destroyed, Refusal::Destroyed, || format!("the source of snapshot {id} was destroyed"))?;
         Ok(snapshot)
+    }
+
+    /// What a lost entry made is in no entry's way: it is gone already.
+    pub(super) fn is_lost(&self, id: SnapshotId) -> bool {
+        self.snapshots.get(&id).is_some_and(SnapshotState::is_lost)
     }
 
     pub(super) fn live_snapshot(&self, id: SnapshotId) -> Result<&SnapshotState, Stop> {

@@ -8,6 +8,7 @@ mod proof;
 mod snapshots;
 
 pub use part::{Part, ReadPart, Reading};
+pub(super) use snapshots::walk;
 
 use super::{Monitor, browse::POOL_BYTES, interrupted};
 use crate::{

@@ -80,7 +80,8 @@ fn is_unusable(tenant: &Tenant, segment: SegmentId) -> Result<bool> {
     Ok(tenant.index.segment(segment)?.is_none_or(|known| known.status == SegmentStatus::Dead))
 }
 
-fn walk(tenant: &Tenant, pool: &SegmentPool, state: &SnapshotState) -> Result<()> {
+/// Reads a snapshot's list of files, from end to end.
+pub(in crate::operation) fn walk(tenant: &Tenant, pool: &SegmentPool, state: &SnapshotState) -> Result<()> {
     let mut entries = Entries::open(pool, &content(tenant, state)?, b"")?;
     while entries.read_next()?.is_some() {}
     Ok(())
