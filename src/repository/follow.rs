@@ -333,6 +333,7 @@ impl Tenant {
         }
         if let Verdict::Void(why) = &verdict {
             self.void.push((entry.number, why.to_string()));
+            self.follow_moves(entry, annex)?;
         }
         Ok(verdict)
     }

@@ -21,6 +21,7 @@ mod holders;
 mod identity;
 mod keyring;
 mod ledger;
+mod moves;
 mod open;
 mod operators;
 mod pen;

@@ -1,7 +1,10 @@
 //! What is deleted is listed first, and proven, object by object, against a ledger that was read again from its
 //! first entry: no index, checkpoint or listing has a say in it.
 
-use super::copies::{Copies, Kept};
+use super::{
+    copies::{Copies, Kept},
+    leftovers::Leftovers,
+};
 use crate::{
     error::Result,
     format::names::{self, PackKind},
@@ -84,6 +87,8 @@ fn proven(
     keeps: &mut dyn FnMut(PackId, &str, u64) -> Result<bool>,
 ) -> Result<DeletionPlan> {
     let mut newest_ns = None;
+    let listed: BTreeSet<PackId> = objects.keys().filter_map(|name| names::id_of_pack(name)).collect();
+    let leftovers = Leftovers::of(tenant, (state, index), &listed)?;
     DeletionPlan::prove(objects.iter().map(|(name, bytes)| (name, *bytes)), &mut |name| {
         Ok(match names::id_of_pack(name) {
             Some(id) => match index.pack(id)? {
@@ -92,13 +97,15 @@ fn proven(
                     _ => None,
                 },
                 None => {
-                    let ended = id.session <= state.head.number
+                    let is_ended = id.session <= state.head.number
                         && !state.sessions.contains_key(&id.session)
                         // What is taken for junk may have been an entry that somebody damaged: what it brought stays.
                         && !state.is_junk(id.session)
                         // What a session in a hole was is not known.
                         && state.repaired(id.session).is_none();
-                    ended.then_some(Reason::NeverNamed { session: id.session })
+                    let bytes = objects.get(name).copied().unwrap_or(0);
+                    let goes = is_ended && leftovers.may_go(tenant, name, bytes)?;
+                    goes.then_some(Reason::NeverNamed { session: id.session })
                 }
             },
             None => {

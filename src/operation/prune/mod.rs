@@ -6,6 +6,7 @@ mod bury;
 mod choose;
 mod copies;
 mod deletion;
+mod leftovers;
 
 pub use crate::repository::{Deletion, Reason};
 pub use copies::{Kept, Why};

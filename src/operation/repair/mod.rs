@@ -17,6 +17,7 @@ use crate::{
     ledger::State,
     repository::{Ahead, Filling, Hole, Tenant},
 };
+pub(super) use packs::rows_of_pack;
 use salvage::Salvage;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

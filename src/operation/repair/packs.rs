@@ -10,7 +10,7 @@ use crate::{
     },
     id::PackId,
     pipeline::digest::hash,
-    repository::Tenant,
+    repository::{Tenant, read_range},
     store::get_bounded,
 };
 use std::collections::BTreeMap;
@@ -51,6 +51,19 @@ pub(super) fn read_pack(tenant: &Tenant, id: PackId, kind: PackKind) -> Result<O
     let fact =
         PackFact { pack: id, kind: kind as u8, length, hash, segment_table, chunk_table, chunk_tables, epoch, unknown };
     Ok(Some((fact, rows)))
+}
+
+/// Reads what a pack of so many bytes says itself of what is in it, and no more of it; none if that does not open.
+pub(in crate::operation) fn rows_of_pack(tenant: &Tenant, name: &str, bytes: u64) -> Result<Option<Vec<SegmentRow>>> {
+    let Some(tables_end) = bytes.checked_sub(TRAILER as u64) else { return Ok(None) };
+    let Ok(trailer) = read_range(&tenant.objects, name, tables_end..bytes)? else { return Ok(None) };
+    let Ok((segment_table, chunk_table)) = read_trailer(&trailer) else { return Ok(None) };
+    let end = tables_end.checked_sub(u64::from(chunk_table));
+    let range = end.and_then(|end| Some(end.checked_sub(u64::from(segment_table))?..end));
+    let Some(range) = range else { return Ok(None) };
+    let Ok(table) = read_range(&tenant.objects, name, range)? else { return Ok(None) };
+    let plain = tenant.keys.open(SealedKind::SegmentTable, &table).ok();
+    Ok(plain.and_then(|plain| decode::<SegmentTable>(&plain).ok()).map(|table| table.rows))
 }
 
 /// Returns the epoch of the oldest key that a pack's table or one of its segments is sealed with.
