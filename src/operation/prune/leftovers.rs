@@ -9,7 +9,7 @@ use crate::{
     },
     id::PackId,
     index::Index,
-    ledger::State,
+    ledger::{State, Tables},
     operation::repair::rows_of_pack,
     repository::{Tenant, read_range},
 };
