@@ -156,8 +156,21 @@ fn ledger(chapter: &mut Chapter) {
             entry(chapter, found, &body);
         }
     }
-    assert!(seen.len() >= 18, "kinds of entries in the fixture: {seen:?}");
+    assert!(seen.len() >= 28, "kinds of entries in the fixture: {seen:?}");
     chapter.kept.entries = entries;
+}
+
+/// The repository has a ledger of its own, in which tenants are.
+fn tenants(chapter: &mut Chapter) {
+    let own = Kept::open(&fixtures::current(), "repository");
+    let kept = std::mem::replace(&mut chapter.kept, own);
+    let entries = std::mem::take(&mut chapter.kept.entries);
+    let found = entries.iter().find(|entry| entry.kind() == 30).unwrap();
+    let name = format!("`t/{}/ledger/{:016x}`, in the repository's own ledger", chapter.kept.owner, found.number);
+    chapter.heading(3, &format!("TENANT, entry {}", found.number), &name);
+    chapter.sealed_object(Kind::Entry, &found.stored);
+    entry(chapter, found, "Tenant");
+    chapter.kept = kept;
 }
 
 fn pack(chapter: &mut Chapter) {
@@ -297,6 +310,7 @@ fn made() -> Chapter {
     let mut chapter = Chapter { text: HEAD.to_owned(), annotator: Annotator::new(), kept };
     keys(&mut chapter);
     ledger(&mut chapter);
+    tenants(&mut chapter);
     pack(&mut chapter);
     snapshot(&mut chapter);
     checkpoint(&mut chapter);
