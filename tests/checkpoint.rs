@@ -68,7 +68,7 @@ fn runs_cover_the_ledger_without_gaps_whoever_writes_them() {
 }
 
 /// Writes a run as an attacker with the tenant's keys would: `lie` changes the state.
-fn forge(fixture: &Fixture, identity: &Identity, tenant: &Tenant, lie: impl FnOnce(&mut Checkpoint)) {
+pub fn forge(fixture: &Fixture, identity: &Identity, tenant: &Tenant, lie: impl FnOnce(&mut Checkpoint)) {
     let Identity::KeyFile { signing_seed, .. } = identity else { panic!() };
     let signer = strongroom::pipeline::sign::Signer::new(signing_seed).unwrap();
     let mut state = strongroom::ledger::State::clone(&tenant.state);

@@ -30,6 +30,7 @@ mod features;
 mod fixtures;
 mod fold;
 mod format;
+mod founded;
 mod hostile;
 mod junk;
 mod keys;

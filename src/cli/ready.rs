@@ -193,6 +193,14 @@ pub fn accept(global: &Global, name: &str) -> Result<(Repository, Tenant)> {
     connection.accept(|| credential(global), name, fingerprint)
 }
 
+/// Opens the tenant as `tenant` does, for who changes what others have: who and what is named is looked for in what this
+/// machine folded from the history itself.
+pub fn founded(global: &Global) -> Result<Tenant> {
+    let mut tenant = tenant(global)?;
+    tenant.found()?;
+    Ok(tenant)
+}
+
 /// Opens the tenant; if none was named and the key opens just one, that. Warns of what is wrong with its history.
 pub fn tenant(global: &Global) -> Result<Tenant> {
     let tenant = tenant_to_report_on(global)?;

@@ -39,6 +39,8 @@ pub trait KeyValue: Send + Sync {
     /// Calls `visit` with each pair at or after `from` whose key starts with `prefix`, in order,
     /// until it says stop (`false`).
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()>;
+    /// Is told that another one has taken its place: whoever looks for a filled one finds that first.
+    fn was_replaced(&self) {}
 }
 
 /// In memory.
@@ -75,8 +77,9 @@ pub struct RocksKeyValue {
     database: DB,
     /// The cache's.
     folder: PathBuf,
+    slot: u32,
     /// Held as long as the database: RocksDB's own lock then never meets another process.
-    _slot: File,
+    _lock: File,
 }
 
 impl RocksKeyValue {
@@ -116,6 +119,10 @@ fn unusable(folder: &Path, error: impl Into<Box<dyn std::error::Error + Send + S
 }
 
 impl KeyValue for RocksKeyValue {
+    fn was_replaced(&self) {
+        // Without the mark, the rows are folded once more some time.
+        drop(std::fs::write(mark(&self.folder, self.slot), b""));
+    }
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.database.get(key).map_err(|error| unusable(&self.folder, error))
     }
@@ -158,12 +165,20 @@ pub fn open_free_slot(folder: &Path) -> Result<RocksKeyValue> {
 
 fn open_a_slot(folder: &Path) -> Result<RocksKeyValue> {
     const SLOTS: u32 = 256;
-    for slot in 0..SLOTS {
-        if let Some(lock) = lock(folder, slot).map_err(|error| unusable(folder, error))? {
-            return open_slot(folder, slot, lock);
+    for replaced in [false, true] {
+        for slot in (0..SLOTS).filter(|slot| mark(folder, *slot).exists() == replaced) {
+            if let Some(lock) = lock(folder, slot).map_err(|error| unusable(folder, error))? {
+                drop(std::fs::remove_file(mark(folder, slot)));
+                return open_slot(folder, slot, lock);
+            }
         }
     }
     Err(failed(format!("{SLOTS} processes use the cache {} already", folder.display())).next(Next::NameAnotherCache))
+}
+
+/// Names the file that says that another slot took the place of one.
+fn mark(folder: &Path, slot: u32) -> PathBuf {
+    folder.join(format!("index-{slot}.replaced"))
 }
 
 /// Locks a slot, unless another process has it.
@@ -190,7 +205,7 @@ fn open_slot(folder: &Path, slot: u32, lock: File) -> Result<RocksKeyValue> {
             RocksKeyValue::open(&path).map_err(|error| unusable(folder, error))?
         }
     };
-    Ok(RocksKeyValue { database, folder: folder.into(), _slot: lock })
+    Ok(RocksKeyValue { database, folder: folder.into(), slot, _lock: lock })
 }
 
 /// Removes databases of which the lock file is gone.

@@ -28,6 +28,8 @@ pub struct Index {
     pairs: Arc<dyn KeyValue>,
     /// Why nothing here can be believed any more.
     lost: Option<String>,
+    /// Nobody but who uses this has told what is here: it was folded from entries, or is from one's own checkpoints.
+    founded: bool,
     segments: BTreeMap<SegmentId, SegmentState>,
     packs: BTreeMap<PackId, PackState>,
     snapshots: BTreeMap<SnapshotId, SnapshotState>,
@@ -72,12 +74,13 @@ const PART_BYTES: usize = 4 << 20;
 
 impl Index {
     pub fn new(pairs: Arc<dyn KeyValue>) -> Self {
-        Self { pairs, lost: None, segments: BTreeMap::new(), packs: BTreeMap::new(), snapshots: BTreeMap::new() }
+        let (segments, packs, snapshots) = Default::default();
+        Self { pairs, lost: None, founded: true, segments, packs, snapshots }
     }
 
     /// Returns a second view of the rows as they were saved.
     pub fn saved(&self) -> Result<Self> {
-        Ok(Self::new(self.usable()?.clone()))
+        Ok(Self { founded: self.founded, ..Self::new(self.usable()?.clone()) })
     }
 
     /// Returns a second view of the rows as they are now, with what waits to be saved.
@@ -85,10 +88,21 @@ impl Index {
         Ok(Self {
             pairs: self.usable()?.clone(),
             lost: None,
+            founded: self.founded,
             segments: self.segments.clone(),
             packs: self.packs.clone(),
             snapshots: self.snapshots.clone(),
         })
+    }
+
+    /// Says whether all that is here was folded from entries, or is from what one's own key wrote.
+    pub fn is_founded(&self) -> bool {
+        self.founded
+    }
+
+    /// Notes whether all that is here was folded from entries, or is from what one's own key wrote.
+    pub fn set_founded(&mut self, founded: bool) {
+        self.founded = founded;
     }
 
     /// Says that what was folded and what lies here are not the same any more.
@@ -115,8 +129,11 @@ impl Index {
     /// (another ledger, another layout, damage) is thrown away.
     pub fn load(&mut self, genesis: Hash) -> Result<Option<State>> {
         // A newer program may understand more of what was folded.
-        match self.saved_state(genesis)?.filter(|state| state.not_understood.is_none()) {
-            Some(state) => self.with_snapshots(state).map(Some),
+        match self.saved_as(genesis)?.filter(|(_, state)| state.not_understood.is_none()) {
+            Some((founded, state)) => {
+                self.founded = founded;
+                self.with_snapshots(state).map(Some)
+            }
             // What lies there without a state is a rest of an opening that was cut off.
             None => self.clear().map(|()| None),
         }
@@ -124,11 +141,17 @@ impl Index {
 
     /// Returns the state that was saved, less its snapshots, if it is of the ledger with this entry 0.
     pub fn saved_state(&self, genesis: Hash) -> Result<Option<State>> {
+        Ok(self.saved_as(genesis)?.map(|(_, state)| state))
+    }
+
+    fn saved_as(&self, genesis: Hash) -> Result<Option<(bool, State)>> {
         let saved = self.usable()?.get(STATE)?;
         Ok(saved.as_deref().and_then(|bytes| {
             let (layout, rest) = bytes.split_first()?;
+            let (founded, rest) = rest.split_first()?;
             let (found, state) = rest.split_at_checked(32)?;
-            (*layout == LAYOUT && found == genesis.0).then(|| decode(state).ok())?
+            let state = (*layout == LAYOUT && found == genesis.0).then(|| decode(state).ok())??;
+            Some((*founded == 1, state))
         }))
     }
 
@@ -145,7 +168,7 @@ impl Index {
     /// Makes the fold up to `state` durable, with the tables as they are now: all of it, or nothing.
     pub fn save(&mut self, genesis: Hash, state: &mut State) -> Result<()> {
         let mut batch = self.unsaved_rows(state.head.number)?;
-        let mut bytes = vec![LAYOUT];
+        let mut bytes = vec![LAYOUT, u8::from(self.founded)];
         bytes.extend_from_slice(&genesis.0);
         // Snapshots have keys of their own: what an entry costs does not grow with their number.
         let snapshots = std::mem::take(&mut state.snapshots);
@@ -161,6 +184,14 @@ impl Index {
         let mut batch = self.unsaved_rows(last)?;
         batch.delete(STATE.to_vec());
         self.write(batch)
+    }
+
+    /// Makes way for another index of the same owner. Whoever still looks at the rows finds them; the next opening does not
+    /// believe them, and takes the other one.
+    pub fn retire(&mut self, last: u64) -> Result<()> {
+        self.spill(last)?;
+        self.usable()?.was_replaced();
+        Ok(())
     }
 
     /// Takes the rows that wait, noted as changed by entry `last` or one before it.
@@ -303,6 +334,7 @@ impl Index {
     /// Forgets everything; the state first, so that rows that are cut off on the way are never believed.
     pub fn clear(&mut self) -> Result<()> {
         (self.segments, self.packs, self.snapshots) = Default::default();
+        self.founded = true;
         let mut batch = Batch::default();
         batch.delete(STATE.to_vec());
         self.write(batch)?;

@@ -37,6 +37,7 @@ pub fn request(
     (wait_ns, approvals): (i64, u32),
     reason: &str,
 ) -> Result<u64> {
+    tenant.found()?;
     tenant.sync()?;
     if let Some(source) = source.filter(|source| !tenant.state.sources.contains_key(*source)) {
         return Err(Error::new(
@@ -68,6 +69,7 @@ fn asked<'a>(tenant: &'a Tenant, source: Option<&str>) -> Result<(u64, &'a Destr
 
 /// Approves or withdraws the newest request.
 pub fn answer(tenant: &mut Tenant, source: Option<&str>, kind: EntryKind, reason: &str) -> Result<u64> {
+    tenant.found()?;
     tenant.sync()?;
     let destroy = asked(tenant, source)?.0;
     let body = encode(&Request { destroy, reason: reason.into(), unknown: Default::default() });
@@ -138,6 +140,7 @@ fn is_there(repository: &Repository, owner: ScopeId) -> Result<bool> {
 
 /// Writes SHRED, if what was asked for may happen now.
 fn shred(tenant: &mut Tenant, source: Option<&str>) -> Result<()> {
+    tenant.found()?;
     // An entry of now, and then its time.
     tenant.observe(true)?;
     tenant.observe(true)?;

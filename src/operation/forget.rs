@@ -136,6 +136,7 @@ pub fn forget(tenant: &mut Tenant, options: &Options) -> Result<Report> {
     if let Some(rules) = &options.rules {
         retention::check(rules)?;
     }
+    tenant.found()?;
     tenant.sync()?;
     for source in options.source.iter().chain(&options.accept) {
         naming::known_source(tenant, source)?;

@@ -76,6 +76,7 @@ fn tell_what_stays(tenant: &Tenant, monitor: &dyn Monitor) -> Result<u64> {
 /// ledger entries stay as they were signed.
 pub fn reseal(tenant: &mut Tenant, monitor: &dyn Monitor) -> Result<Report> {
     monitor.phase("seal anew", None);
+    tenant.found()?;
     let mut report = Report::default();
     loop {
         tenant.sync()?;

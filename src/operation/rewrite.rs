@@ -75,6 +75,7 @@ pub fn rewrite(
     dry_run: bool,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Rewritten>> {
+    tenant.found()?;
     let mut states = Vec::new();
     for id in snapshots {
         let state = tenant.state.snapshots.get(id).filter(|state| state.is_live()).cloned();
@@ -174,6 +175,7 @@ pub struct Compacted {
 /// them by equal ones. Needs the tenant's keys. What held and locked snapshots need stays where it is.
 pub fn compact(tenant: &mut Tenant, used_percent: u64, dry_run: bool, monitor: &dyn Monitor) -> Result<Compacted> {
     monitor.phase("look", None);
+    tenant.found()?;
     let pool = pool(tenant)?;
     tenant.read_chunk_tables()?;
     let (mut used, mut found): (HashMap<SegmentId, RoaringBitmap>, ToRewrite) = Default::default();

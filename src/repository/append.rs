@@ -94,6 +94,9 @@ impl Tenant {
             self.may_be_written()?;
             self.settle_keys()?;
             let Some((kind, body, annex)) = draft(&self.state, &self.index)? else { return Ok(Outcome::Needless) };
+            if !self.may_rest(kind)? {
+                continue;
+            }
             let (draft, place) = (Draft { kind, body, annex }, self.next_place());
             self.would_count(signer.actor(), &draft)?;
             let pen = self.pen(&signer)?;

@@ -163,8 +163,15 @@ impl Reading<'_> {
 }
 
 /// Fills an empty index from the runs in the store, as far as they can be used. Of those that begin with the same
-/// entry the longest that counts is taken: anybody may have put others there.
-pub fn read(objects: &dyn Objects, keys: &Keys, create: &Create, index: &mut Index) -> Result<Read> {
+/// entry the longest that counts is taken: anybody may have put others there. What others than `own` wrote does not
+/// count for whoever gives keys or takes something away.
+pub fn read(
+    objects: &dyn Objects,
+    keys: &Keys,
+    create: &Create,
+    own: Option<ActorId>,
+    index: &mut Index,
+) -> Result<Read> {
     let grants = granted_first(create);
     let (snapshots, signers) = (BTreeMap::new(), Vec::new());
     let mut reading = Reading { objects, keys, index, grants, snapshots, signers, state: None };
@@ -193,6 +200,7 @@ pub fn read(objects: &dyn Objects, keys: &Keys, create: &Create, index: &mut Ind
     if let Some(state) = &mut state {
         state.snapshots = snapshots;
     }
+    index.set_founded(signers.iter().all(|actor| Some(*actor) == own));
     Ok(Read { state, is_due: useless > 0 })
 }
 

@@ -1,6 +1,7 @@
 //! Making: a repository, and tenants in it.
 
 use super::{
+    founded::Founded,
     identity::{Credential, PublicIdentity, keep_wrapped},
     keyring::Keys,
     open::Repository,
@@ -241,7 +242,7 @@ impl Repository {
         for grant in &unborn.create.grants {
             let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
             if let Some(recipient) = &grant.recipient {
-                self.put_slot(&unborn.keys, &NewSlot { circle, name, genesis, recipient })?;
+                self.put_slot(&Founded::of_nothing(), &unborn.keys, &NewSlot { circle, name, genesis, recipient })?;
             }
         }
         match self.first_pen(&unborn.keys, &unborn.signer, unborn.suite).post(&unborn.first) {

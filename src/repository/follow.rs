@@ -16,7 +16,7 @@ use crate::{
         entry::{Annex, Confirmed, ENTRY_BYTES_MAX, Entry, EntryKind, Repair},
         names,
     },
-    id::Hash,
+    id::{ActorId, Hash},
     index::Index,
     ledger::{Head, Proven, State, Verdict},
     pipeline::{digest::hash, sign::Signer},
@@ -58,6 +58,7 @@ struct Begun {
 fn begun(
     objects: &dyn Objects,
     keys: &Keys,
+    own: Option<ActorId>,
     (name, new_pairs): (&str, &NewPairs),
     meet: &dyn Fn(Hash) -> Result<()>,
 ) -> Result<Begun> {
@@ -75,7 +76,7 @@ fn begun(
     if let Some(state) = index.load(genesis)? {
         return Ok(Begun { genesis, state, index, checkpoint_due: false, fresh: false });
     }
-    let read = checkpoint::read(objects, keys, &begun.create, &mut index)?;
+    let read = checkpoint::read(objects, keys, &begun.create, own, &mut index)?;
     let (state, checkpoint_due) = (read.state.unwrap_or(begun), read.is_due);
     Ok(Begun { genesis, state, index, checkpoint_due, fresh: true })
 }
@@ -98,8 +99,9 @@ impl Tenant {
             renew_ns,
             several_writers,
         } = opening;
+        let own = signer.as_ref().map(|signer| signer.actor());
         let Begun { genesis, state, index, checkpoint_due, fresh } =
-            begun(objects.as_ref(), &keys, (&name, &new_pairs), meet)?;
+            begun(objects.as_ref(), &keys, own, (&name, &new_pairs), meet)?;
         let at_checkpoint = state.head.number;
         let mut tenant = Self {
             objects,
@@ -284,10 +286,9 @@ impl Tenant {
     }
 
     /// Goes back to the first entry, without what this machine remembered or took from a checkpoint.
-    fn forget_fold(&mut self) -> Result<()> {
+    pub(super) fn forget_fold(&mut self) -> Result<()> {
         let (state, index) = self.fold_anew()?;
-        // Whoever still looks at the rows finds them; the next opening does not believe them.
-        self.index.spill(self.state.head.number)?;
+        self.index.retire(self.state.head.number)?;
         (self.state, self.index) = (Arc::new(state), index);
         (self.hole, self.tail, self.trail) = (None, Tail::default(), Trail::default());
         self.damage.clear();

@@ -335,12 +335,15 @@ impl Tenant {
     /// in this process has moved on meanwhile, nothing is compared.
     fn replace_unless_equal(&mut self, refolded: &Refolded) -> Result<bool> {
         let Some((state, index)) = refolded.whole() else { return Ok(false) };
-        let moved_on = state.head.number != self.state.head.number;
-        if moved_on || (*state == *self.state && index.equals(&self.index)?) {
+        if state.head.number != self.state.head.number {
             return Ok(false);
         }
-        // Whoever still looks at the rows finds them; the next opening does not believe them.
-        self.index.spill(self.state.head.number)?;
+        if *state == *self.state && index.equals(&self.index)? {
+            self.index.set_founded(true);
+            self.save()?;
+            return Ok(false);
+        }
+        self.index.retire(self.state.head.number)?;
         (self.state, self.index) = (Arc::new(state.clone()), index.clone());
         (self.hole, self.tail, self.trail) = (None, Tail::default(), Trail::default());
         Ok(true)

@@ -1,6 +1,7 @@
 //! Who opens an owner's keys: slots, added and taken away with their grants.
 
 use super::{
+    founded::Founded,
     identity::{PublicIdentity, Wrapper, keep_wrapped, tag_of, unwrapped, wrap_to},
     keyring::Keys,
     open::Repository,
@@ -76,11 +77,12 @@ impl Repository {
     /// Makes sure that a slot for a grant that stands is there, for the root in use.
     fn wrap_granted(&self, tenant: &mut Tenant, grant: &Grant) -> Result<()> {
         let Some(recipient) = &grant.recipient else { return Ok(()) };
+        let founded = tenant.founded()?;
         loop {
             let (keys, root) = (tenant.keys.clone(), current_root(&tenant.state)?);
             let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
             let slot = NewSlot { circle, name: &tenant.name, genesis: tenant.genesis, recipient };
-            let put = self.put_slot(&keys, &slot)?;
+            let put = self.put_slot(&founded, &keys, &slot)?;
             tenant.sync()?;
             let stands = tenant.state.grants.get(&grant.actor).is_some_and(|stands| stands.circle == grant.circle);
             // Who made a new root meanwhile has wrapped that for the grant, or did not know of it yet.
@@ -116,7 +118,7 @@ impl Repository {
     }
 
     /// Wraps the key of a circle, and returns the slot's name.
-    pub(super) fn put_slot(&self, keys: &Keys, new: &NewSlot<'_>) -> Result<String> {
+    pub(super) fn put_slot(&self, _: &Founded, keys: &Keys, new: &NewSlot<'_>) -> Result<String> {
         let signer = self.signer().ok_or_else(|| failed("this key has nothing to sign with"))?;
         let slot = signed(keys, new, &signer, self.environment.as_ref())?;
         let tag = tag_of(new.recipient, self.config.repository);
@@ -131,7 +133,7 @@ impl Repository {
     #[doc(hidden)]
     pub fn wrap_for(&self, tenant: &Tenant, circle: Circle, recipient: &str) -> Result<()> {
         let slot = NewSlot { circle, name: &tenant.name, genesis: tenant.genesis, recipient };
-        self.put_slot(&tenant.keys, &slot).map(drop)
+        self.put_slot(&Founded::of_nothing(), &tenant.keys, &slot).map(drop)
     }
 
     pub(super) fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
@@ -147,6 +149,7 @@ impl Repository {
     /// still opens what it opened, until the keys are rotated. Returns how many slots went. Repeating it
     /// completes it.
     pub fn revoke(&self, tenant: &mut Tenant, actor: ActorId, reason: &str) -> Result<usize> {
+        tenant.found()?;
         tenant.sync()?;
         let unknown = || Error::new(Kind::Usage, format!("{actor} has no grant")).next(Next::ListRoles);
         // Without one, of an attempt that was interrupted.
@@ -201,6 +204,7 @@ impl Repository {
     /// Deletes the slots without a grant that are for the same key, by what their names have in common. Returns how
     /// many there were.
     pub fn remove_stray(&self, tenant: &mut Tenant, tag: &str) -> Result<usize> {
+        tenant.found()?;
         tenant.sync()?;
         let mut stray = self.stray_slots(tenant)?;
         stray.retain(|name| names::tag_of_slot(name) == Some(tag));

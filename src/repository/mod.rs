@@ -14,6 +14,7 @@ mod create;
 mod deletion;
 mod evidence;
 mod follow;
+mod founded;
 mod head;
 mod heal;
 mod history;

@@ -3,6 +3,7 @@
 use super::{
     append::{Outcome, does_not_count},
     deletion::{DeletionPlan, Reason},
+    founded::Founded,
     keyring::{Change, Keys},
     open::Repository,
     slot::NewSlot,
@@ -118,6 +119,8 @@ impl Repository {
         change: impl Fn(&State) -> Result<Option<Change>>,
         why: &str,
     ) -> Result<Option<Rotated>> {
+        // Whoever is said to have a grant gets the keys.
+        let founded = tenant.founded()?;
         for _ in 0..100 {
             tenant.sync()?;
             let Some(change) = change(&tenant.state)? else { return Ok(None) };
@@ -126,7 +129,7 @@ impl Repository {
             let grants = tenant.state.grants.clone();
             // Nothing refers to these before EPOCH does.
             let mut made = Vec::new();
-            if let Err(error) = self.wrap_for_all(tenant, &next, change.new_root, &mut made) {
+            if let Err(error) = self.wrap_for_all(&founded, tenant, (&next, change.new_root), &mut made) {
                 self.discard(tenant, made);
                 tenant.sync()?;
                 if tenant.state.epoch + 1 == epoch {
@@ -168,14 +171,20 @@ impl Repository {
 
     /// Stores the ring of the next epoch; with a new root, also slots for all who have a grant. Whatever was put,
     /// or may have been, is added to `made`: the ring first.
-    fn wrap_for_all(&self, tenant: &Tenant, next: &Keys, new_root: bool, made: &mut Vec<String>) -> Result<()> {
+    fn wrap_for_all(
+        &self,
+        founded: &Founded,
+        tenant: &Tenant,
+        (next, new_root): (&Keys, bool),
+        made: &mut Vec<String>,
+    ) -> Result<()> {
         made.push(next.ring_name());
         self.put_ring(next, tenant.suite()?)?;
         for grant in tenant.state.grants.values().filter(|_| new_root) {
             let circle = Circle::from_number(grant.circle).unwrap_or(Circle::Steward);
             if let Some(recipient) = &grant.recipient {
                 let slot = NewSlot { circle, name: &tenant.name, genesis: tenant.genesis, recipient };
-                made.push(self.put_slot(next, &slot)?);
+                made.push(self.put_slot(founded, next, &slot)?);
             }
         }
         Ok(())
@@ -197,6 +206,7 @@ impl Repository {
     /// Deletes rings that are not in use any more, and slots that open none. A ring of a later epoch, and
     /// its slots, may be about to come into use. Before anything goes, the ring in use is read back.
     fn delete_old_keys(&self, tenant: &mut Tenant) -> Result<usize> {
+        tenant.found()?;
         tenant.sync()?;
         let (owner, epoch) = (tenant.keys.owner, tenant.state.epoch);
         let current = tenant.state.commitments.get(&epoch).ok_or_else(|| failed("the ledger names no keys"))?;

@@ -16,8 +16,8 @@ use std::path::Path;
 /// Opens what a command is about: a tenant, or a source of the tenant that is open.
 fn tenant(global: &Global, name: &str, is_source: bool) -> Result<Tenant> {
     match is_source {
-        true => ready::tenant(global),
-        false => ready::tenant(&Global { tenant: Some(name.to_owned()), ..global.clone() }),
+        true => ready::founded(global),
+        false => ready::founded(&Global { tenant: Some(name.to_owned()), ..global.clone() }),
     }
 }
 

@@ -93,7 +93,7 @@ fn generate(global: &Global, file: &Path) -> Result<()> {
 
 fn export(global: &Global, circle: ExportCircle, file: &Path) -> Result<()> {
     let repository = ready::repository(global)?;
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let circle = match circle {
         ExportCircle::Steward => Circle::Steward,
         ExportCircle::Indexer => Circle::Indexer,
@@ -136,7 +136,7 @@ fn list(global: &Global) -> Result<()> {
 fn add(global: &Global, name: String, role: &str, how: NewKey) -> Result<()> {
     let role = Role::parse(role, None)?;
     let repository = ready::repository(global)?;
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let wrapper = wrapper(how.new_passphrase_file.as_deref(), how.by_command, how.by_kms)?;
     let public = match (wrapper, &how.to) {
         (Some(wrapper), _) => repository.keep_wrapped(wrapper.as_ref())?,
@@ -189,7 +189,7 @@ fn of_sources(sources: &[String]) -> String {
 
 fn remove(global: &Global, removal: &keys::Removal<'_>) -> Result<()> {
     let repository = ready::repository(global)?;
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let report = keys::remove(&repository, &mut tenant, removal)?;
     let who = shown(removal.who);
     print_done(global, &report, || {
@@ -218,7 +218,7 @@ fn rotate(
     let limit_ns = older_than.map(|text| duration_ns(text).ok_or_else(|| bad(text))).transpose()?;
     let options = keys::Rotation { new_root, older_than_ns: limit_ns, more_seals_than, rewrite };
     let repository = ready::repository(global)?;
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let watch = screen(global);
     let report = keys::rotate(&repository, &mut tenant, &options, &watch);
     watch.end();
@@ -290,7 +290,7 @@ fn split(global: &Global, file: &Path, (shares, needed): (u8, u8), to: &Path) ->
 
 pub(super) fn role(global: &Global, command: RoleCommand) -> Result<()> {
     let repository = ready::repository(global)?;
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     match command {
         RoleCommand::Grant { role, to, name, circle, source } => {
             let circle = circle.map(|circle| match circle {

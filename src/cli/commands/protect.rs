@@ -20,7 +20,7 @@ fn usage(what: impl Into<String>) -> Error {
 }
 
 pub(super) fn hold(global: &Global, command: HoldCommand) -> Result<()> {
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     match command {
         HoldCommand::Place { snapshot, source, future, case, reason } => {
             let held = match (&snapshot, &source) {
@@ -74,7 +74,7 @@ pub(super) fn lock(
     if until_ns == i64::MAX {
         return Err(usage("a lock ends in the year 2262 at the latest; nothing was locked"));
     }
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let id = whole(global, &tenant, source, snapshot)?.snapshot.id;
     let locked = protect::lock(&mut tenant, id, &NewLock { until_ns, compliance, reason })?;
     print_done(global, &locked, || {

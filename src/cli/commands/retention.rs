@@ -106,7 +106,7 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
             "rules (--keep-...) cannot be mixed with --policy or named snapshots; nothing was forgotten",
         ));
     }
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let dry_run = args.dry_run;
     let forgotten = if args.snapshots.is_empty() {
         let (source, accept) = (args.source.clone(), args.accept_suspicious.clone());
@@ -202,7 +202,7 @@ fn pruned(global: &Global, tenant: &mut Tenant, options: &prune::Options) -> Res
 
 pub(super) fn prune_now(global: &Global, args: &PruneArgs) -> Result<()> {
     let options = prune_options(args)?;
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let report = pruned(global, &mut tenant, &options)?;
     print_done_or_plan(global, args.dry_run, OfTenant { tenant: &tenant.name, report: &report }, || {
         prune_text(&report, args.dry_run)
@@ -257,7 +257,7 @@ fn prune_text(report: &prune::Report, dry_run: bool) -> String {
 }
 
 pub(super) fn undelete(global: &Global, names: &[String], reason: &str) -> Result<()> {
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let ids = names.iter().map(|name| forget::find_forgotten(&tenant, name)).collect::<Result<Vec<_>>>()?;
     forget::undelete(&mut tenant, &ids, reason)?;
     print_done(global, told::Undeleted { tenant: &tenant.name, undeleted: &ids }, || {
@@ -275,7 +275,7 @@ pub(super) fn rewrite(
     reason: &str,
     dry_run: bool,
 ) -> Result<()> {
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let ids = find_all(global, &tenant, source, names)?;
     // What patterns are relative to.
     let mut roots = Vec::new();
@@ -323,7 +323,7 @@ pub(super) fn rewrite(
 
 /// Frees what segments hold that is not needed.
 pub(super) fn compact(global: &Global, min_used: u64, dry_run: bool) -> Result<()> {
-    let mut tenant = ready::tenant(global)?;
+    let mut tenant = ready::founded(global)?;
     let watch = screen(global);
     let report = rewrite::compact(&mut tenant, min_used, dry_run, &watch);
     watch.end();

@@ -66,6 +66,7 @@ pub fn execute_source(
     grace_ns: i64,
     monitor: &dyn Monitor,
 ) -> Result<String> {
+    tenant.found()?;
     if let Some(done) = ended_source(repository, tenant, source)? {
         return Ok(done);
     }

@@ -126,6 +126,7 @@ const REASON: &str = "no snapshot reaches them";
 /// Prunes.
 pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> Result<Report> {
     monitor.phase("look", None);
+    tenant.found()?;
     let began = tenant.state.head.number;
     let mut objects = listed(tenant)?;
     if !tenant.damage.is_empty() {

@@ -117,6 +117,7 @@ struct Plan {
 
 /// Closes the holes of a tenant's history, or says what that would come to.
 pub fn repair(tenant: &mut Tenant, keep: Keep, reason: &str, dry_run: bool) -> Result<Report> {
+    tenant.found()?;
     let plan = plan(tenant, keep)?;
     if dry_run || plan.fillings.is_empty() && plan.is_confirmed {
         return Ok(plan.report);
