@@ -6,7 +6,7 @@ use crate::format::snapshot::Stats;
 use std::fmt;
 
 const DAY_NS: i64 = 86_400_000_000_000;
-/// How many times more snapshots a day than ever before, and ...
+/// How many times more snapshots a day than usually, and ...
 const FLOOD: usize = 3;
 /// ... than this many are a flood.
 const DAILY_MIN: usize = 2;
@@ -16,9 +16,9 @@ const SIZE_CHANGE: u64 = 2;
 const NEW_PERCENT_CHANGE: u64 = 40;
 /// ... unless it is about less than so many bytes.
 const BYTES_MIN: u64 = 64 << 10;
-/// How many snapshots must have come before: of fewer it is not known what is usual.
+/// How many snapshots, or days with some, must have come before: of fewer it is not known what is usual.
 const HISTORY_MIN: usize = 3;
-/// With how many of them a snapshot is compared.
+/// With how many of them, at most, a snapshot is compared.
 const HISTORY_MAX: usize = 30;
 
 /// What is looked at of a snapshot, whether it is there yet or went.
@@ -39,6 +39,10 @@ impl Sample {
         Self { time_ns, logical_bytes, new_bytes, is_accepted, is_live }
     }
 
+    fn is_looked_at(&self) -> bool {
+        self.is_live && !self.is_accepted
+    }
+
     fn new_percent(&self) -> u64 {
         self.new_bytes.saturating_mul(100) / self.logical_bytes.max(1)
     }
@@ -47,7 +51,7 @@ impl Sample {
 /// How a snapshot is unlike those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suspicion {
-    /// How many came within a day, and the most that ever did before.
+    /// How many came within a day, and how many usually did before.
     Flood { count: usize, usual: usize },
     /// Bytes.
     Size { bytes: u64, usual: u64 },
@@ -58,7 +62,7 @@ pub enum Suspicion {
 impl fmt::Display for Suspicion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flood { count, usual } => write!(f, "{count} snapshots within a day, at most {usual} a day before"),
+            Self::Flood { count, usual } => write!(f, "{count} snapshots within a day, usually {usual} a day before"),
             Self::Size { bytes, usual } => write!(f, "it has {bytes} bytes, those before it about {usual}"),
             Self::New { percent, usual } => write!(
                 f,
@@ -81,7 +85,7 @@ pub fn suspicions(samples: &[Sample]) -> Vec<(usize, Suspicion)> {
             found.extend(unlike.into_iter().map(|what| (number, what)));
         }
     }
-    found.retain(|(number, _)| samples.get(*number).is_some_and(|sample| sample.is_live && !sample.is_accepted));
+    found.retain(|(number, _)| samples.get(*number).is_some_and(Sample::is_looked_at));
     found.sort_by_key(|(number, _)| *number);
     found
 }
@@ -108,30 +112,48 @@ fn unlike(sample: &Sample, before: &[&Sample]) -> Vec<Suspicion> {
     found
 }
 
-/// Counts how many came within the day before each.
+/// Counts how many came within the day before each, and within the days before that.
 fn floods(samples: &[Sample]) -> Vec<(usize, Suspicion)> {
     let mut by_time: Vec<(i64, usize)> =
         samples.iter().enumerate().map(|(number, sample)| (sample.time_ns, number)).collect();
     by_time.sort_unstable();
-    let (mut from, mut found) = (0, Vec::new());
-    let first_ns = by_time.first().map(|(first_ns, _)| *first_ns);
-    // Of each one or one before it, the most that came within a day, but for floods.
-    let mut most: Vec<usize> = Vec::new();
-    for (at, (time_ns, number)) in by_time.iter().enumerate() {
-        while by_time.get(from).is_some_and(|(first_ns, _)| *first_ns <= time_ns.saturating_sub(DAY_NS)) {
-            from += 1;
+    // In the order of time. What came in floods says nothing of what is usual.
+    let times: Vec<i64> = by_time.iter().map(|(time_ns, _)| *time_ns).collect();
+    let (mut of_floods, mut found) = (Vec::new(), Vec::new());
+    for (time_ns, number) in by_time {
+        if !samples.get(number).is_some_and(Sample::is_looked_at) {
+            continue;
         }
-        let (count, before) = (at + 1 - from, from.checked_sub(1).and_then(|last| most.get(last)).copied());
-        // A day is known only once it has passed: before that, each one that comes is one more than ever.
-        let is_known = first_ns.is_some_and(|first_ns| time_ns.saturating_sub(first_ns) >= 2 * DAY_NS);
-        let usual = before.filter(|_| is_known && from >= HISTORY_MIN);
-        let flood = usual.filter(|usual| count > usual.max(&DAILY_MIN).saturating_mul(FLOOD));
-        let is_accepted = samples.get(*number).is_some_and(|sample| sample.is_accepted);
+        let count = within_day(&times, time_ns);
+        let flood = usual_per_day(&times, &of_floods, time_ns)
+            .filter(|usual| count > usual.max(&DAILY_MIN).saturating_mul(FLOOD));
         if let Some(usual) = flood {
-            found.push((*number, Suspicion::Flood { count, usual }));
+            of_floods.push(time_ns);
+            found.push((number, Suspicion::Flood { count, usual }));
         }
-        let last = most.last().copied().unwrap_or_default();
-        most.push(if flood.is_some() && !is_accepted { last } else { last.max(count) });
     }
     found
+}
+
+/// Counts the times within the day that ends at one of them.
+fn within_day(times: &[i64], end_ns: i64) -> usize {
+    until(times, end_ns) - until(times, end_ns.saturating_sub(DAY_NS))
+}
+
+fn until(times: &[i64], end_ns: i64) -> usize {
+    times.partition_point(|time_ns| *time_ns <= end_ns)
+}
+
+/// Returns how many came on most of the days before that on which something came; none if these are too few to tell. A
+/// flood that swells for some days does not become what is usual.
+fn usual_per_day(times: &[i64], of_floods: &[i64], time_ns: i64) -> Option<usize> {
+    let (mut end_ns, mut counts) = (time_ns.saturating_sub(DAY_NS), Vec::new());
+    while counts.len() < HISTORY_MAX {
+        let Some(last_ns) = until(times, end_ns).checked_sub(1).and_then(|last| times.get(last)) else { break };
+        let count = within_day(times, *last_ns).saturating_sub(within_day(of_floods, *last_ns));
+        counts.extend((count > 0).then_some(count));
+        end_ns = last_ns.saturating_sub(DAY_NS);
+    }
+    counts.sort_unstable();
+    counts.get(counts.len() / 2).copied().filter(|_| counts.len() >= HISTORY_MIN)
 }
