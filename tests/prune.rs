@@ -1,19 +1,22 @@
 //! Guards what is still needed from prune, and what is held from everyone: crashes and faults at every
 //! call, seeded walks of everything at once, a writer that sleeps, a reader beside a repack.
 
-use crate::support::{everyday::*, *};
-use std::sync::Arc;
+use crate::{
+    cli::Place,
+    support::{everyday::*, *},
+};
+use std::{collections::BTreeSet, sync::Arc};
 use strongroom::{
     error::Kind,
     format::{
         encode,
-        entry::{Annex, EntryKind, Hold, Lock},
+        entry::{Annex, Body, EntryKind, Hold, Lock, Session},
         key::Circle,
         names,
     },
     id::SnapshotId,
-    operation::{Unwatched, check, forget, prune},
-    repository::{Identity, Repository},
+    operation::{Unwatched, check, forget, prune, reseal},
+    repository::{Identity, Repository, Role, Tenant},
     store::{Fault, Faulty, Recorded, SharedObjects, Verb},
 };
 
@@ -74,6 +77,80 @@ fn prune_frees_what_nobody_needs_and_nothing_else() {
     assert_eq!(report.stats.new_bytes, 0, "all of it is there");
     let again = prune::prune(&mut fixture.tenant(), &tidy(86_400), &Unwatched).unwrap();
     assert_eq!((again.dead_segments, again.deleted.len(), again.repacked.len()), (0, 0, 0), "{again:?}");
+}
+
+/// What becomes of each object, and of what.
+fn fates(report: &prune::Report) -> BTreeSet<String> {
+    let pack = |what: &'static str| move |pack: &prune::Pack| format!("{what} {}", pack.name);
+    let mut fates: BTreeSet<String> = report.deleted.iter().map(pack("deleted")).collect();
+    fates.extend(report.repacked.iter().map(pack("repacked")));
+    fates.extend(report.leftovers.iter().map(|left| format!("left over {} {:?}", left.name, left.reason)));
+    fates.extend(report.kept_dropped.iter().map(|kept| format!("kept {} {:?}", kept.name, kept.why)));
+    fates.insert(format!("{} dead, {} stay, {:?}", report.dead_segments, report.kept_packs, report.waiting_for));
+    fates
+}
+
+const DAY_NS: i64 = 86_400_000_000_000;
+
+/// Otherwise somebody makes room by a plan that promises what stays.
+#[test]
+fn a_dry_run_promises_what_a_prune_then_keeps() {
+    let thorough = || prune::Options::thorough(i64::MAX / 4);
+    let keeping = || prune::Options { keep_dropped_ns: DAY_NS, ..thorough() };
+    type Prepare = fn(&Fixture, &Clay, &mut Tenant);
+    let sealed_anew: Prepare = |fixture, _, tenant| {
+        fixture.repository().rotate(tenant, false, "x").unwrap();
+        reseal::reseal(tenant, &Unwatched).unwrap();
+    };
+    let forgotten: Prepare = |_, _, tenant| drop(forget::forget(tenant, &keep_last(1)).unwrap());
+    let beside_a_backup: Prepare = |_, _, tenant| {
+        let session = Session { nonce: Default::default(), renew_ns: 0, source: None, unknown: Default::default() };
+        tenant.append("x", |_, _| Ok(session.drafted())).unwrap();
+        forget::forget(tenant, &keep_last(1)).unwrap();
+    };
+    let dropped_before: Prepare = |_, clay, tenant| {
+        forget::forget(tenant, &keep_last(1)).unwrap();
+        let options = prune::Options { keep_dropped_ns: DAY_NS, ..prune::Options::thorough(0) };
+        let before: BTreeSet<String> = clay.0.lock().unwrap().keys().cloned().collect();
+        prune::prune(tenant, &options, &Unwatched).unwrap();
+        // What was copied is lost.
+        let mut objects = clay.0.lock().unwrap();
+        objects.retain(|name, _| before.contains(name) || !name.contains("/data/"));
+    };
+    for (what, prepare, options, says) in [
+        ("sealed anew", sealed_anew, thorough(), "NotAttested"),
+        ("kept for a day", forgotten, keeping(), "Recent"),
+        ("beside a backup", beside_a_backup, thorough(), "0 dead"),
+        ("copies that are lost", dropped_before, thorough(), "CopyDamaged"),
+    ] {
+        let clay = Arc::new(Clay::default());
+        let (fixture, _) = filled(&clay, 1);
+        let mut tenant = fixture.tenant();
+        let _other = crate::trust::granted(&fixture, &Role::administrator(), "deputy");
+        prepare(&fixture, &clay, &mut tenant);
+        let planned = prune::Options { dry_run: true, ..prune::Options { forgotten: Vec::new(), ..options } };
+        let plan = prune::prune(&mut fixture.tenant(), &planned, &Unwatched).unwrap();
+        let done = prune::Options { dry_run: false, ..planned };
+        let done = prune::prune(&mut fixture.tenant(), &done, &Unwatched).unwrap();
+        assert_eq!(fates(&plan), fates(&done), "{what}");
+        assert!(fates(&done).iter().any(|fate| fate.contains(says)), "{what}: {done:?}");
+        assert_eq!(plan.failure().is_some(), done.failure().is_some(), "{what}");
+    }
+}
+
+/// Otherwise the job that keeps what was dropped has it deleted by the job that forgets.
+#[test]
+fn forget_and_prune_in_one_keeps_dropped_packs_as_long_as_prune_alone() {
+    let place = Place::new();
+    for seed in 0..2 {
+        std::fs::write(place.path("file"), Random(seed).bytes(100_000)).unwrap();
+        place.ok(&["backup", "--source", "s", place.path("file").to_str().unwrap()]);
+    }
+    place.fails(&["forget", "--keep-last", "1", "--keep-dropped", "7d"], 2, "--prune");
+    let done = place.json(&["forget", "--keep-last", "1", "--prune", "--max-unused", "0", "--keep-dropped", "7d"]);
+    let kept = done["prune"]["kept_dropped_packs"].as_array().unwrap();
+    assert!(!kept.is_empty() && kept.iter().all(|kept| kept["why"] == "recent"), "{done}");
+    assert_eq!(done["prune"]["freed_bytes"], 0);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use strongroom::{
     },
     pipeline::digest::hash,
     repository::{Identity, Repository, Role, Tenant},
-    store::Objects,
+    store::{Objects, Recorded, Verb},
 };
 
 pub fn open_as(fixture: &Fixture, identity: Identity) -> Repository {
@@ -346,6 +346,34 @@ fn what_was_sealed_anew_takes_the_place_of_what_was_once_another_key_has_read_it
             assert!(!stay(&clay, &owner));
         }
         assert_eq!(read_bytes(&fixture.tenant(), "latest").unwrap(), Random(1).bytes(300_000));
+    }
+}
+
+/// Otherwise each prune downloads all that was moved, for packs that it keeps anyway.
+#[test]
+fn packs_that_stay_anyway_are_not_compared_again_and_again() {
+    let clay = Arc::new(Clay::default());
+    let fixture = Fixture::on(clay.clone(), 1);
+    let mut owner = fixture.tenant();
+    let _other = granted(&fixture, &Role::administrator(), "deputy");
+    for seed in 0..4 {
+        back_up_bytes(&mut owner, "s", &Random(seed).bytes(300_000)).unwrap();
+    }
+    fixture.repository().rotate(&mut owner, false, "x").unwrap();
+    reseal::reseal(&mut owner, &Unwatched).unwrap();
+    prune::prune(&mut owner, &prune::Options::thorough(0), &Unwatched).unwrap();
+    let week = prune::Options { keep_dropped_ns: 604_800_000_000_000, ..prune::Options::thorough(0) };
+    for (options, why, reads_of_each) in [(week, Why::Recent, 0), (prune::Options::thorough(0), Why::NotAttested, 1)] {
+        let recorded = Arc::new(Recorded::new(clay.clone()));
+        let mut tenant = fixture.repository_on(recorded.clone()).unwrap().tenant("t").unwrap();
+        recorded.calls.lock().unwrap().clear();
+        let report = prune::prune(&mut tenant, &options, &Unwatched).unwrap();
+        assert!(report.kept_dropped.len() > 2 && report.kept_dropped.iter().all(|kept| kept.why == why), "{report:?}");
+        let calls = recorded.calls.lock().unwrap();
+        let is_read = |(verb, name): &&(Verb, String)| *verb == Verb::Get && names::id_of_pack(name).is_some();
+        let reads: Vec<&String> = calls.iter().filter(is_read).map(|(_, name)| name).collect();
+        assert!(reads.len() <= reads_of_each * report.kept_dropped.len(), "{why:?}: {reads:?}");
+        assert!(reads.iter().all(|read| report.kept_dropped.iter().any(|kept| kept.name == **read)), "{reads:?}");
     }
 }
 

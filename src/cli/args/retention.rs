@@ -175,9 +175,11 @@ pub struct ForgetArgs {
     /// to now: rules go on. Repeatable. On record, for other machines too
     #[arg(long, value_name = "SOURCE", conflicts_with = "snapshots")]
     pub accept_suspicious: Vec<String>,
-    /// Then delete data that no snapshot needs
+    /// Then delete data that no snapshot needs, as `prune` does, which --max-unused and so on are for
     #[arg(long)]
     pub prune: bool,
+    #[command(flatten)]
+    pub how: PruneHow,
     /// Show what would go, and why the rest stays
     #[arg(long)]
     pub dry_run: bool,
@@ -188,10 +190,17 @@ pub struct PruneArgs {
     /// Show what would be done
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub how: PruneHow,
+}
+
+/// How to prune.
+#[derive(ClapArgs, Default, PartialEq, Eq)]
+pub struct PruneHow {
     /// How much data that nobody needs may stay, to save reading and writing: a percentage of what is needed, or bytes,
-    /// such as 5% or 1GiB
-    #[arg(long, value_name = "PERCENT|SIZE", default_value = "5%")]
-    pub max_unused: String,
+    /// such as 5% or 1GiB [default: 5%]
+    #[arg(long, value_name = "PERCENT|SIZE")]
+    pub max_unused: Option<String>,
     /// Read at most this much to write it again without what nobody needs
     #[arg(long, value_name = "SIZE")]
     pub max_repack: Option<String>,

@@ -106,8 +106,13 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
             "rules (--keep-...) cannot be mixed with --policy or named snapshots; nothing was forgotten",
         ));
     }
+    if !args.prune && args.how != PruneHow::default() {
+        return Err(usage(
+            "--max-unused, --max-repack, --grace and --keep-dropped say how to prune: add --prune; nothing was forgotten",
+        ));
+    }
+    let (dry_run, options) = (args.dry_run, prune_options(&args.how, args.dry_run)?);
     let mut tenant = ready::founded(global)?;
-    let dry_run = args.dry_run;
     let forgotten = if args.snapshots.is_empty() {
         let (source, accept) = (args.source.clone(), args.accept_suspicious.clone());
         let options = forget::Options { rules, source, dry_run, own_times: args.own_times, accept };
@@ -120,9 +125,7 @@ pub(super) fn forget_some(global: &Global, args: &ForgetArgs) -> Result<()> {
         told::Forgotten::ByName { dry_run, forgotten: ids }
     };
     let pruned = if args.prune {
-        let arguments =
-            PruneArgs { dry_run, max_unused: "5%".into(), max_repack: None, grace: None, keep_dropped: None };
-        let options = prune::Options { forgotten: forgotten.ids().to_vec(), ..prune_options(&arguments)? };
+        let options = prune::Options { forgotten: forgotten.ids().to_vec(), ..options };
         Some(pruned(global, &mut tenant, &options)?)
     } else {
         None
@@ -171,11 +174,12 @@ fn outcomes_text(report: &forget::Report) -> String {
     text + &format!("{gone} snapshots {would} forgotten, {} stay\n", report.outcomes.len() - gone)
 }
 
-fn prune_options(args: &PruneArgs) -> Result<prune::Options> {
+fn prune_options(args: &PruneHow, dry_run: bool) -> Result<prune::Options> {
     let bad = |what: &str, text: &str| usage(format!("{what} `{text}` is none; nothing was pruned"));
-    let max_unused = match args.max_unused.strip_suffix('%') {
-        Some(percent) => prune::Unused::Percent(percent.parse().map_err(|_| bad("a percentage", &args.max_unused))?),
-        None => prune::Unused::Bytes(parse_size(&args.max_unused).ok_or_else(|| bad("a size", &args.max_unused))?),
+    let max_unused = args.max_unused.as_deref().unwrap_or("5%");
+    let max_unused = match max_unused.strip_suffix('%') {
+        Some(percent) => prune::Unused::Percent(percent.parse().map_err(|_| bad("a percentage", max_unused))?),
+        None => prune::Unused::Bytes(parse_size(max_unused).ok_or_else(|| bad("a size", max_unused))?),
     };
     let max_repack_bytes = match &args.max_repack {
         Some(text) => parse_size(text).ok_or_else(|| bad("a size", text))?,
@@ -189,7 +193,7 @@ fn prune_options(args: &PruneArgs) -> Result<prune::Options> {
         Some(text) => duration_ns(text).ok_or_else(|| bad("a duration", text))?,
         None => 0,
     };
-    let (dry_run, forgotten) = (args.dry_run, Vec::new());
+    let forgotten = Vec::new();
     Ok(prune::Options { max_unused, max_repack_bytes, grace_ns, keep_dropped_ns, dry_run, forgotten })
 }
 
@@ -201,7 +205,7 @@ fn pruned(global: &Global, tenant: &mut Tenant, options: &prune::Options) -> Res
 }
 
 pub(super) fn prune_now(global: &Global, args: &PruneArgs) -> Result<()> {
-    let options = prune_options(args)?;
+    let options = prune_options(&args.how, args.dry_run)?;
     let mut tenant = ready::founded(global)?;
     let report = pruned(global, &mut tenant, &options)?;
     print_done_or_plan(global, args.dry_run, OfTenant { tenant: &tenant.name, report: &report }, || {

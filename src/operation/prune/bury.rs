@@ -53,7 +53,7 @@ pub(super) fn fence(tenant: &mut Tenant, grace_ns: i64) -> Result<Vec<u64>> {
 }
 
 /// Segments that nothing needs: not reached, not of an open session, and closed under dependants.
-pub(super) fn unneeded(state: &State, index: &Index) -> Result<SegmentSet> {
+fn unneeded(state: &State, index: &Index) -> Result<SegmentSet> {
     let protected = state.protected_reach();
     let mut family = Family::default();
     index.each_segment(&mut |id, segment| {
@@ -64,6 +64,23 @@ pub(super) fn unneeded(state: &State, index: &Index) -> Result<SegmentSet> {
         Ok(true)
     })?;
     family.closed(index)
+}
+
+/// Segments that a prune would declare dead: what nothing needs, but while sessions are open only what was condemned
+/// before they were.
+pub(super) fn would_die(state: &State, index: &Index) -> Result<SegmentSet> {
+    let unneeded = unneeded(state, index)?;
+    let Some(oldest_session) = state.sessions.keys().next() else { return Ok(unneeded) };
+    let mut condemned = SegmentSet::default();
+    for id in unneeded.iter() {
+        let is_old = |segment: &SegmentState| {
+            segment.status == SegmentStatus::Condemned && segment.condemned_by < *oldest_session
+        };
+        if index.segment(id)?.is_some_and(|segment| is_old(&segment)) {
+            condemned.insert(id);
+        }
+    }
+    closed(condemned, index)
 }
 
 /// Takes out what is a base of a segment that stays.

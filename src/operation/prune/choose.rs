@@ -1,6 +1,6 @@
 //! What becomes of each pack: deleted, copied out of, or kept.
 
-use super::{Options, Pack, Report, Unused};
+use super::{Options, Pack, Report};
 use crate::{
     error::Result,
     format::{
@@ -11,7 +11,7 @@ use crate::{
         segment_set::SegmentSet,
     },
     id::PackId,
-    ledger::{PackState, SegmentStatus, Tables},
+    ledger::{PackState, SegmentStatus, State, Tables},
     repository::Tenant,
 };
 use std::collections::HashMap;
@@ -19,8 +19,13 @@ use std::collections::HashMap;
 /// How many packs one DROP names: about 30 bytes each, of an entry's 1 MiB.
 const DROP_MAX: usize = 8_000;
 
-/// Decides what becomes of each pack when `gone` is dead.
-pub(super) fn choose(tenant: &Tenant, options: &Options, gone: &SegmentSet, report: &mut Report) -> Result<()> {
+/// Decides what becomes of each pack when `gone` is dead, and the state is this one.
+pub(super) fn choose(
+    (tenant, state): (&Tenant, &State),
+    options: &Options,
+    gone: &SegmentSet,
+    report: &mut Report,
+) -> Result<()> {
     #[derive(Default)]
     struct Inside {
         living: u32,
@@ -38,35 +43,31 @@ pub(super) fn choose(tenant: &Tenant, options: &Options, gone: &SegmentSet, repo
         Ok(true)
     })?;
     let mut candidates: Vec<(u64, PackId, u64, PackKind)> = Vec::new();
-    tenant.index.each_pack(&mut |id, state: PackState| {
-        if state.dropped {
+    tenant.index.each_pack(&mut |id, pack: PackState| {
+        if pack.dropped {
             return Ok(true);
         }
-        let tables = u64::from(state.segment_table) + u64::from(state.chunk_table) + (HEADER + TRAILER) as u64;
+        let tables = u64::from(pack.segment_table) + u64::from(pack.chunk_table) + (HEADER + TRAILER) as u64;
         let used = inside.get(&id);
         let used_bytes = used.map_or(0, |used| used.used_bytes);
-        let unused_bytes = state.length.saturating_sub(used_bytes).saturating_sub(tables);
-        let kind = PackKind::from_number(state.kind);
+        let unused_bytes = pack.length.saturating_sub(used_bytes).saturating_sub(tables);
+        let kind = PackKind::from_number(pack.kind);
         if used.is_none() {
             let name = names::pack(tenant.keys.owner, kind, id);
-            report.deleted.push(Pack { id, name, length_bytes: state.length, unused_bytes });
+            report.deleted.push(Pack { id, name, length_bytes: pack.length, unused_bytes });
             return Ok(true);
         }
         report.kept_packs += 1;
         report.used_bytes = report.used_bytes.saturating_add(used_bytes);
         report.unused_bytes = report.unused_bytes.saturating_add(unused_bytes);
         // Packs of open sessions, and damaged ones, stay as they are.
-        let open = tenant.state.sessions.contains_key(&id.session);
+        let open = state.sessions.contains_key(&id.session);
         if unused_bytes > 0 && !open && used.is_some_and(|used| !used.damaged) {
-            candidates.push((unused_bytes, id, state.length, kind));
+            candidates.push((unused_bytes, id, pack.length, kind));
         }
         Ok(true)
     })?;
-    let allowed = match options.max_unused {
-        Unused::Percent(percent) => u64::try_from(u128::from(report.used_bytes) * u128::from(percent) / 100),
-        Unused::Bytes(bytes) => Ok(bytes),
-    };
-    let allowed = allowed.unwrap_or(u64::MAX);
+    let allowed = options.max_unused.allowed(report.used_bytes);
     // Those with the largest share of garbage first: most is freed for each byte that is copied.
     let share = |unused: u64, length: u64| u128::from(unused) * 1_000_000 / u128::from(length.max(1));
     candidates.sort_by_key(|(unused, id, length, _)| (std::cmp::Reverse(share(*unused, *length)), *id));

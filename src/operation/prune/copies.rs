@@ -18,6 +18,9 @@ use crate::{
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Of how many segments the copies are compared at a time: what bounds memory, with one pack.
+const BATCH: usize = 65_536;
+
 /// A pack that was dropped, and stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Kept {
@@ -38,63 +41,161 @@ pub enum Why {
     CopyDamaged,
 }
 
+/// What is judged as if it had happened: in a dry run.
+#[derive(Default)]
+pub(super) struct Supposed {
+    /// These sessions have ended.
+    pub ended: Vec<u64>,
+    /// These segments are dead.
+    pub dead: SegmentSet,
+    /// These packs are dropped, just now.
+    pub dropped: BTreeSet<PackId>,
+}
+
+/// What the ledger says, and the time by the store's clock.
+#[derive(Clone, Copy)]
+pub(super) struct Folded<'a> {
+    pub refolded: &'a Refolded,
+    pub state: &'a State,
+    pub index: &'a Index,
+    pub now_ns: i64,
+    pub supposed: &'a Supposed,
+}
+
+impl Folded<'_> {
+    /// Returns the entry that dropped a pack; of one of which that is supposed, the one that would.
+    pub fn dropped_by(&self, pack: PackId) -> Result<Option<u64>> {
+        let is_dropped = self.index.pack(pack)?.is_some_and(|pack| pack.dropped);
+        let would = self.supposed.dropped.contains(&pack).then_some(self.state.head.number + 1);
+        Ok(self.refolded.dropped_by(pack).filter(|_| is_dropped).or(would))
+    }
+}
+
 /// What is known of the copies of all that left dropped packs.
 pub(super) struct Copies<'a> {
     tenant: &'a Tenant,
-    folded: (&'a Refolded, &'a State, &'a Index),
-    /// Segments that are not where the ledger says.
-    wrong: BTreeSet<SegmentId>,
+    folded: Folded<'a>,
     /// What snapshots need that are held or locked.
     held: SegmentSet,
-    /// Dropped after this, a pack stays.
-    dropped_before_ns: Option<i64>,
+    /// Dropped packs stay for so long.
+    keep_ns: i64,
+    /// When entries were written.
+    times_ns: BTreeMap<u64, i64>,
+    /// The packs that were judged: why each stays, if it does.
+    judged: BTreeMap<PackId, Option<Why>>,
     pub kept: Vec<Kept>,
     pub evidence: Vec<Evidence>,
 }
 
 impl<'a> Copies<'a> {
-    /// Reads the copies of all that left those of `packs` that are dropped, each pack with copies once. Memory: one pack.
-    pub fn compare(
+    /// Judges those of these packs, with their names, that are dropped. Copies are read only of what left packs that
+    /// would go without that: of those that stay anyway, nothing is but what shows whether they still hold what they did.
+    pub fn compare<'b>(
         tenant: &'a Tenant,
-        folded: (&'a Refolded, &'a State, &'a Index),
-        packs: impl Iterator<Item = PackId>,
+        folded: Folded<'a>,
+        packs: impl Iterator<Item = (PackId, &'b str)>,
         keep_ns: i64,
     ) -> Result<Self> {
-        let (refolded, state, index) = folded;
-        let dropped_before_ns = match keep_ns {
-            0 => None,
-            _ => Some(tenant.written_ns(state.head.number)?.saturating_sub(keep_ns)),
-        };
         let mut held = SegmentSet::default();
-        state.each_reach(|snapshot, reach| {
-            if state.is_protected(snapshot) {
+        folded.state.each_reach(|snapshot, reach| {
+            if folded.state.is_protected(snapshot) {
                 held.0 |= &reach.0;
             }
         });
-        let (kept, evidence, wrong) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let mut copies = Self { tenant, folded, wrong, held, dropped_before_ns, kept, evidence };
-        let mut by_pack: BTreeMap<PackId, BTreeSet<SegmentId>> = BTreeMap::new();
-        for pack in packs.filter(|pack| refolded.dropped_by(*pack).is_some()) {
-            for left in refolded.left(pack) {
-                if let Some(now) = living(index, left.segment)? {
-                    by_pack.entry(now.pack).or_default().insert(left.segment);
-                }
+        let (times_ns, judged, kept, evidence) = Default::default();
+        let mut copies = Self { tenant, folded, held, keep_ns, times_ns, judged, kept, evidence };
+        let (mut batch, mut segments) = (Vec::new(), 0);
+        for (pack, name) in packs {
+            let Some(dropped_by) = folded.dropped_by(pack)? else { continue };
+            let stays = copies.stays_anyway(pack, name, dropped_by)?;
+            if copies.judged.insert(pack, stays).is_some() || stays.is_some() {
+                continue;
+            }
+            segments += folded.refolded.left(pack).len();
+            batch.push(pack);
+            if segments >= BATCH {
+                copies.look(&std::mem::take(&mut batch))?;
+                segments = 0;
             }
         }
-        for (pack, segments) in by_pack {
-            copies.read(pack, segments)?;
-        }
+        copies.look(&batch)?;
         Ok(copies)
     }
 
-    fn read(&mut self, pack: PackId, segments: BTreeSet<SegmentId>) -> Result<()> {
-        let index = self.folded.2;
-        let Some(state) = index.pack(pack)? else { return Ok(()) };
+    /// Says whether a dropped pack must stay, and remembers why.
+    pub fn keeps(&mut self, pack: PackId, name: &str) -> bool {
+        let judged = self.judged.get(&pack).copied();
+        let why = judged.flatten();
+        self.kept.extend(why.map(|why| Kept { name: name.to_owned(), why }));
+        why.is_some() || judged.is_none()
+    }
+
+    fn stays_anyway(&mut self, pack: PackId, name: &str, dropped_by: u64) -> Result<Option<Why>> {
+        let is_supposed = dropped_by > self.folded.state.head.number;
+        let before_ns = self.folded.now_ns.saturating_sub(self.keep_ns);
+        if self.keep_ns > 0 && (is_supposed || self.written_ns(dropped_by)? > before_ns) {
+            return Ok(Some(Why::Recent));
+        }
+        let mut left: Vec<&Left> = self.folded.refolded.left(pack).iter().collect();
+        // The first that has to wait decides, and is read: the shortest.
+        left.sort_by_key(|left| left.range.end - left.range.start);
+        for left in left {
+            let now = self.living(left.segment)?.filter(|now| now.sealed_hash != left.sealed_hash);
+            if now.map_or(Ok(false), |now| self.has_to_wait(&now, left, name))? {
+                return Ok(Some(Why::NotAttested));
+            }
+        }
+        Ok(None)
+    }
+
+    fn written_ns(&mut self, entry: u64) -> Result<i64> {
+        if let Some(ns) = self.times_ns.get(&entry) {
+            return Ok(*ns);
+        }
+        let ns = self.tenant.written_ns(entry)?;
+        self.times_ns.insert(entry, ns);
+        Ok(ns)
+    }
+
+    /// Says whether other bytes than the ones that left a pack cannot stand for them yet: nobody else has read them, and
+    /// what lies in the pack is still what it was.
+    fn has_to_wait(&self, now: &SegmentState, left: &Left, name: &str) -> Result<bool> {
+        let by_others = now.resealed.is_none() || !self.held.contains(left.segment);
+        if by_others && self.folded.state.is_attested(self.folded.index, left.segment)? {
+            return Ok(false);
+        }
+        let found = read_range(&self.tenant.objects, name, left.range.clone())?;
+        Ok(found.is_ok_and(|found| hash(&found) == left.sealed_hash))
+    }
+
+    /// Reads the copies of all that left these packs, each pack with copies once.
+    fn look(&mut self, packs: &[PackId]) -> Result<()> {
+        let mut by_pack: BTreeMap<PackId, BTreeSet<SegmentId>> = BTreeMap::new();
+        for left in packs.iter().flat_map(|pack| self.folded.refolded.left(*pack)) {
+            if let Some(now) = self.living(left.segment)? {
+                by_pack.entry(now.pack).or_default().insert(left.segment);
+            }
+        }
+        let mut wrong = BTreeSet::new();
+        for (pack, segments) in by_pack {
+            self.read(pack, segments, &mut wrong)?;
+        }
+        for pack in packs {
+            if self.folded.refolded.left(*pack).iter().any(|left| wrong.contains(&left.segment)) {
+                self.judged.insert(*pack, Some(Why::CopyDamaged));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a pack, and notes which of these segments are not in it as the ledger says.
+    fn read(&mut self, pack: PackId, segments: BTreeSet<SegmentId>, wrong: &mut BTreeSet<SegmentId>) -> Result<()> {
+        let Some(state) = self.folded.index.pack(pack)? else { return Ok(()) };
         let name = names::pack(self.tenant.keys.owner, PackKind::from_number(state.kind), pack);
         let bytes = get_bounded(self.tenant.objects.as_ref(), &name, state.length)?.unwrap_or_default();
         let places = self.tenant.places()?;
         for id in segments {
-            let Some(now) = living(index, id)? else { continue };
+            let Some(now) = self.living(id)? else { continue };
             let part = usize::try_from(now.offset)
                 .ok()
                 .and_then(|start| bytes.get(start..start.checked_add(now.length as usize)?));
@@ -103,53 +204,16 @@ impl<'a> Copies<'a> {
             }
             // It may have moved on, or died, since the ledger was read.
             if let Some(evidence) = places.prove_by_hash(id)? {
-                self.wrong.insert(id);
+                wrong.insert(id);
                 self.evidence.push(evidence);
             }
         }
         Ok(())
     }
 
-    /// Says whether a dropped pack must stay, and remembers why.
-    pub fn keeps(&mut self, pack: PackId, name: &str, dropped_by: u64) -> Result<bool> {
-        let why = self.why(pack, name, dropped_by)?;
-        self.kept.extend(why.map(|why| Kept { name: name.to_owned(), why }));
-        Ok(why.is_some())
+    fn living(&self, id: SegmentId) -> Result<Option<SegmentState>> {
+        let is_dead =
+            |state: &SegmentState| state.status == SegmentStatus::Dead || self.folded.supposed.dead.contains(id);
+        Ok(self.folded.index.segment(id)?.filter(|state| !is_dead(state)))
     }
-
-    fn why(&self, pack: PackId, name: &str, dropped_by: u64) -> Result<Option<Why>> {
-        let (refolded, _, index) = self.folded;
-        let mut is_waiting = false;
-        for left in refolded.left(pack) {
-            if self.wrong.contains(&left.segment) {
-                return Ok(Some(Why::CopyDamaged));
-            }
-            if let Some(now) = living(index, left.segment)? {
-                is_waiting |= now.sealed_hash != left.sealed_hash && !self.may_replace(&now, left, name)?;
-            }
-        }
-        if is_waiting {
-            return Ok(Some(Why::NotAttested));
-        }
-        match self.dropped_before_ns {
-            Some(before_ns) if self.tenant.written_ns(dropped_by)? > before_ns => Ok(Some(Why::Recent)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Says whether other bytes than the ones that left a pack can stand for them: somebody else has read them; or what
-    /// lies there is not what it was any more.
-    fn may_replace(&self, now: &SegmentState, left: &Left, name: &str) -> Result<bool> {
-        let (_, state, index) = self.folded;
-        let by_others = now.resealed.is_none() || !self.held.contains(left.segment);
-        if by_others && state.is_attested(index, left.segment)? {
-            return Ok(true);
-        }
-        let found = read_range(&self.tenant.objects, name, left.range.clone())?;
-        Ok(!found.is_ok_and(|found| hash(&found) == left.sealed_hash))
-    }
-}
-
-fn living(index: &Index, id: SegmentId) -> Result<Option<SegmentState>> {
-    Ok(index.segment(id)?.filter(|state| state.status != SegmentStatus::Dead))
 }

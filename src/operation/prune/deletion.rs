@@ -2,19 +2,21 @@
 //! first entry: no index, checkpoint or listing has a say in it.
 
 use super::{
-    copies::{Copies, Kept},
+    copies::{Copies, Folded, Kept, Supposed},
     leftovers::Leftovers,
 };
 use crate::{
     error::Result,
     format::names::{self, PackKind},
     id::{Hash, PackId},
-    index::Index,
-    ledger::{State, Tables},
+    ledger::Tables,
     operation::{Monitor, goes_on, interrupted},
-    repository::{Deletion, DeletionPlan, Evidence, Reason, Refolded, Tenant},
+    repository::{DeletionPlan, Evidence, Reason, Refolded, Tenant},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 /// An annex that no entry names must be older than the newest entry by this: whoever was about to name it has lost
 /// the slot for which it was written. A bound for stores whose servers' clocks differ.
@@ -44,14 +46,25 @@ pub(super) struct Stay {
 
 /// Proves which of these objects may go; a pack that was dropped, only if that is longer ago than `keep_ns`. With a
 /// problem in the history, fails: then nothing may.
-pub(super) fn plan(tenant: &Tenant, objects: &Objects, keep_ns: i64) -> Result<(DeletionPlan, Stay)> {
+pub(super) fn plan(
+    tenant: &Tenant,
+    objects: &Objects,
+    keep_ns: i64,
+    supposed: &Supposed,
+) -> Result<(DeletionPlan, Stay)> {
     let listed: BTreeSet<PackId> = objects.keys().filter_map(|name| names::id_of_pack(name)).collect();
     let refolded = tenant.refold_with(&|pack| listed.contains(&pack), &mut |_| Ok(()))?;
-    let (state, index) = whole(tenant, &refolded)?;
-    let folded = (&refolded, state, index);
+    let (state, index) = refolded.required(&format!("nothing is deleted from {}", tenant.name))?;
     tenant.mend_bundles(&refolded);
-    let mut copies = Copies::compare(tenant, folded, listed.iter().copied(), keep_ns)?;
-    let plan = proven(tenant, folded, objects, &mut |pack, name, entry| copies.keeps(pack, name, entry))?;
+    let mut state = Cow::Borrowed(state);
+    if !supposed.ended.is_empty() {
+        state.to_mut().sessions.retain(|session, _| !supposed.ended.contains(session));
+    }
+    let now_ns = tenant.written_ns(state.head.number)?;
+    let folded = Folded { refolded: &refolded, state: &state, index, now_ns, supposed };
+    let packs = objects.keys().filter_map(|name| Some((names::id_of_pack(name)?, name.as_str())));
+    let mut copies = Copies::compare(tenant, folded, packs, keep_ns)?;
+    let plan = proven(tenant, folded, objects, &mut copies)?;
     let Copies { kept, evidence, .. } = copies;
     Ok((plan, Stay { kept, evidence }))
 }
@@ -67,35 +80,16 @@ pub(super) fn carry_out(plan: &DeletionPlan, tenant: &Tenant, monitor: &dyn Moni
     })
 }
 
-/// What would go of these objects if these sessions had ended.
-pub(super) fn foreseen(tenant: &Tenant, objects: &Objects, ended: &[u64]) -> Result<Vec<Deletion>> {
-    let refolded = tenant.refold()?;
-    let (state, index) = whole(tenant, &refolded)?;
-    let mut state = state.clone();
-    state.sessions.retain(|session, _| !ended.contains(session));
-    Ok(proven(tenant, (&refolded, &state, index), objects, &mut |_, _, _| Ok(false))?.shown())
-}
-
-fn whole<'a>(tenant: &Tenant, refolded: &'a Refolded) -> Result<(&'a State, &'a Index)> {
-    refolded.required(&format!("nothing is deleted from {}", tenant.name))
-}
-
-fn proven(
-    tenant: &Tenant,
-    (refolded, state, index): (&Refolded, &State, &Index),
-    objects: &Objects,
-    keeps: &mut dyn FnMut(PackId, &str, u64) -> Result<bool>,
-) -> Result<DeletionPlan> {
-    let mut newest_ns = None;
+fn proven(tenant: &Tenant, folded: Folded<'_>, objects: &Objects, copies: &mut Copies<'_>) -> Result<DeletionPlan> {
+    let Folded { refolded, state, index, now_ns, .. } = folded;
     let listed: BTreeSet<PackId> = objects.keys().filter_map(|name| names::id_of_pack(name)).collect();
     let leftovers = Leftovers::of(tenant, (state, index), &listed)?;
     DeletionPlan::prove(objects.iter().map(|(name, bytes)| (name, *bytes)), &mut |name| {
         Ok(match names::id_of_pack(name) {
             Some(id) => match index.pack(id)? {
-                Some(pack) => match refolded.dropped_by(id).filter(|_| pack.dropped) {
-                    Some(entry) if !keeps(id, name, entry)? => Some(Reason::Dropped { entry }),
-                    _ => None,
-                },
+                Some(_) => {
+                    folded.dropped_by(id)?.filter(|_| !copies.keeps(id, name)).map(|entry| Reason::Dropped { entry })
+                }
                 None => {
                     let is_ended = id.session <= state.head.number
                         && !state.sessions.contains_key(&id.session)
@@ -108,13 +102,7 @@ fn proven(
                     goes.then_some(Reason::NeverNamed { session: id.session })
                 }
             },
-            None => {
-                let newest_ns = match newest_ns {
-                    Some(newest_ns) => newest_ns,
-                    None => *newest_ns.insert(tenant.written_ns(state.head.number)?),
-                };
-                is_orphan(tenant, refolded, name, newest_ns)?.then_some(Reason::OrphanAnnex)
-            }
+            None => is_orphan(tenant, refolded, name, now_ns)?.then_some(Reason::OrphanAnnex),
         })
     })
 }

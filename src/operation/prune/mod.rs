@@ -19,8 +19,9 @@ use crate::{
     ledger::State,
     repository::{Move, Tenant, repack},
 };
-use bury::{bury, dead_sessions, fence, unneeded};
+use bury::{bury, dead_sessions, fence, would_die};
 use choose::{choose, drop_empty};
+use copies::Supposed;
 use deletion::{Objects, listed};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -45,6 +46,18 @@ pub struct Options {
     pub dry_run: bool,
     /// In a dry run: what would be forgotten before.
     pub forgotten: Vec<SnapshotId>,
+}
+
+impl Unused {
+    /// Returns how many bytes of garbage may stay beside so many that are used.
+    fn allowed(self, used_bytes: u64) -> u64 {
+        match self {
+            Self::Percent(percent) => {
+                u64::try_from(u128::from(used_bytes) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+            }
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 impl Options {
@@ -107,6 +120,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// Takes what went, or would, and what was dropped and stays.
+    fn went(&mut self, gone: Vec<Deletion>, kept: Vec<Kept>) {
+        let names: BTreeSet<&str> = gone.iter().map(|deletion| deletion.name.as_str()).collect();
+        // What could not be copied stays, whatever was planned; and what could not be proven.
+        self.deleted.retain(|pack| names.contains(pack.name.as_str()));
+        self.repacked.retain(|pack| names.contains(pack.name.as_str()));
+        let told: BTreeSet<&str> = self.deleted.iter().chain(&self.repacked).map(|pack| pack.name.as_str()).collect();
+        self.leftovers = gone.iter().filter(|deletion| !told.contains(deletion.name.as_str())).cloned().collect();
+        self.kept_dropped = kept;
+    }
+
     /// Returns the error of a prune that found copies damaged: what was moved is still where it was.
     pub fn failure(&self) -> Option<Error> {
         let count = self.kept_dropped.iter().filter(|kept| kept.why == Why::CopyDamaged).count();
@@ -136,7 +160,7 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
         ));
     }
     if options.dry_run {
-        return foreseen(tenant, options, &objects);
+        return foreseen(tenant, options, objects);
     }
     let mut report = Report::default();
     tenant.observe(!tenant.state.sessions.is_empty() || options.keep_dropped_ns > 0)?;
@@ -146,7 +170,7 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     if monitor.is_interrupted() {
         return Err(interrupted());
     }
-    choose(tenant, options, &SegmentSet::default(), &mut report)?;
+    choose((tenant, &tenant.state), options, &SegmentSet::default(), &mut report)?;
     let chosen: Vec<PackId> = report.repacked.iter().map(|pack| pack.id).collect();
     let repacked = report.repacked.iter().map(|pack| pack.length_bytes).fold(0, u64::saturating_add);
     monitor.phase("repack", Some(repacked));
@@ -163,26 +187,19 @@ pub fn prune(tenant: &mut Tenant, options: &Options, monitor: &dyn Monitor) -> R
     monitor.phase("delete", None);
     let dropped = drop_empty(tenant)?;
     objects.extend(dropped.iter().cloned());
-    let (plan, stay) = deletion::plan(tenant, &objects, options.keep_dropped_ns)?;
+    let (plan, stay) = deletion::plan(tenant, &objects, options.keep_dropped_ns, &Supposed::default())?;
     deletion::carry_out(&plan, tenant, monitor)?;
-    report.kept_dropped = stay.kept;
     tenant.note_damage(&stay.evidence, "prune")?;
     // Of writers that were killed; where that cannot be done now, it can be later.
     drop(tenant.objects.sweep(&names::scope(tenant.keys.owner), ABANDONED_AFTER));
-    let gone: BTreeSet<&str> = plan.objects().iter().map(|deletion| deletion.name.as_str()).collect();
-    // What could not be copied stays, whatever was planned; and what could not be proven.
-    report.deleted.retain(|pack| gone.contains(pack.name.as_str()));
-    report.repacked.retain(|pack| gone.contains(pack.name.as_str()));
-    let told: BTreeSet<&str> = report.deleted.iter().chain(&report.repacked).map(|pack| pack.name.as_str()).collect();
-    let is_told = |deletion: &&Deletion| told.contains(deletion.name.as_str());
-    report.leftovers = plan.objects().iter().filter(|deletion| !is_told(deletion)).cloned().collect();
+    report.went(plan.shown(), stay.kept);
     report.freed_bytes = freed(&report).saturating_sub(report.written_bytes);
     tenant.checkpoint_since(began);
     Ok(report)
 }
 
 /// What a prune would do now.
-fn foreseen(tenant: &mut Tenant, options: &Options, objects: &Objects) -> Result<Report> {
+fn foreseen(tenant: &mut Tenant, options: &Options, mut objects: Objects) -> Result<Report> {
     tenant.sync()?;
     let mut report = Report { dry_run: true, ..Report::default() };
     let now_ns = tenant.environment.now_ns();
@@ -193,11 +210,16 @@ fn foreseen(tenant: &mut Tenant, options: &Options, objects: &Objects) -> Result
         state.snapshots.entry(*id).and_modify(|snapshot| snapshot.retired_by = Some(snapshot.number));
     }
     report.waiting_for = state.sessions.keys().copied().collect();
-    let gone = unneeded(&state, &tenant.index)?;
-    report.dead_segments = gone.len();
-    choose(tenant, options, &gone, &mut report)?;
-    report.leftovers = deletion::foreseen(tenant, objects, &report.fenced)?;
-    report.freed_bytes = freed(&report).saturating_sub(kept_of(&report.repacked));
+    let dead = would_die(&state, &tenant.index)?;
+    report.dead_segments = dead.len();
+    choose((tenant, &state), options, &dead, &mut report)?;
+    let dropped = report.deleted.iter().chain(&report.repacked);
+    objects.extend(dropped.clone().map(|pack| (pack.name.clone(), pack.length_bytes)));
+    let supposed = Supposed { ended: report.fenced.clone(), dead, dropped: dropped.map(|pack| pack.id).collect() };
+    let copied = kept_of(&report.repacked);
+    let (plan, stay) = deletion::plan(tenant, &objects, options.keep_dropped_ns, &supposed)?;
+    report.went(plan.shown(), stay.kept);
+    report.freed_bytes = freed(&report).saturating_sub(copied);
     Ok(report)
 }
 
