@@ -474,9 +474,11 @@ class Tenant:
                 os.link(linked[group], path)
                 continue
             if kind == 0:
-                with open(path, "xb") as f:
+                # What turns out to be damaged gets no name.
+                with open(path + b"#unfinished", "xb") as f:
                     for part in self.stream(entry[9]) if 9 in entry else ():
                         f.write(part)
+                os.rename(path + b"#unfinished", path)
             elif kind == 1:
                 os.makedirs(path, exist_ok=True)
                 folders.append((path, entry))
