@@ -41,7 +41,7 @@ fn repository(folder: &Path, key: &str, fresh: bool) -> Repository {
 /// Commits a snapshot of so many new segments, upon what its parent needs, less every other one of its new ones.
 fn commit(tenant: &mut Tenant, number: u64, segments: u32, parents: &mut [Option<(SnapshotId, SegmentSet)>]) {
     let nonce = Nonce(number.to_le_bytes());
-    let body = encode(&Session { nonce, renew_ns: 0, source: None, unknown: Default::default() });
+    let body = encode(&Session { nonce, renew_ns: 0, source: None, job: None, unknown: Default::default() });
     let session = tenant.append("bench", |_, _| Ok((EntryKind::Session, body.clone(), Annex::empty()))).unwrap();
     let name = |ordinal| SegmentId { session, ordinal };
     let row = |ordinal: u32| SegmentRow {

@@ -71,6 +71,16 @@ id!(
     32
 );
 id!(
+    /// One place that holds a repository: copies of it elsewhere have others. Random, 128 bits.
+    PlaceId,
+    16
+);
+id!(
+    /// One ERASED of one tenant. Random, 128 bits.
+    ErasureId,
+    16
+);
+id!(
     /// What makes one session's object names differ from every other session's. Random.
     Nonce,
     8

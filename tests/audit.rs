@@ -280,6 +280,7 @@ fn usage_is_what_the_ledger_and_the_store_say() {
         seen: 0,
         renew_ns: 0,
         source: None,
+        job: None,
         unknown: Default::default(),
     };
     std::sync::Arc::make_mut(&mut theirs.state).sessions.insert(1, session);

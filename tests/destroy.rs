@@ -668,6 +668,7 @@ fn a_session_that_is_known_to_be_dead_does_not_keep_a_source() {
         nonce: strongroom::id::Nonce([7; 8]),
         renew_ns: Default::default(),
         source: None,
+        job: None,
         unknown: Default::default(),
     };
     let body = strongroom::format::encode(&session);

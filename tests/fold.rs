@@ -166,7 +166,7 @@ impl Ledger {
 }
 
 pub fn session_body() -> Vec<u8> {
-    encode(&Session { nonce: Nonce([3; 8]), renew_ns: 0, source: None, unknown: Default::default() })
+    encode(&Session { nonce: Nonce([3; 8]), renew_ns: 0, source: None, job: None, unknown: Default::default() })
 }
 pub fn pack_fact(session: u64, ordinal: u32) -> PackFact {
     PackFact {

@@ -57,6 +57,7 @@ mod rewrite;
 mod roundtrip;
 mod s3;
 mod secrets;
+mod service;
 mod session;
 mod simulation;
 mod source;

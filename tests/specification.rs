@@ -88,6 +88,8 @@ fn cddl(code: &str) -> (String, bool) {
         "Hash" => ("hash".into(), false),
         "ScopeId" => ("owner-id".into(), false),
         "SnapshotId" => ("snapshot-id".into(), false),
+        "PlaceId" => ("place-id".into(), false),
+        "ErasureId" => ("erasure-id".into(), false),
         "Nonce" => ("nonce".into(), false),
         "SegmentId" => ("segment-id".into(), false),
         "PackId" => ("pack-id".into(), false),

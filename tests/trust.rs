@@ -57,7 +57,7 @@ pub fn grant_of(actor: ActorId, kinds: &[EntryKind], circle: u8, sources: &[&str
 
 pub fn session_of(source: Option<&str>) -> Vec<u8> {
     let source = source.map(str::to_owned);
-    encode(&Session { nonce: Nonce([3; 8]), renew_ns: 0, source, unknown: Default::default() })
+    encode(&Session { nonce: Nonce([3; 8]), renew_ns: 0, source, job: None, unknown: Default::default() })
 }
 
 fn commit_of(session: u64, snapshot: Snapshot) -> Vec<u8> {

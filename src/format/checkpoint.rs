@@ -2,13 +2,13 @@
 //! Chapter: `format-spec/checkpoint.md`. What the fold does with these is the ledger's business.
 
 use super::{
-    entry::{Create, Destroy, Feature, Grant, Hold, Policy, Quota},
+    entry::{Claim, Create, Destroy, Feature, Grant, Hold, Policy, Quota},
     key::Commitments,
     record::{Field, Malformed, Reader, Writer, malformed, record},
     segment_set::SegmentSet,
     snapshot::Snapshot,
 };
-use crate::id::{ActorId, Hash, Nonce, PackId, ScopeId, SegmentId, SnapshotId};
+use crate::id::{ActorId, ErasureId, Hash, Nonce, PackId, PlaceId, ScopeId, SegmentId, SnapshotId};
 use std::collections::BTreeMap;
 
 /// What a run's signature is over: this, the ledger's id, then the encoding of the Checkpoint.
@@ -58,6 +58,8 @@ record! {
         /// How often its writer says that it writes at least, in nanoseconds.
         5 renew_ns: i64,
         6 source: Option<String>,
+        /// The job that it is for.
+        7 job: Option<Claim>,
     }
 
     /// A snapshot that was committed, and whether it still stands.
@@ -142,6 +144,44 @@ record! {
         32 repairs: BTreeMap<u64, Repaired>,
         /// Sources that somebody looked at, and the RETIRE that said last that all is right there.
         33 accepted: BTreeMap<String, u64>,
+        /// The place in which the ledger is written, once an entry named it.
+        34 place: Option<PlaceId>,
+        /// The CLOSED that stands: it goes on in another place.
+        35 closed: Option<u64>,
+        /// Invitations by the public halves of their codes' keys.
+        36 invitations: BTreeMap<ActorId, Invitation>,
+        /// What came last of each job, by the number of its JOB.
+        37 jobs: BTreeMap<u64, LastJob>,
+        /// What must not come back, and the number of its ERASED.
+        38 erased: BTreeMap<ErasureId, u64>,
+    }
+
+    /// An INVITE that stands, or by which a key joined of which nobody has told yet when it did.
+    Invitation {
+        /// The number of the INVITE.
+        0 number: u64,
+        1 inviter: ActorId,
+        2 grant: Grant,
+        3 until_ns: i64,
+        /// How many observers must agree that it has ended.
+        4 observers: u32,
+        5 joined: Option<Joined>,
+    }
+
+    /// A JOIN.
+    Joined {
+        0 number: u64,
+        1 actor: ActorId,
+        /// When each observer says that it was written.
+        2 told_ns: BTreeMap<ActorId, i64>,
+    }
+
+    /// What came of a job.
+    LastJob {
+        0 claim: Claim,
+        /// The source of the session.
+        1 source: Option<String>,
+        2 outcome: u8,
     }
 
     /// A REPAIR in the place of lost entries.

@@ -1,7 +1,12 @@
 //! Ledger entries: the envelope that every entry has, and the body of each kind.
 //! Chapter: `format-spec/ledger.md`.
 
-pub use super::{compare::Compare, entry_kind::EntryKind};
+pub use super::{
+    compare::Compare,
+    entry_kind::EntryKind,
+    entry_service::{Claim, Closed, Erased, ErasedContent, Generation, Job, Outcome},
+    grant::{Grant, Invite, Join, Revoke},
+};
 use super::{
     key::Commitments,
     pack::{PackFact, SegmentRow},
@@ -111,29 +116,6 @@ record! {
         7 owner_draws: bool,
     }
 
-    /// GRANT: a key may write these kinds from now on; of its own grant, a key may give up a part.
-    Grant {
-        0 actor: ActorId,
-        1 name: String,
-        2 kinds: Vec<u8>,
-        /// The age recipient of the same identity.
-        3 recipient: Option<String>,
-        /// The circle whose keys it gets.
-        4 circle: u8,
-        /// It is the repository's operator's, not the tenant's.
-        5 operator: bool,
-        /// What wraps the identity's key file, if that is kept in the repository: `passphrase`, `command`, ...
-        6 kept: Option<String>,
-        /// The sources that it writes snapshots of; absent: all.
-        7 sources: Vec<String>,
-    }
-
-    /// REVOKE: a key may write nothing any more.
-    Revoke {
-        0 actor: ActorId,
-        1 reason: String,
-    }
-
     /// SESSION: its entry number begins the names of all that it stores.
     Session {
         0 nonce: Nonce,
@@ -142,6 +124,8 @@ record! {
         1 renew_ns: i64,
         /// Its snapshots are all of this source.
         2 source: Option<String>,
+        /// The job that it is for: nobody else runs that meanwhile.
+        3 job: Option<Claim>,
     }
 
     /// PUBLISH: packs of a session can be used by everyone. Annex: their rows.
@@ -375,12 +359,6 @@ record! {
         2 readable: bool,
     }
 
-    /// GENERATION: a replica was promoted.
-    Generation {
-        0 generation: u32,
-        1 reason: String,
-    }
-
     /// ACCESS: a read that must be on record.
     Access {
         0 action: String,
@@ -436,5 +414,5 @@ macro_rules! bodies {
 // PUBLISH, REPACK, RESEAL and HEAL share a body, as do RETIRE and UNDELETE, and others: these are not here.
 bodies! {
     Create, Grant, Revoke, Session, Commit, Hold, Release, Lock, Rewrite, Epoch, Policy, Observed, Quota, Destroy,
-    Destroyed, Generation, Access, Tenant, Feature, Attest, Repair,
+    Destroyed, Generation, Access, Tenant, Feature, Attest, Repair, Closed, Invite, Join, Job, Erased,
 }

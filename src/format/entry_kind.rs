@@ -54,8 +54,13 @@ kinds! {
     Destroyed = 35 "DESTROYED",
     Attest = 36 "ATTEST",
     Reseal = 37 "RESEAL",
+    Closed = 38 "CLOSED",
     Repair = 39 "REPAIR",
     Feature = 40 "FEATURE",
+    Invite = 41 "INVITE",
+    Join = 42 "JOIN",
+    Job = 43 "JOB",
+    Erased = 44 "ERASED",
 }
 
 impl EntryKind {
@@ -65,7 +70,10 @@ impl EntryKind {
     }
     /// What a backup agent's key may write: it can add, and nothing else.
     pub const BACKUP_ROLE: &[Self] =
-        &[Self::Session, Self::Publish, Self::Commit, Self::Renew, Self::Abort, Self::Access];
+        &[Self::Session, Self::Publish, Self::Commit, Self::Renew, Self::Abort, Self::Access, Self::Job];
+    /// What an invitation may give: nobody who joins by a code lets others in, makes keys, deletes or decides.
+    pub const BY_INVITATION: &[Self] =
+        &[Self::Session, Self::Publish, Self::Commit, Self::Renew, Self::Abort, Self::Rewrite, Self::Access, Self::Job];
     /// What a key may write whose grant names sources: each of these is about one source, or about nobody else.
     pub const OF_SOURCES: &[Self] = &[
         Self::Grant,
@@ -76,6 +84,8 @@ impl EntryKind {
         Self::Abort,
         Self::Rewrite,
         Self::Access,
+        Self::Invite,
+        Self::Job,
     ];
     /// What the key of a tenant's owner may write: all but how much may be stored.
     pub const OWNER_ROLE: &[Self] = &[
@@ -117,6 +127,10 @@ impl EntryKind {
         Self::Reseal,
         Self::Repair,
         Self::Feature,
+        Self::Closed,
+        Self::Invite,
+        Self::Job,
+        Self::Erased,
     ];
     /// What a steward's key may write.
     pub const STEWARD_ROLE: &[Self] = Self::OPERATOR_ROLE.split_at(Self::OPERATOR_ROLE.len() - 2).0;
@@ -138,6 +152,7 @@ impl EntryKind {
         Self::Fence,
         Self::Observed,
         Self::Access,
+        Self::Job,
         Self::Quota,
         Self::Approve,
     ];

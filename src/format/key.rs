@@ -1,7 +1,7 @@
 //! Rings and slots: how keys are wrapped. Chapter: `format-spec/keys.md`.
 
 use super::record::{Blob, Field, Malformed, Reader, Writer, malformed, record};
-use crate::id::{ActorId, Hash, Nonce, ScopeId};
+use crate::id::{ActorId, Hash, Nonce, PlaceId, ScopeId};
 use std::collections::BTreeMap;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -101,6 +101,8 @@ record! {
         2 features: Vec<String>,
         /// Whether put-if-absent was seen to be atomic; if not, one writer at a time.
         3 atomic_create: bool,
+        /// What this place is called: one that is copied to is called otherwise.
+        4 place: PlaceId,
     }
 
     /// Keys as a circle gets them: those of all epochs so far.

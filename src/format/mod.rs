@@ -9,6 +9,8 @@ pub mod checkpoint;
 mod compare;
 pub mod entry;
 mod entry_kind;
+mod entry_service;
+mod grant;
 pub mod key;
 pub mod names;
 pub mod pack;

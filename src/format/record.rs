@@ -245,7 +245,7 @@ macro_rules! id_field {
         }
     )* };
 }
-id_field!(ScopeId, ChunkId, SnapshotId, ActorId, Hash, Nonce);
+id_field!(ScopeId, ChunkId, SnapshotId, ActorId, Hash, Nonce, PlaceId, ErasureId);
 
 impl Field for SegmentId {
     fn put(&self, out: &mut Writer) {

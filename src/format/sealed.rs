@@ -2,7 +2,7 @@
 //! Chapter: `format-spec/sealed.md`.
 
 use super::{Malformed, VERSION, record::malformed};
-use crate::id::{ScopeId, SegmentName, SnapshotName};
+use crate::id::{ErasureId, ScopeId, SegmentName, SnapshotName};
 
 /// Bytes of a sealed thing before its ciphertext: suite, the key's name, nonce.
 pub const HEADER: usize = 1 + KEY_NAME + 24;
@@ -109,6 +109,7 @@ pub enum Kind {
     SnapshotContent(SnapshotName),
     Ring,
     Checkpoint,
+    ErasedContent(ErasureId),
 }
 
 impl Kind {
@@ -118,14 +119,15 @@ impl Kind {
             Self::Entry => KeyScope::Ledger,
             Self::Annex | Self::SegmentTable | Self::Checkpoint => KeyScope::SegmentTable,
             Self::ChunkTable => KeyScope::ChunkTable,
-            Self::Segment(_) | Self::SnapshotContent(_) => KeyScope::Content,
+            Self::Segment(_) | Self::SnapshotContent(_) | Self::ErasedContent(_) => KeyScope::Content,
             Self::Ring => KeyScope::Root,
         }
     }
 
     /// Says whether a key may seal this kind.
     pub fn is_sealed_with(self, key: KeyScope) -> bool {
-        key == self.key_scope() || key == KeyScope::Session && self.key_scope() == KeyScope::Content
+        let by_session = matches!(self, Self::Segment(_) | Self::SnapshotContent(_));
+        key == self.key_scope() || key == KeyScope::Session && by_session
     }
 
     fn number(self) -> u8 {
@@ -138,6 +140,7 @@ impl Kind {
             Self::SnapshotContent(_) => 6,
             Self::Ring => 7,
             Self::Checkpoint => 8,
+            Self::ErasedContent(_) => 9,
         }
     }
 
@@ -154,6 +157,7 @@ impl Kind {
                 data.extend_from_slice(&nonce.0);
                 data.extend_from_slice(&id.0);
             }
+            Self::ErasedContent(id) => data.extend_from_slice(&id.0),
             Self::Entry | Self::Annex | Self::SegmentTable | Self::ChunkTable | Self::Ring | Self::Checkpoint => {}
         }
     }

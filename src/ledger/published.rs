@@ -87,6 +87,11 @@ fn named(kind: EntryKind, body: &Blob) -> Option<(u64, Vec<PackFact>)> {
         | EntryKind::Destroyed
         | EntryKind::Attest
         | EntryKind::Feature
+        | EntryKind::Closed
+        | EntryKind::Invite
+        | EntryKind::Join
+        | EntryKind::Job
+        | EntryKind::Erased
         // What it tells again names packs; it does not.
         | EntryKind::Repair => None,
     }

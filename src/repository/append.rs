@@ -127,10 +127,12 @@ impl Tenant {
     fn may_be_written(&self) -> Result<()> {
         self.index.check()?;
         let lost = self.lost().filter(|_| self.hole.is_some() || !self.is_repairing);
-        let (kind, why) = match (lost, self.state.not_known()) {
-            (Some(why), _) => (Kind::Damaged, why),
-            (None, Some(why)) => (Kind::NewerFormat, why),
-            (None, None) => return Ok(()),
+        let elsewhere = self.state.place.filter(|place| *place != self.place);
+        let (kind, why) = match (lost, self.state.not_known(), elsewhere) {
+            (Some(why), _, _) => (Kind::Damaged, why),
+            (None, Some(why), _) => (Kind::NewerFormat, why),
+            (None, None, Some(place)) => (Kind::Refused, format!("its ledger goes on in another place, {place}")),
+            (None, None, None) => return Ok(()),
         };
         Err(Error::new(kind, format!("nothing can be written to {}: {why}", self.name)))
     }

@@ -22,7 +22,7 @@ use crate::{
         names,
         sealed::{Suite, magic},
     },
-    id::{Hash, ScopeId},
+    id::{Hash, PlaceId, ScopeId},
     pipeline::{chunk::ChunkSize, sign::Signer},
     store::{Objects, Put, SharedObjects, get_bounded},
 };
@@ -59,6 +59,7 @@ impl Repository {
             repository: ScopeId(random(environment.as_ref())),
             features: Vec::new(),
             atomic_create,
+            place: PlaceId(random(environment.as_ref())),
             unknown: Default::default(),
         };
         let identity = Arc::new(match credential.into() {

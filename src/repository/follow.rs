@@ -16,7 +16,7 @@ use crate::{
         entry::{Annex, Confirmed, ENTRY_BYTES_MAX, Entry, EntryKind, Repair},
         names,
     },
-    id::{ActorId, Hash},
+    id::{ActorId, Hash, PlaceId},
     index::Index,
     ledger::{Head, Proven, State, Verdict},
     pipeline::{digest::hash, sign::Signer},
@@ -41,6 +41,7 @@ pub(super) struct Opening {
     pub from: String,
     pub renew_ns: i64,
     pub several_writers: bool,
+    pub place: PlaceId,
 }
 
 /// What the ledger is followed on from.
@@ -98,6 +99,7 @@ impl Tenant {
             from,
             renew_ns,
             several_writers,
+            place,
         } = opening;
         let own = signer.as_ref().map(|signer| signer.actor());
         let Begun { genesis, state, index, checkpoint_due, fresh } =
@@ -115,6 +117,7 @@ impl Tenant {
             from,
             renew_ns,
             several_writers,
+            place,
             checkpoint_due,
             damage: Vec::new(),
             packs,

@@ -253,6 +253,7 @@ impl Repository {
             from: self.from.clone(),
             renew_ns: self.renew_ns,
             several_writers: self.config.atomic_create,
+            place: self.config.place,
         };
         Tenant::open(opening, &|genesis| meet(TenantPin { tenant: owner, genesis }))
     }

@@ -21,7 +21,7 @@ use crate::{
         names,
         sealed::{KeyScope, Suite},
     },
-    id::{ActorId, Hash},
+    id::{ActorId, Hash, PlaceId},
     index::{Index, KeyValue},
     ledger::{Head, SegmentState, State, Verdict},
     pipeline::{digest::ChunkHasher, sign::Signer},
@@ -48,6 +48,8 @@ pub struct Tenant {
     pub renew_ns: i64,
     /// Whether the store can tell several writers apart.
     pub several_writers: bool,
+    /// Where this is, of all places that hold the repository.
+    pub place: PlaceId,
     /// What was found wrong while the ledger was read: shown to people, forbids writing.
     pub damage: Vec<String>,
     /// What is seen is taken for all that there is: `latest` is answered although entries cannot be read.

@@ -3,7 +3,7 @@
 
 use super::verdict::{Rule, require};
 use crate::format::{
-    entry::{Destroy, Lock, Observed, Policy, Session},
+    entry::{Claim, Destroy, Invite, Job, Lock, Observed, Outcome, Policy, Session},
     pack::{HEADER, PackFact, SegmentRow, TRAILER},
     snapshot::{Snapshot, Stats},
 };
@@ -16,6 +16,9 @@ pub const TIME_NS_MAX: i64 = 7_258_118_400_000_000_000;
 const STATISTIC_MAX: u64 = 1 << 60;
 /// The longest time between a session's signs of life that its writer may announce, in nanoseconds: a week.
 const RENEW_NS_MAX: i64 = 7 * 86_400_000_000_000;
+/// The longest name of a job, and the longest message of a JOB, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// The most APPROVEs that a DESTROY may ask for.
 const APPROVALS_MAX: u32 = 1 << 16;
 /// The largest chunk that a policy may ask for, in bytes.
@@ -66,6 +69,25 @@ fn stats(stats: &Stats) -> Rule {
 pub(super) fn session(session: &Session) -> Rule {
     let is_right = (0..=RENEW_NS_MAX).contains(&session.renew_ns);
     require(is_right, || "a session says that it lives on without a sign for more than a week".into())
+}
+
+pub(super) fn claim(claim: &Claim) -> Rule {
+    let fits = (1..=NAME_BYTES_MAX).contains(&claim.job.len());
+    require(fits, || "a job has a name".into())?;
+    time("when a job is due", claim.due_ns)
+}
+
+pub(super) fn job(job: &Job) -> Rule {
+    time("when a job began", job.began_ns)?;
+    time("when a job ended", job.ended_ns)?;
+    require(job.began_ns <= job.ended_ns, || "a job ended before it began".into())?;
+    require(job.bytes <= STATISTIC_MAX, || "a statistic is out of range".into())?;
+    require(job.message.len() <= MESSAGE_BYTES_MAX, || "the message is too long".into())?;
+    require(Outcome::from_number(job.outcome).is_some(), || "unknown outcome".into())
+}
+
+pub(super) fn invite(invite: &Invite) -> Rule {
+    time("the end of an invitation", invite.until_ns)
 }
 
 pub(super) fn lock(lock: &Lock) -> Rule {

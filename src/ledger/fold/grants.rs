@@ -38,12 +38,21 @@ impl State {
     pub(super) fn revoke(&mut self, actor: ActorId, revoke: &Revoke) -> Rule {
         self.grants = self.without_grant(actor, revoke)?;
         self.standings.remove(&revoke.actor);
+        self.invitations.remove(&revoke.actor);
+        self.end_invitations();
         Ok(())
     }
 
     /// Returns all grants once one more is given.
     pub(super) fn with_grant(&self, granter: ActorId, grant: Grant) -> Result<Grants, Stop> {
         self.may_grant_kinds(granter, &grant)?;
+        let is_invited = self.invitations.contains_key(&grant.actor);
+        require(!is_invited, || "that key is of an invitation's code".into())?;
+        self.with_grant_within(granter, grant)
+    }
+
+    /// Returns all grants once one more is given that is within the granter's.
+    pub(super) fn with_grant_within(&self, granter: ActorId, grant: Grant) -> Result<Grants, Stop> {
         let circle = self.grants.get(&granter).map_or(0, |own| own.circle);
         permit(grant.circle <= circle, Refusal::Role, || {
             "nobody can grant keys that they do not have themselves".into()
@@ -76,8 +85,11 @@ impl State {
 
     pub(super) fn without_grant(&self, actor: ActorId, revoke: &Revoke) -> Result<Grants, Stop> {
         let mut grants = self.grants.clone();
-        let Some(gone) = grants.remove(&revoke.actor) else { return Err(void("that key has no grant")) };
         let may_revoke = self.grants.get(&actor).is_some_and(|own| own.kinds.contains(&(EntryKind::Revoke as u8)));
+        if may_revoke && self.may_join_by(revoke.actor, EntryKind::Join) {
+            return Ok(grants);
+        }
+        let Some(gone) = grants.remove(&revoke.actor) else { return Err(void("that key has no grant")) };
         let others = grants.values().any(|other| other.operator);
         permit(may_revoke || gone.operator && others, Refusal::Role, || {
             "an operator takes back what operators have, and not from the last one".into()

@@ -5,7 +5,10 @@ mod bounds;
 mod destruction;
 mod features;
 mod grants;
+mod invitations;
+mod jobs;
 mod packs;
+mod places;
 mod protection;
 mod quota;
 mod reclaim;
@@ -97,6 +100,11 @@ impl State {
             wrappers: Vec::new(),
             repairs: BTreeMap::new(),
             accepted: BTreeMap::new(),
+            place: None,
+            closed: None,
+            invitations: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            erased: BTreeMap::new(),
             unknown: Default::default(),
             create,
         };
@@ -119,7 +127,8 @@ impl State {
     /// Says why what an actor signed is junk where it would come next: what is not signed by somebody who may write
     /// here at all, or does not follow the head and the junk behind it, is no entry, not even a void one.
     pub fn why_junk(&self, entry: &Entry) -> Option<String> {
-        if !self.grants.contains_key(&entry.actor) {
+        let joins = EntryKind::from_number(entry.kind).is_some_and(|kind| self.may_join_by(entry.actor, kind));
+        if !joins && !self.grants.contains_key(&entry.actor) {
             return Some(format!("{} has no grant here", entry.actor));
         }
         let junk = entry.junk.unwrap_or(0);
@@ -192,11 +201,16 @@ impl State {
         // Operators let each other in and out.
         let among_operators =
             matches!(kind, EntryKind::Grant | EntryKind::Revoke) && own.is_some_and(|own| own.operator);
-        let granted = among_operators || own.is_some_and(|own| own.kinds.contains(&(kind as u8)));
+        let is_its = match kind {
+            EntryKind::Join => self.may_join_by(actor, kind),
+            _ => own.is_some_and(|own| own.kinds.contains(&(kind as u8))),
+        };
+        let granted = among_operators || is_its;
         permit(granted, Refusal::Role, || format!("{actor} has no grant to write {}", kind.name()))?;
         permit(self.shredded.is_none() || kind == EntryKind::Access, Refusal::Destroyed, || {
             "the keys were destroyed".into()
-        })
+        })?;
+        self.may_go_on(kind)
     }
 
     fn may_say(&self, actor: ActorId, kind: EntryKind, body: &[u8]) -> Rule {
@@ -229,6 +243,11 @@ impl State {
             EntryKind::Destroyed => self.name_of(&decode(body)?).map(drop),
             EntryKind::Feature => self.may_switch_on(actor, &decode(body)?),
             EntryKind::Repair => self.may_repair(actor, &decode(body)?),
+            EntryKind::Closed => self.may_close(&decode(body)?),
+            EntryKind::Invite => self.may_invite(actor, &decode(body)?),
+            EntryKind::Join => self.may_join(actor, &decode(body)?).map(drop),
+            EntryKind::Job => self.may_end_job(actor, &decode(body)?),
+            EntryKind::Erased => self.may_erase(&decode(body)?),
             EntryKind::Create => Err(void("CREATE is entry 0 alone")),
             EntryKind::Observed => bounds::observed(&decode(body)?),
             EntryKind::Condemn
@@ -302,6 +321,11 @@ impl State {
             EntryKind::Destroyed => self.destroyed(&body(proven)?),
             EntryKind::Feature => self.feature(entry.actor, body(proven)?),
             EntryKind::Repair => self.repair(tables, proven, body(proven)?),
+            EntryKind::Closed => self.close(entry.number, &body(proven)?),
+            EntryKind::Invite => self.invite(entry, body(proven)?),
+            EntryKind::Join => self.join(entry, &body(proven)?),
+            EntryKind::Job => self.job(entry, &body(proven)?),
+            EntryKind::Erased => self.erase(entry.number, &body(proven)?),
         }
     }
 }

@@ -142,6 +142,7 @@ impl State {
         *approvals = (*approvals).max(Some(u32::from(has_others)));
         let grants = &self.grants;
         self.standings.retain(|actor, _| grants.contains_key(actor));
+        self.end_invitations();
         for named in &repair.confirms {
             if let Some(repaired) = self.repairs.get_mut(&named.number) {
                 repaired.confirmed_by.get_or_insert(number);

@@ -29,6 +29,7 @@ impl State {
             seen: entry.number,
             renew_ns: session.renew_ns,
             source: session.source,
+            job: session.job,
             unknown: Default::default(),
         };
         self.sessions.insert(entry.number, open);
@@ -41,6 +42,9 @@ impl State {
     pub(super) fn may_open(&self, actor: ActorId, session: &Session) -> Rule {
         bounds::session(session)?;
         self.may_begin_session()?;
+        if let Some(claim) = &session.job {
+            self.may_claim(actor, claim, session.source.as_ref())?;
+        }
         match &session.source {
             Some(source) => self.may_write_of(actor, source),
             None => permit(self.grants.get(&actor).is_some_and(Grant::is_of_all), Refusal::Role, || {

@@ -1,8 +1,8 @@
-//! The repository's tenants, and the promotion of a replica.
+//! The repository's tenants.
 
 use super::verdict::{Rule, Stop, require, void};
 use crate::{
-    format::entry::{Destroyed, Generation, Tenant},
+    format::entry::{Destroyed, Tenant},
     ledger::state::{State, TenantState},
 };
 
@@ -45,16 +45,6 @@ impl State {
             }
             self.tenants.insert(former, state);
         }
-        Ok(())
-    }
-
-    pub(super) fn may_promote(&self, generation: &Generation) -> Rule {
-        require(Some(generation.generation) == self.generation.checked_add(1), || "not the next generation".into())
-    }
-
-    pub(super) fn promote(&mut self, generation: &Generation) -> Rule {
-        self.may_promote(generation)?;
-        self.generation = generation.generation;
         Ok(())
     }
 }

@@ -30,6 +30,19 @@ impl Standing {
     }
 }
 
+impl Observed {
+    /// Returns the number of the entry behind the last one that it tells of.
+    pub(super) fn end(&self) -> u64 {
+        self.first.saturating_add(self.times_ns.len() as u64)
+    }
+
+    /// Returns what it says of the time of an entry, if it tells of that.
+    pub(super) fn time_of(&self, entry: u64) -> Option<i64> {
+        let at = usize::try_from(entry.checked_sub(self.first)?).ok()?;
+        self.times_ns.get(at).copied()
+    }
+}
+
 impl Grant {
     /// Says whether the key may tell the time.
     pub fn observes(&self) -> bool {
@@ -78,7 +91,7 @@ impl State {
     }
 
     /// Returns the highest value that as many observers stand for as are needed, among those that count.
-    fn agreed(
+    pub(super) fn agreed(
         &self,
         needed: u32,
         counts: &dyn Fn(&Standing) -> bool,
@@ -137,11 +150,8 @@ impl State {
             own.claim_ns = Some(now_ns);
         }
         // Since when it tells of something: what it says of that entry itself, if that is among these.
-        let end = observed.first.saturating_add(observed.times_ns.len() as u64);
-        let time_of = |entry: u64| {
-            let at = entry.checked_sub(observed.first).and_then(|at| observed.times_ns.get(usize::try_from(at).ok()?));
-            at.copied().unwrap_or(now_ns)
-        };
+        let end = observed.end();
+        let time_of = |entry: u64| observed.time_of(entry).unwrap_or(now_ns);
         for (asked, destruction) in self.destructions.iter_mut().filter(|(asked, _)| end > **asked) {
             destruction.began_ns.entry(actor).or_insert_with(|| time_of(*asked));
         }
@@ -151,6 +161,7 @@ impl State {
             newcomer.began_ns.entry(actor).or_insert_with(|| time_of(since));
         }
         self.settle(number);
+        self.tell_invitations(actor, observed);
     }
 
     /// Those who have been there for long enough, by the word of those before them, are no strangers any more.

@@ -4,8 +4,9 @@ use crate::{
     format::{
         decode,
         entry::{
-            Access, Commit, Compare, Create, Destroy, Entry, EntryKind, Epoch, Grant, Hold, Lock, Packs, Policy, Quota,
-            Release, Request, Retention, Revoke, Rewrite, Snapshots,
+            Access, Closed, Commit, Compare, Create, Destroy, Entry, EntryKind, Epoch, Erased, Generation, Grant, Hold,
+            Invite, Job, Join, Lock, Outcome, Packs, Policy, Quota, Release, Request, Retention, Revoke, Rewrite,
+            Session, Snapshots,
         },
         key::Circle,
     },
@@ -19,9 +20,6 @@ use serde_json::{Map, Value, json};
 
 /// Says what an entry did, beyond its kind.
 pub(super) fn what(entry: &Entry) -> Value {
-    fn of<T: crate::format::record::Field>(entry: &Entry, tell: impl FnOnce(T) -> Value) -> Option<Value> {
-        decode(&entry.body.0).ok().map(tell)
-    }
     use EntryKind as K;
     let told = match EntryKind::from_number(entry.kind) {
         Some(K::Grant) => of(entry, |grant: Grant| grant_told(&grant)),
@@ -68,9 +66,60 @@ pub(super) fn what(entry: &Entry) -> Value {
             |quota: Quota| json!({ "stored_soft_bytes": quota.stored_soft, "stored_hard_bytes": quota.stored_hard, "day_soft_bytes": quota.day_soft, "day_hard_bytes": quota.day_hard, "snapshots_soft": quota.snapshots_soft, "snapshots_hard": quota.snapshots_hard }),
         ),
         Some(K::Drop) => of(entry, |packs: Packs| json!({ "packs": packs.packs.len() })),
-        _ => None,
+        _ => service(entry),
     };
     told.unwrap_or(Value::Null)
+}
+
+/// Says what an entry about what serves the tenant did.
+fn service(entry: &Entry) -> Option<Value> {
+    use EntryKind as K;
+    match EntryKind::from_number(entry.kind) {
+        Some(K::Session) => of(entry, |session: Session| session_told(&session)),
+        Some(K::Generation) => of(
+            entry,
+            |next: Generation| json!({ "generation": next.generation, "place": next.place, "reason": next.reason }),
+        ),
+        Some(K::Closed) => of(
+            entry,
+            |closed: Closed| json!({ "place": closed.place, "goes_on": closed.goes_on, "reason": closed.reason }),
+        ),
+        Some(K::Invite) => of(
+            entry,
+            |invite: Invite| json!({ "grant": grant_told(&invite.grant), "until": times::text(invite.until_ns), "reason": invite.reason }),
+        ),
+        Some(K::Join) => of(entry, |join: Join| json!({ "actor": join.actor, "code": entry.actor })),
+        Some(K::Job) => of(entry, |job: Job| job_told(&job)),
+        Some(K::Erased) => of(
+            entry,
+            |erased: Erased| json!({ "erasure_id": erased.id, "source": erased.source, "reason": erased.reason }),
+        ),
+        _ => None,
+    }
+}
+
+fn of<T: crate::format::record::Field>(entry: &Entry, tell: impl FnOnce(T) -> Value) -> Option<Value> {
+    decode(&entry.body.0).ok().map(tell)
+}
+
+fn session_told(session: &Session) -> Value {
+    let (job, due) = session.job.as_ref().map(|claim| (&claim.job, times::text(claim.due_ns))).unzip();
+    match without_nulls(json!({ "source": session.source, "job": job, "due": due })) {
+        Value::Object(told) if told.is_empty() => Value::Null,
+        told => told,
+    }
+}
+
+fn job_told(job: &Job) -> Value {
+    json!({
+        "session": job.session,
+        "began": times::text(job.began_ns),
+        "ended": times::text(job.ended_ns),
+        "bytes": job.bytes,
+        "outcome": Outcome::from_number(job.outcome).map(Outcome::name),
+        "message": job.message,
+        "report": job.report,
+    })
 }
 
 fn grant_told(grant: &Grant) -> Value {

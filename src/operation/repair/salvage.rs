@@ -177,7 +177,7 @@ impl Search<'_> {
                 continue;
             }
             let nonce = nonce.copied().unwrap_or_default();
-            let body = Session { nonce, renew_ns: 0, source: None, unknown: Default::default() };
+            let body = Session { nonce, renew_ns: 0, source: None, job: None, unknown: Default::default() };
             self.tell(format!("entry {number} opened a session"));
             self.say(number, actor, EntryKind::Session, encode(&body), &Annex::empty());
         }

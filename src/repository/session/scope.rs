@@ -53,6 +53,7 @@ impl Scope {
             nonce,
             renew_ns: tenant.renew_ns,
             source: source.map(str::to_owned),
+            job: None,
             unknown: Default::default(),
         };
         let number = tenant.append(why, |_, _| Ok(body.drafted()))?;
