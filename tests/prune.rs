@@ -104,7 +104,8 @@ fn a_dry_run_promises_what_a_prune_then_keeps() {
     };
     let forgotten: Prepare = |_, _, tenant| drop(forget::forget(tenant, &keep_last(1)).unwrap());
     let beside_a_backup: Prepare = |_, _, tenant| {
-        let session = Session { nonce: Default::default(), renew_ns: 0, source: None, unknown: Default::default() };
+        let session =
+            Session { nonce: Default::default(), renew_ns: 0, source: None, job: None, unknown: Default::default() };
         tenant.append("x", |_, _| Ok(session.drafted())).unwrap();
         forget::forget(tenant, &keep_last(1)).unwrap();
     };
