@@ -110,6 +110,8 @@ fn what_was_suspicious_stays_so_until_it_is_accepted_or_gone() {
     let swelling: Vec<Sample> =
         swelling.map(|(day, nth)| Sample { time_ns: day * DAY_NS + nth, ..sample(0, 0) }).collect();
     assert!(told(&all(&swelling)).len() > swelling.len() / 2);
+    let long: Vec<Sample> = (11..90).flat_map(|day| (0..12).map(move |nth| sample(day, 2 * nth))).collect();
+    assert_eq!(told(&[before.clone(), long].concat()).last(), Some(&(10 + 79 * 12 - 1)), "nor one that goes on");
     // However many come, they do not become what is usual.
     let many: Vec<Sample> = (11..100).map(|day| Sample { logical_bytes: 30 << 20, ..sample(day, 0) }).collect();
     assert_eq!(told(&[before.clone(), many].concat()).len(), 89);
