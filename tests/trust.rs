@@ -22,8 +22,8 @@ use strongroom::{
         reseal,
     },
     pipeline::digest::hash,
-    repository::{Identity, Repository, Role, Tenant},
-    store::{Objects, Recorded, Verb},
+    repository::{Awaited, Identity, Repository, Role, Tenant},
+    store::{Fault, Faulty, Objects, Recorded, Verb},
 };
 
 pub fn open_as(fixture: &Fixture, identity: Identity) -> Repository {
@@ -347,6 +347,76 @@ fn what_was_sealed_anew_takes_the_place_of_what_was_once_another_key_has_read_it
         }
         assert_eq!(read_bytes(&fixture.tenant(), "latest").unwrap(), Random(1).bytes(300_000));
     }
+}
+
+/// Otherwise the keys that do not count check again and again, and nobody says why nothing is freed.
+#[test]
+fn whose_check_is_still_needed_is_told() {
+    for has_other in [true, false] {
+        let clay = Arc::new(Clay::default());
+        let fixture = Fixture::on(clay.clone(), 1);
+        let mut owner = fixture.tenant();
+        let other = has_other.then(|| granted(&fixture, &Role::administrator(), "deputy"));
+        back_up_bytes(&mut owner, "s", &Random(1).bytes(300_000)).unwrap();
+        fixture.repository().rotate(&mut owner, false, "x").unwrap();
+        reseal::reseal(&mut owner, &Unwatched).unwrap();
+        let _late = granted(&fixture, &Role::administrator(), "late");
+        let of_owner = owner.own_grant().unwrap().name.clone();
+        let needed = Awaited {
+            made_by: of_owner.clone(),
+            may_confirm: if has_other { vec!["deputy".into()] } else { vec!["late".into(), of_owner] },
+        };
+        let is_needed = |awaited: &Awaited| {
+            let mut names = awaited.may_confirm.clone();
+            names.sort();
+            names == needed.may_confirm && awaited.made_by == needed.made_by
+        };
+        let pruned = prune::prune(&mut owner, &prune::Options::thorough(0), &Unwatched).unwrap();
+        assert!(!pruned.kept_dropped.is_empty());
+        assert!(pruned.kept_dropped.iter().all(|kept| kept.waits_for.as_ref().is_some_and(is_needed)), "{pruned:?}");
+        let shown = serde_json::to_value(&pruned).unwrap();
+        assert_eq!(shown["kept_dropped_packs"][0]["made_by"], needed.made_by.as_str());
+        assert!(shown["kept_dropped_packs"][0]["may_confirm"].as_array().is_some_and(|names| !names.is_empty()));
+        // What lies under its id in the other folder says nothing of a pack.
+        for kept in &pruned.kept_dropped {
+            let id = names::id_of_pack(&kept.name).unwrap();
+            for kind in [PackKind::Data, PackKind::Meta] {
+                drop(clay.put_if_absent(&names::pack(owner.keys.owner, kind, id), vec![b"junk".as_slice().into()]));
+            }
+        }
+        prune::prune(&mut owner, &prune::Options::thorough(0), &Unwatched).unwrap();
+        let stay = packs(&clay, &owner);
+        assert!(pruned.kept_dropped.iter().all(|kept| stay.contains(&kept.name)), "{stay:?}");
+        if let Some(mut other) = other {
+            let report = read_all(&mut owner);
+            assert_eq!((report.attested, report.unconfirmed.len()), (0, 1));
+            assert_eq!(report.unconfirmed[0].awaited, needed);
+            // What cannot be told is told here.
+            let full = move |_, verb, _: &str| (verb == Verb::Put).then_some(Fault::Full);
+            other.objects = Arc::new(Faulty::new(clay.clone(), full));
+            let report = read_all(&mut other);
+            assert!(report.attested == 0 && report.notes.iter().any(|note| note.contains("confirmed")), "{report:?}");
+            other.objects = clay.clone();
+            let report = read_all(&mut other);
+            assert!(report.attested > 0 && report.unconfirmed.is_empty(), "{report:?}");
+        }
+    }
+}
+
+/// The way that the guide tells after a key was stolen: each step says what the next one is, and what went.
+#[test]
+fn after_new_keys_each_step_says_what_is_still_needed() {
+    let place = Place::new();
+    std::fs::write(place.path("file"), Random(1).bytes(100_000)).unwrap();
+    place.ok(&["backup", "--source", "s", place.path("file").to_str().unwrap()]);
+    place.ok(&["key", "rotate", "--rewrite"]);
+    let said = place.ok(&["prune"]);
+    assert!(said.contains("`check --read-data` by ") && said.contains("made the new copies"), "{said}");
+    let said = place.ok(&["check", "--read-data"]);
+    assert!(said.contains("were read and confirmed") && !said.contains("still needed"), "{said}");
+    let said = place.ok(&["prune"]);
+    assert!(said.contains("packs that an earlier prune or rewrite emptied"), "{said}");
+    assert!(!said.contains("ended early") && !said.contains("keep     2 packs"), "{said}");
 }
 
 /// Otherwise each prune downloads all that was moved, for packs that it keeps anyway.

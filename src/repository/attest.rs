@@ -2,7 +2,7 @@
 
 use super::tenant::Tenant;
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Kind, Result},
     format::{
         encode,
         entry::{Annex, Attest, EntryKind},
@@ -11,6 +11,7 @@ use crate::{
     id::{ActorId, Hash, SegmentId},
     ledger::{SegmentState, SegmentStatus, State, Tables, Witness},
 };
+use serde::Serialize;
 
 /// How many segments one entry names: what bounds memory.
 const BATCH: usize = 16_384;
@@ -25,7 +26,34 @@ pub struct Read {
 
 /// Segments that were read, and are to be attested.
 #[derive(Default)]
-pub struct Attester(Vec<Read>);
+pub struct Attester {
+    read: Vec<Read>,
+    /// Why what was read could not be attested.
+    pub not_written: Option<String>,
+}
+
+/// Whose word is needed of bytes that took the place of others, by the names of their grants.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Awaited {
+    /// Who sealed them.
+    pub made_by: String,
+    /// Whose reading confirms them; nobody's, if nobody is left who could.
+    pub may_confirm: Vec<String>,
+}
+
+impl Awaited {
+    /// Finds out who can confirm a segment; of one that a held or locked snapshot needs, fewer can.
+    pub fn of(state: &State, segment: &SegmentState, is_held: bool) -> Self {
+        let name =
+            |actor: &ActorId| state.grants.get(actor).map_or_else(|| actor.to_string(), |grant| grant.name.clone());
+        let confirms = |actor: &&ActorId| {
+            let then = state.attested_by(**actor, segment.clone());
+            state.trusts(**actor) && then.attested && (!is_held || then.resealed.is_none())
+        };
+        let made_by = state.authors.get(segment.author as usize).map(name).unwrap_or_default();
+        Self { made_by, may_confirm: state.grants.keys().filter(confirms).map(name).collect() }
+    }
+}
 
 impl Read {
     pub fn new(segment: SegmentId, row: &SegmentState) -> Self {
@@ -43,17 +71,17 @@ impl Read {
 impl Attester {
     /// Takes segments that were read. Writes when there are many.
     pub fn add(&mut self, tenant: &mut Tenant, read: Vec<Read>) -> Result<u64> {
-        self.0.extend(read);
-        match self.0.len() >= BATCH {
+        self.read.extend(read);
+        match self.read.len() >= BATCH {
             true => self.end(tenant),
             false => Ok(0),
         }
     }
 
     /// Attests what was read so far, but for what is attested already. Returns how many segments that were: none, if
-    /// this key may not, or nothing can be written.
+    /// this key may not, or nothing can be written, of which `not_written` tells.
     pub fn end(&mut self, tenant: &mut Tenant) -> Result<u64> {
-        let mut read = std::mem::take(&mut self.0);
+        let mut read = std::mem::take(&mut self.read);
         let actor = tenant.signer.as_ref().map(|signer| signer.actor());
         let Some(actor) = actor.filter(|actor| tenant.state.trusts(*actor) && !read.is_empty()) else { return Ok(0) };
         read.sort_unstable_by_key(|read| read.segment);
@@ -74,7 +102,12 @@ impl Attester {
         match written {
             Ok(written) => Ok(written.map_or(0, |_| count)),
             // The report is what matters.
-            Err(Error { kind: Kind::Refused | Kind::NotWritable | Kind::Damaged | Kind::NewerFormat, .. }) => Ok(0),
+            Err(error)
+                if matches!(error.kind, Kind::Refused | Kind::NotWritable | Kind::Damaged | Kind::NewerFormat) =>
+            {
+                self.not_written = Some(error.to_string());
+                Ok(0)
+            }
             Err(error) => Err(error),
         }
     }

@@ -50,6 +50,7 @@ mod tenant;
 mod trail;
 mod unlock;
 
+pub use attest::Awaited;
 pub(crate) use attest::{Attester, Read};
 pub use create::NewTenant;
 pub(crate) use create::{checked_name, is_readme};

@@ -9,7 +9,7 @@ use crate::{
     },
     error::Result,
     operation::{
-        OfTenant, check,
+        OfTenant, check, prune,
         stats::{self, Figures},
     },
 };
@@ -57,7 +57,26 @@ fn check_text(report: &check::Report) -> String {
     if report.healed > 0 {
         text += &format!("{} segments that were damaged are whole again\n", report.healed);
     }
+    if report.attested > 0 {
+        text += &format!("{} segments were read and confirmed: others may rely on them\n", report.attested);
+    }
+    for unconfirmed in &report.unconfirmed {
+        let needed = still_needed(&unconfirmed.awaited);
+        text += &format!("{} segments that were sealed anew wait: {needed}\n", unconfirmed.segments);
+    }
     text + if report.problems.is_empty() && report.unchecked.is_empty() { "no problem found" } else { "" }
+}
+
+/// Says whose check is still needed before what was sealed anew takes the place of what was there.
+pub(super) fn still_needed(awaited: &prune::Awaited) -> String {
+    let made_by = shown(&awaited.made_by);
+    match awaited.may_confirm.as_slice() {
+        [] => format!("{made_by} made the new copies, and no other key is left that could confirm them"),
+        names => {
+            let names: Vec<_> = names.iter().map(|name| shown(name)).collect();
+            format!("`check --read-data` by {} is still needed: {made_by} made the new copies", names.join(" or "))
+        }
+    }
 }
 
 pub(super) fn stats(global: &Global) -> Result<()> {

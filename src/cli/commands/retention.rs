@@ -1,6 +1,6 @@
 //! What stays and what goes: forget, prune, undelete, rewrite.
 
-use super::{print_done, print_done_or_plan, screen, told, whole};
+use super::{print_done, print_done_or_plan, report::still_needed, screen, told, whole};
 use crate::{
     cli::{
         args::*,
@@ -24,6 +24,7 @@ use crate::{
 };
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
     path::Path,
@@ -214,6 +215,20 @@ pub(super) fn prune_now(global: &Global, args: &PruneArgs) -> Result<()> {
     report.failure().map_or(Ok(()), Err)
 }
 
+fn leftovers_text(leftovers: &[prune::Deletion]) -> String {
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for one in leftovers {
+        let what = match one.reason {
+            prune::Reason::Dropped { .. } => "packs that an earlier prune or rewrite emptied",
+            prune::Reason::NeverNamed { .. } => "packs of backups that ended early",
+            _ => "other objects that nothing needs",
+        };
+        let sum = sums.entry(what).or_default();
+        *sum = (sum.0 + 1, sum.1.saturating_add(one.bytes));
+    }
+    sums.iter().map(|(what, (count, bytes))| format!("delete   {count:>6} {what}  {}\n", size(*bytes))).collect()
+}
+
 fn prune_text(report: &prune::Report, dry_run: bool) -> String {
     let sum = |packs: &[prune::Pack]| size(packs.iter().map(|pack| pack.length_bytes).fold(0, u64::saturating_add));
     let mut text = String::new();
@@ -230,32 +245,25 @@ fn prune_text(report: &prune::Report, dry_run: bool) -> String {
         size(report.used_bytes),
         size(report.unused_bytes)
     );
-    if !report.leftovers.is_empty() {
-        let bytes = report.leftovers.iter().map(|deletion| deletion.bytes).fold(0, u64::saturating_add);
-        text += &format!(
-            "delete   {:>6} leftovers of backups that ended early or of an earlier prune  {}\n",
-            report.leftovers.len(),
-            size(bytes)
-        );
-    }
+    text += &leftovers_text(&report.leftovers);
     if !report.waiting_for.is_empty() {
         text += &format!(
             "{} backups are running: what they may still need goes with a later prune\n",
             report.waiting_for.len()
         );
     }
-    for (why, what) in [
-        (prune::Why::Recent, "were dropped too short a time ago to be deleted"),
-        (
-            prune::Why::NotAttested,
-            "stay until `check --read-data` (by another key, if more than one may) has read what was sealed anew from them",
-        ),
-        (prune::Why::CopyDamaged, "STAY: what was moved out of them is not where it should be"),
-    ] {
-        let count = report.kept_dropped.iter().filter(|kept| kept.why == why).count();
-        if count > 0 {
-            text += &format!("keep     {count:>6} packs in which nothing lives: they {what}\n");
-        }
+    let mut kept: BTreeMap<String, u64> = BTreeMap::new();
+    for one in &report.kept_dropped {
+        let why = match (one.why, &one.waits_for) {
+            (prune::Why::Recent, _) => "they were dropped too short a time ago to be deleted".into(),
+            (prune::Why::CopyDamaged, _) => "they STAY: what was moved out of them is not where it should be".into(),
+            (prune::Why::NotAttested, Some(awaited)) => still_needed(awaited),
+            (prune::Why::NotAttested, None) => "what was sealed anew from them must be read by another key".into(),
+        };
+        *kept.entry(why).or_default() += 1;
+    }
+    for (why, count) in kept {
+        text += &format!("keep     {count:>6} packs in which nothing lives: {why}\n");
     }
     text + &format!("{} {}\n", size(report.freed_bytes), if dry_run { "would be freed" } else { "freed" })
 }

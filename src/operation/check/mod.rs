@@ -19,7 +19,7 @@ use crate::{
     },
     id::{Hash, PackId, SegmentId, SnapshotId},
     ledger::{PackState, SegmentStatus},
-    repository::{Attester, HistoryProblem, SegmentPool, Tenant},
+    repository::{Attester, Awaited, HistoryProblem, SegmentPool, Tenant},
 };
 use look::{Looker, look_at_all};
 use proof::{Found, prove};
@@ -49,6 +49,17 @@ pub struct Report {
     /// Segments of which it was told to others now that they are what their rows say.
     #[serde(rename = "attested_segments")]
     pub attested: u64,
+    /// What was sealed anew, and must be read by others yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unconfirmed: Vec<Unconfirmed>,
+}
+
+/// Segments that were sealed anew, and whose word they need before what they replace can go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unconfirmed {
+    pub segments: u64,
+    #[serde(flatten)]
+    pub awaited: Awaited,
 }
 
 /// One thing that is wrong.
@@ -147,6 +158,11 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     })?;
     drop(looker);
     report.attested += attester.end(tenant)?;
+    let not_written = attester.not_written.take();
+    report.notes.extend(not_written.map(|why| format!("what was read could not be confirmed to others: {why}")));
+    if part.is_some() {
+        report.unconfirmed = unconfirmed(tenant)?;
+    }
     let proven = prove(tenant, found, &mut report)?;
     if let Some(part) = part {
         report.read = part::done(tenant, part, in_part, of_packs)?;
@@ -160,6 +176,19 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
         report.healed = tenant.heal(&damaged, &pool, "check")?;
     }
     Ok(report)
+}
+
+/// Lists what was sealed anew and needs somebody's word yet.
+fn unconfirmed(tenant: &Tenant) -> Result<Vec<Unconfirmed>> {
+    let mut found: BTreeMap<Awaited, u64> = BTreeMap::new();
+    tenant.index.each_segment(&mut |_, segment| {
+        let is_whole = segment.status != SegmentStatus::Dead && !segment.damaged;
+        if is_whole && segment.resealed.is_some() && !segment.attested {
+            *found.entry(Awaited::of(&tenant.state, &segment, false)).or_default() += 1;
+        }
+        Ok(true)
+    })?;
+    Ok(found.into_iter().map(|(awaited, segments)| Unconfirmed { segments, awaited }).collect())
 }
 
 /// Returns what opens segments, and keeps at most `bytes_max` bytes of them, if these keys open content.

@@ -10,9 +10,9 @@ use crate::{
     },
     id::{PackId, SegmentId},
     index::Index,
-    ledger::{SegmentState, SegmentStatus, State, Tables},
+    ledger::{PackState, SegmentState, SegmentStatus, State, Tables},
     pipeline::digest::hash,
-    repository::{Evidence, Left, Refolded, Tenant, read_range},
+    repository::{Awaited, Evidence, Left, Refolded, Tenant, read_range},
     store::get_bounded,
 };
 use serde::Serialize;
@@ -27,7 +27,13 @@ pub struct Kept {
     #[serde(rename = "object")]
     pub name: String,
     pub why: Why,
+    /// Whose word it needs.
+    #[serde(flatten)]
+    pub waits_for: Option<Awaited>,
 }
+
+/// Why a pack stays, and whose word it needs.
+type Stays = (Why, Option<Awaited>);
 
 /// Why a pack that was dropped stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,6 +69,12 @@ pub(super) struct Folded<'a> {
 }
 
 impl Folded<'_> {
+    /// Returns the name of a pack's object.
+    fn name_of(&self, tenant: &Tenant, pack: PackId) -> Result<Option<String>> {
+        let name = |known: PackState| names::pack(tenant.keys.owner, PackKind::from_number(known.kind), pack);
+        Ok(self.index.pack(pack)?.map(name))
+    }
+
     /// Returns the entry that dropped a pack; of one of which that is supposed, the one that would.
     pub fn dropped_by(&self, pack: PackId) -> Result<Option<u64>> {
         let is_dropped = self.index.pack(pack)?.is_some_and(|pack| pack.dropped);
@@ -82,7 +94,7 @@ pub(super) struct Copies<'a> {
     /// When entries were written.
     times_ns: BTreeMap<u64, i64>,
     /// The packs that were judged: why each stays, if it does.
-    judged: BTreeMap<PackId, Option<Why>>,
+    judged: BTreeMap<PackId, Option<Stays>>,
     pub kept: Vec<Kept>,
     pub evidence: Vec<Evidence>,
 }
@@ -107,8 +119,14 @@ impl<'a> Copies<'a> {
         let (mut batch, mut segments) = (Vec::new(), 0);
         for (pack, name) in packs {
             let Some(dropped_by) = folded.dropped_by(pack)? else { continue };
+            // Something else may lie under its id in the other folder: that says nothing of it.
+            if folded.name_of(tenant, pack)?.as_deref() != Some(name) {
+                continue;
+            }
             let stays = copies.stays_anyway(pack, name, dropped_by)?;
-            if copies.judged.insert(pack, stays).is_some() || stays.is_some() {
+            let goes_on = stays.is_none();
+            copies.judged.insert(pack, stays);
+            if !goes_on {
                 continue;
             }
             segments += folded.refolded.left(pack).len();
@@ -124,25 +142,31 @@ impl<'a> Copies<'a> {
 
     /// Says whether a dropped pack must stay, and remembers why.
     pub fn keeps(&mut self, pack: PackId, name: &str) -> bool {
-        let judged = self.judged.get(&pack).copied();
-        let why = judged.flatten();
-        self.kept.extend(why.map(|why| Kept { name: name.to_owned(), why }));
-        why.is_some() || judged.is_none()
+        let stays = match self.judged.get(&pack) {
+            Some(Some(stays)) => stays.clone(),
+            Some(None) => return false,
+            // What was not judged stays.
+            None => return true,
+        };
+        self.kept.push(Kept { name: name.to_owned(), why: stays.0, waits_for: stays.1 });
+        true
     }
 
-    fn stays_anyway(&mut self, pack: PackId, name: &str, dropped_by: u64) -> Result<Option<Why>> {
+    fn stays_anyway(&mut self, pack: PackId, name: &str, dropped_by: u64) -> Result<Option<Stays>> {
         let is_supposed = dropped_by > self.folded.state.head.number;
         let before_ns = self.folded.now_ns.saturating_sub(self.keep_ns);
         if self.keep_ns > 0 && (is_supposed || self.written_ns(dropped_by)? > before_ns) {
-            return Ok(Some(Why::Recent));
+            return Ok(Some((Why::Recent, None)));
         }
         let mut left: Vec<&Left> = self.folded.refolded.left(pack).iter().collect();
         // The first that has to wait decides, and is read: the shortest.
         left.sort_by_key(|left| left.range.end - left.range.start);
         for left in left {
             let now = self.living(left.segment)?.filter(|now| now.sealed_hash != left.sealed_hash);
-            if now.map_or(Ok(false), |now| self.has_to_wait(&now, left, name))? {
-                return Ok(Some(Why::NotAttested));
+            if now.is_some()
+                && let Some(awaited) = self.awaited(left, name)?
+            {
+                return Ok(Some((Why::NotAttested, Some(awaited))));
             }
         }
         Ok(None)
@@ -157,15 +181,30 @@ impl<'a> Copies<'a> {
         Ok(ns)
     }
 
-    /// Says whether other bytes than the ones that left a pack cannot stand for them yet: nobody else has read them, and
-    /// what lies in the pack is still what it was.
-    fn has_to_wait(&self, now: &SegmentState, left: &Left, name: &str) -> Result<bool> {
-        let by_others = now.resealed.is_none() || !self.held.contains(left.segment);
-        if by_others && self.folded.state.is_attested(self.folded.index, left.segment)? {
-            return Ok(false);
-        }
+    /// Says whose word is needed before other bytes than the ones that left a pack can stand for them: nobody else has
+    /// read them, and what lies in the pack is still what it was.
+    fn awaited(&self, left: &Left, name: &str) -> Result<Option<Awaited>> {
+        let Some(awaited) = self.unconfirmed(left.segment)? else { return Ok(None) };
         let found = read_range(&self.tenant.objects, name, left.range.clone())?;
-        Ok(found.is_ok_and(|found| hash(&found) == left.sealed_hash))
+        Ok(found.is_ok_and(|found| hash(&found) == left.sealed_hash).then_some(awaited))
+    }
+
+    /// Says whose word a segment needs, or the first of those that it is based upon.
+    fn unconfirmed(&self, id: SegmentId) -> Result<Option<Awaited>> {
+        let (state, index) = (self.folded.state, self.folded.index);
+        let own = index.segment(id)?.filter(|own| own.resealed.is_some() && self.held.contains(id));
+        if let Some(own) = own {
+            return Ok(Some(Awaited::of(state, &own, true)));
+        }
+        let mut todo = vec![id];
+        while let Some(id) = todo.pop() {
+            match index.segment(id)? {
+                Some(known) if known.attested && !known.damaged => todo.extend(known.bases),
+                Some(known) => return Ok(Some(Awaited::of(state, &known, false))),
+                None => return Ok(Some(Awaited { made_by: String::new(), may_confirm: Vec::new() })),
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the copies of all that left these packs, each pack with copies once.
@@ -182,7 +221,7 @@ impl<'a> Copies<'a> {
         }
         for pack in packs {
             if self.folded.refolded.left(*pack).iter().any(|left| wrong.contains(&left.segment)) {
-                self.judged.insert(*pack, Some(Why::CopyDamaged));
+                self.judged.insert(*pack, Some((Why::CopyDamaged, None)));
             }
         }
         Ok(())
@@ -191,7 +230,7 @@ impl<'a> Copies<'a> {
     /// Reads a pack, and notes which of these segments are not in it as the ledger says.
     fn read(&mut self, pack: PackId, segments: BTreeSet<SegmentId>, wrong: &mut BTreeSet<SegmentId>) -> Result<()> {
         let Some(state) = self.folded.index.pack(pack)? else { return Ok(()) };
-        let name = names::pack(self.tenant.keys.owner, PackKind::from_number(state.kind), pack);
+        let Some(name) = self.folded.name_of(self.tenant, pack)? else { return Ok(()) };
         let bytes = get_bounded(self.tenant.objects.as_ref(), &name, state.length)?.unwrap_or_default();
         let places = self.tenant.places()?;
         for id in segments {

@@ -8,7 +8,7 @@ mod copies;
 mod deletion;
 mod leftovers;
 
-pub use crate::repository::{Deletion, Reason};
+pub use crate::repository::{Awaited, Deletion, Reason};
 pub use copies::{Kept, Why};
 
 use super::{Monitor, interrupted};
