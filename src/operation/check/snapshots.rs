@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     error::{Kind, Result},
+    format::segment_set::SegmentSet,
     id::{SegmentId, SnapshotId},
     ledger::{SegmentStatus, SnapshotState, Tables},
     operation::browse::{Entries, content},
@@ -19,22 +20,22 @@ type Hit = BTreeMap<(String, String), Vec<SnapshotId>>;
 pub(super) fn check(tenant: &mut Tenant, proven: &Proven, report: &mut Report) -> Result<()> {
     let mut hit: Hit = proven.by_object.keys().map(|at| (at.clone(), Vec::new())).collect();
     let (mut spared, mut unusable) = (Vec::new(), Vec::new());
+    let found = Wrong::among(tenant, proven)?;
     for state in tenant.state.live() {
         report.snapshots += 1;
         let id = state.snapshot.id;
-        let reach = tenant.state.reach(id);
+        let Some(own) = found.of.get(&id) else {
+            spared.push(state.clone());
+            continue;
+        };
         for (at, segments) in &proven.by_object {
-            if !segments.is_disjoint(&reach) {
+            if !segments.is_disjoint(own) {
                 hit.entry(at.clone()).or_default().push(id);
             }
         }
-        for segment in reach.iter() {
-            if is_unusable(tenant, segment)? {
-                unusable.push((id, segment));
-            }
-        }
+        unusable.extend(own.iter().filter(|segment| found.unusable.contains(*segment)).map(|segment| (id, segment)));
         // The catalogue, unless something that it needs is known to be damaged.
-        if reach.is_disjoint(&proven.bad) {
+        if own.is_disjoint(&proven.bad) {
             spared.push(state.clone());
         }
     }
@@ -74,6 +75,45 @@ pub(super) fn check(tenant: &mut Tenant, proven: &Proven, report: &mut Report) -
         report.problems.push(Problem { object, what, snapshots, advice: RESTORE_COPY.into() });
     }
     Ok(())
+}
+
+/// What is wrong with what live snapshots need.
+struct Wrong {
+    /// Segments that are dead or unknown.
+    unusable: SegmentSet,
+    /// Of each snapshot that needs something that is wrong, what.
+    of: BTreeMap<SnapshotId, SegmentSet>,
+}
+
+impl Wrong {
+    /// Each segment is asked for once, however many snapshots need it; which ones do is asked only where something is
+    /// wrong.
+    fn among(tenant: &Tenant, proven: &Proven) -> Result<Self> {
+        let mut needed = SegmentSet::default();
+        tenant.state.each_reach(|state, reach| {
+            if state.is_live() {
+                needed.0 |= &reach.0;
+            }
+        });
+        let (mut unusable, mut of) = (SegmentSet::default(), BTreeMap::new());
+        for segment in needed.iter() {
+            if is_unusable(tenant, segment)? {
+                unusable.insert(segment);
+            }
+        }
+        let mut wrong = unusable.clone();
+        proven.by_object.values().chain([&proven.bad]).for_each(|segments| wrong.0 |= &segments.0);
+        if !needed.is_disjoint(&wrong) {
+            tenant.state.each_reach(|state, reach| {
+                if state.is_live() && !reach.is_disjoint(&wrong) {
+                    let mut own = wrong.clone();
+                    own.0 &= &reach.0;
+                    of.insert(state.snapshot.id, own);
+                }
+            });
+        }
+        Ok(Self { unusable, of })
+    }
 }
 
 fn is_unusable(tenant: &Tenant, segment: SegmentId) -> Result<bool> {
