@@ -140,6 +140,17 @@ impl Ledger {
             let is_dead = |id| self.tables.segments[&id].status == SegmentStatus::Dead;
             assert!(!reach.iter().any(is_dead), "{} is live or held, and needs what is dead", snapshot.snapshot.id);
         });
+        for (id, kept) in &self.tables.reaches {
+            assert!(*kept == self.state.reach(*id), "the reach of {id} that is kept");
+        }
+        let newest = self.state.snapshots.values().max_by_key(|state| state.number).map(|newest| newest.snapshot.id);
+        let mut back = newest.map(|newest| self.state.back_from(newest, self.state.reach(newest)));
+        let mut all: Vec<_> = self.state.snapshots.values().map(|state| (state.number, state.snapshot.id)).collect();
+        all.sort_unstable();
+        for (_, id) in all.into_iter().rev() {
+            let found = back.as_mut().map(|back| back.reach(id));
+            assert!(found == Some(self.state.reach(id)), "the reach of {id} on the way back");
+        }
         for (id, snapshot) in &self.state.snapshots {
             let reach = self.state.reach(*id);
             let is_dead = reach.iter().any(|id| self.tables.segments[&id].status == SegmentStatus::Dead);

@@ -18,6 +18,7 @@ mod bundles;
 mod certificate;
 mod checkpoint;
 mod cli;
+mod cold;
 mod crash;
 mod custody;
 mod damage;

@@ -6,6 +6,7 @@
 mod chunks;
 mod keyvalue;
 mod opened;
+mod parts;
 mod tables;
 
 pub use chunks::ChunkPlace;

@@ -9,14 +9,14 @@
 use super::keyvalue::{Batch, KeyValue};
 use crate::{
     error::{Error, Result, failed},
-    format::{
-        checkpoint::{CheckpointPart, PackStateFact, SegmentFact},
-        decode, encode,
-    },
+    format::{decode, encode, segment_set::SegmentSet},
     id::{Hash, PackId, SegmentId, SnapshotId},
     ledger::{PackState, SegmentState, SegmentStatus, SnapshotState, State, Tables, TablesError},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// The view of one tenant. Changes of the fold stay in memory until `save`.
 ///
@@ -30,6 +30,8 @@ pub struct Index {
     lost: Option<String>,
     /// Nobody but who uses this has told what is here: it was folded from entries, or is from one's own checkpoints.
     founded: bool,
+    /// Of some snapshots, their reach: only in memory.
+    reaches: Arc<Mutex<BTreeMap<SnapshotId, SegmentSet>>>,
     segments: BTreeMap<SegmentId, SegmentState>,
     packs: BTreeMap<PackId, PackState>,
     snapshots: BTreeMap<SnapshotId, SnapshotState>,
@@ -46,14 +48,14 @@ pub(super) fn pack_key(tag: u8, id: PackId) -> Vec<u8> {
     key.extend_from_slice(&encode(&id));
     key
 }
-fn snapshot_key(id: SnapshotId) -> Vec<u8> {
+pub(super) fn snapshot_key(id: SnapshotId) -> Vec<u8> {
     [b"n", &id.0[..]].concat()
 }
-fn journal_key(number: u64, key: &[u8]) -> Vec<u8> {
+pub(super) fn journal_key(number: u64, key: &[u8]) -> Vec<u8> {
     [b"j", &number.to_be_bytes()[..], key].concat()
 }
 /// Adds to the journal what a batch changes.
-fn note_changes(batch: &mut Batch, number: u64) {
+pub(super) fn note_changes(batch: &mut Batch, number: u64) {
     let changed = batch.0.iter().filter(|(key, _)| matches!(key[0], b'n' | b's' | b'p'));
     let journal: Vec<_> = changed.map(|(key, _)| (journal_key(number, key), Some(Vec::new()))).collect();
     batch.0.extend(journal);
@@ -69,13 +71,13 @@ const CHANGES_FROM: &[u8] = b"f";
 const FORGOTTEN_MAX: usize = 100_000;
 /// Raised whenever the meaning of a key or value changes: an index of another layout is rebuilt.
 const LAYOUT: u8 = 7;
-/// About how many encoded bytes of rows make a part of a checkpoint.
-const PART_BYTES: usize = 4 << 20;
+/// Of how many snapshots the reach is kept: of each source's newest, as a rule.
+const REACHES_MAX: usize = 64;
 
 impl Index {
     pub fn new(pairs: Arc<dyn KeyValue>) -> Self {
         let (segments, packs, snapshots) = Default::default();
-        Self { pairs, lost: None, founded: true, segments, packs, snapshots }
+        Self { pairs, lost: None, founded: true, reaches: Arc::default(), segments, packs, snapshots }
     }
 
     /// Returns a second view of the rows as they were saved.
@@ -89,6 +91,7 @@ impl Index {
             pairs: self.usable()?.clone(),
             lost: None,
             founded: self.founded,
+            reaches: Arc::default(),
             segments: self.segments.clone(),
             packs: self.packs.clone(),
             snapshots: self.snapshots.clone(),
@@ -225,69 +228,6 @@ impl Index {
             Err(error) => self.give_up(error),
         }
         written
-    }
-
-    /// Returns, from key `after` on, a part with what entries since `first` changed, as it is now,
-    /// and where the next part begins. With `first` 0, everything.
-    pub fn part(&self, first: u64, after: &[u8]) -> Result<(CheckpointPart, Option<Vec<u8>>)> {
-        let mut pairs: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-        let (mut bytes, mut next) = (0, None);
-        let mut take = |at: &[u8], key: &[u8], value: Vec<u8>| {
-            if next.is_some() || bytes >= PART_BYTES {
-                next.get_or_insert_with(|| at.to_vec());
-                return false;
-            }
-            bytes += key.len() + value.len();
-            pairs.insert(key.to_vec(), value);
-            true
-        };
-        if first == 0 {
-            for table in [b"n", b"p", b"s"] {
-                self.usable()?.scan(table, after, &mut |key, value| Ok(take(key, key, value.to_vec())))?;
-            }
-        } else {
-            let from = journal_key(first, b"");
-            self.usable()?.scan(b"j", after.max(&from), &mut |at, _| {
-                let key = at.get(9..).unwrap_or_default();
-                Ok(take(at, key, self.usable()?.get(key)?.ok_or_else(damaged)?))
-            })?;
-        }
-        let mut part = CheckpointPart::default();
-        for (key, value) in pairs {
-            let bad = |_| damaged();
-            match key.first() {
-                Some(b's') => part.segments.push(SegmentFact {
-                    segment: segment_of(&key).ok_or_else(damaged)?,
-                    state: decode(&value).map_err(bad)?,
-                    unknown: Default::default(),
-                }),
-                Some(b'p') => part.packs.push(PackStateFact {
-                    pack: decode(&key[1..]).map_err(bad)?,
-                    state: decode(&value).map_err(bad)?,
-                    unknown: Default::default(),
-                }),
-                Some(b'n') => part.snapshots.push(decode(&value).map_err(bad)?),
-                _ => return Err(damaged()),
-            }
-        }
-        Ok((part, next))
-    }
-
-    /// Takes a part of a run that ends with entry `last`. Counts only once `save` was called.
-    pub fn put_part(&self, part: CheckpointPart, last: u64) -> Result<()> {
-        let mut batch = Batch::default();
-        for fact in part.segments {
-            batch.put(segment_key(b's', fact.segment), encode(&fact.state));
-        }
-        for fact in part.packs {
-            batch.put(pack_key(b'u', fact.pack), Vec::new());
-            batch.put(pack_key(b'p', fact.pack), encode(&fact.state));
-        }
-        for snapshot in part.snapshots {
-            batch.put(snapshot_key(snapshot.snapshot.id), encode(&snapshot));
-        }
-        note_changes(&mut batch, last);
-        self.usable()?.write(batch)
     }
 
     /// Says whether another index has the same segments and packs; both as saved.
@@ -444,9 +384,24 @@ impl Tables for Index {
     fn put_snapshot(&mut self, snapshot: &SnapshotState) {
         self.snapshots.insert(snapshot.snapshot.id, snapshot.clone());
     }
+    fn take_reach(&mut self, id: SnapshotId) -> Option<SegmentSet> {
+        self.reaches().remove(&id)
+    }
+    fn keep_reach(&mut self, id: SnapshotId, reach: SegmentSet) {
+        let mut reaches = self.reaches();
+        if reaches.len() >= REACHES_MAX {
+            // Any one: ids are drawn at random.
+            reaches.pop_first();
+        }
+        reaches.insert(id, reach);
+    }
 }
 
 impl Index {
+    fn reaches(&self) -> MutexGuard<'_, BTreeMap<SnapshotId, SegmentSet>> {
+        self.reaches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn fetch<T: crate::format::record::Field>(&self, key: &[u8]) -> Result<Option<T>, TablesError> {
         let pairs = self.usable().map_err(|error| TablesError(error.to_string()))?;
         let bytes = pairs.get(key).map_err(|error| TablesError(error.to_string()))?;

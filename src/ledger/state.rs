@@ -40,6 +40,11 @@ impl State {
         reach
     }
 
+    /// Begins to go back from a snapshot whose reach is known.
+    pub fn back_from(&self, id: SnapshotId, reach: SegmentSet) -> Back<'_> {
+        Back { state: self, at: id, reach }
+    }
+
     /// Returns what may not go: the union of the reaches of all snapshots that are live, or held and can come
     /// back.
     pub fn protected_reach(&self) -> SegmentSet {
@@ -162,6 +167,33 @@ impl State {
         let by_hold = self.holds.values().any(|hold| source.is_none() || hold.source.as_deref() == source);
         by_hold
             || self.snapshots.values().any(|snapshot| is_its(&snapshot.snapshot.source) && self.is_protected(snapshot))
+    }
+}
+
+/// A way back from a snapshot to those that it is a difference from.
+pub struct Back<'a> {
+    state: &'a State,
+    at: SnapshotId,
+    reach: SegmentSet,
+}
+
+impl Back<'_> {
+    /// Returns the reach of a snapshot. To one that lies further back it takes one step for each between the two; any
+    /// other is reached from its first ancestor.
+    pub fn reach(&mut self, id: SnapshotId) -> SegmentSet {
+        let number = self.state.snapshots.get(&id).map_or(u64::MAX, |wanted| wanted.number);
+        while self.at != id {
+            let here = self.state.snapshots.get(&self.at).filter(|here| here.number > number);
+            let Some((here, parent)) = here.and_then(|here| Some((here, here.snapshot.parent?))) else {
+                (self.at, self.reach) = (id, self.state.reach(id));
+                break;
+            };
+            // What was removed was in the parent's, and what was added was not.
+            self.reach.0 -= &here.reach_added.0;
+            self.reach.0 |= &here.reach_removed.0;
+            self.at = parent;
+        }
+        self.reach.clone()
     }
 }
 

@@ -3,8 +3,8 @@
 
 pub use crate::format::checkpoint::{PackState, SegmentState, SegmentStatus};
 use crate::{
-    format::checkpoint::SnapshotState,
-    id::{PackId, SegmentId},
+    format::{checkpoint::SnapshotState, segment_set::SegmentSet},
+    id::{PackId, SegmentId, SnapshotId},
 };
 use std::collections::BTreeMap;
 
@@ -21,6 +21,12 @@ pub trait Tables {
     fn put_pack(&mut self, id: PackId, state: PackState) -> Result<(), TablesError>;
     /// Is told of each snapshot that changed; the fold itself asks the state for them.
     fn put_snapshot(&mut self, _snapshot: &SnapshotState) {}
+    /// Takes the reach of a snapshot, if it is kept: so that nobody goes from each snapshot back to the first.
+    fn take_reach(&mut self, _id: SnapshotId) -> Option<SegmentSet> {
+        None
+    }
+    /// Keeps the reach of a snapshot, which never changes, for the next one that is a difference upon it.
+    fn keep_reach(&mut self, _id: SnapshotId, _reach: SegmentSet) {}
 }
 
 /// Tables in memory, for models and tests.
@@ -28,6 +34,8 @@ pub trait Tables {
 pub struct MemoryTables {
     pub segments: BTreeMap<SegmentId, SegmentState>,
     pub packs: BTreeMap<PackId, PackState>,
+    /// Of some snapshots, their reach.
+    pub reaches: BTreeMap<SnapshotId, SegmentSet>,
 }
 
 impl Tables for MemoryTables {
@@ -44,5 +52,11 @@ impl Tables for MemoryTables {
     fn put_pack(&mut self, id: PackId, state: PackState) -> Result<(), TablesError> {
         self.packs.insert(id, state);
         Ok(())
+    }
+    fn take_reach(&mut self, id: SnapshotId) -> Option<SegmentSet> {
+        self.reaches.remove(&id)
+    }
+    fn keep_reach(&mut self, id: SnapshotId, reach: SegmentSet) {
+        self.reaches.insert(id, reach);
     }
 }

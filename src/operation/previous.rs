@@ -196,8 +196,9 @@ impl Plan {
             |state: &&SnapshotState| state.snapshot.source == newest.source && tenant.relies_on(state.actor);
         let of_source = state.live().into_iter().rev().filter(is_of_source);
         let mut failed = None;
+        let mut back = state.back_from(newest.id, reach.clone());
         let candidates = of_source.map(|candidate| {
-            let reach = state.reach(candidate.snapshot.id);
+            let reach = back.reach(candidate.snapshot.id);
             let stays = |(id, bases): &&(SegmentId, Vec<SegmentId>)| {
                 !reach.contains(*id) && bases.iter().all(|base| reach.contains(*base))
             };

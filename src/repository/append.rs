@@ -10,6 +10,7 @@ use super::{
     trail::Tail,
 };
 use crate::{
+    environment::each_small_beside,
     error::{Error, Kind, Result, damaged, failed},
     format::{
         entry::{Access, Annex, Body, Claims, ENTRY_BYTES_MAX, EntryKind, Grant, Observed},
@@ -265,9 +266,10 @@ impl Tenant {
         let mut again = again || self.says_nothing_new();
         while std::mem::take(&mut again) || self.state.observed_next < self.state.head.number {
             let (first, end) = (self.state.observed_next, self.state.head.number + 1);
-            let numbers = first..end.min(first + OBSERVED_MAX);
-            let time = |number| self.written_ns(number).map(|ns| ns.clamp(0, TIME_NS_MAX));
-            let times = numbers.map(time).collect::<Result<Vec<i64>>>()?;
+            let numbers: Vec<u64> = (first..end.min(first + OBSERVED_MAX)).collect();
+            let time = |number: &u64| self.written_ns(*number).map(|ns| ns.clamp(0, TIME_NS_MAX));
+            let told = each_small_beside(self.environment.as_ref(), &numbers, time);
+            let times = told.into_iter().collect::<Result<Vec<i64>>>()?;
             self.append_if("observe", |state, _| {
                 let observed = Observed { first, times_ns: times.clone(), unknown: Default::default() };
                 // Somebody else may have done it meanwhile.

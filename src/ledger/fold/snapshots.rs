@@ -26,7 +26,7 @@ impl State {
         let added = self.new_segments(tables, proven, commit.session, &commit.packs)?;
         let is_new = entry.kind == EntryKind::Commit as u8;
         self.may_commit(entry.actor, &commit, u64::from(is_new))?;
-        self.reach_is_closed(tables, &added, &commit.snapshot, proven.annex)?;
+        let reach = self.closed_reach(tables, &added, &commit.snapshot, proven.annex)?;
         self.count_in_day(&commit.packs);
         self.add(tables, commit.session, entry.number, &commit.packs, next_pack, added)?;
         if commit.close {
@@ -36,6 +36,7 @@ impl State {
         let state = SnapshotState::new(entry.number, entry.actor, commit.snapshot, reach_added, reach_removed);
         let state = SnapshotState { session: commit.session, ..state };
         tables.put_snapshot(&state);
+        tables.keep_reach(state.snapshot.id, reach);
         self.snapshots.insert(state.snapshot.id, state);
         Ok(())
     }
@@ -58,41 +59,30 @@ impl State {
         self.within_quota(&commit.packs, more)
     }
 
-    /// The reach meets no segment that is dead or unknown, and holds the bases of all it holds.
-    /// What it shares with a live parent was checked when that was committed.
-    pub(super) fn reach_is_closed(
+    /// Returns the reach of a new snapshot. It meets no segment that is dead or unknown, and holds the bases of all it
+    /// holds. What it shares with a live parent was checked when that was committed.
+    fn closed_reach(
         &self,
-        tables: &dyn Tables,
+        tables: &mut dyn Tables,
         added: &Added,
         snapshot: &Snapshot,
         annex: &Annex,
-    ) -> Rule {
-        let inherited = match snapshot.parent {
-            Some(parent) => {
-                let found = self.snapshots.get(&parent).filter(|found| found.is_live() || found.is_lost());
-                let is_one = found.is_some_and(|found| found.snapshot.source == snapshot.source);
-                require(is_one, || format!("parent {parent} is not a live snapshot of the same source"))?;
-                self.reach(parent)
-            }
-            None => SegmentSet::default(),
+    ) -> Result<SegmentSet, Stop> {
+        let Some(parent) = snapshot.parent else {
+            let mut reach = SegmentSet::default();
+            return extend(tables, added, annex, &mut reach).map(|()| reach);
         };
-        require(annex.reach_removed.0.is_subset(&inherited.0), || "removes what the parent does not reach".into())?;
-        require(annex.reach_added.is_disjoint(&inherited), || "adds what the parent reaches".into())?;
-        let mut reach = inherited;
-        reach.0 -= &annex.reach_removed.0;
-        reach.0 |= &annex.reach_added.0;
-        let mut check_all = false;
-        for id in annex.reach_removed.iter() {
-            check_all |= added.get(tables, id)?.is_some_and(|state| state.dependants > 0);
+        let found = self.snapshots.get(&parent).filter(|found| found.is_live() || found.is_lost());
+        let is_one = found.is_some_and(|found| found.snapshot.source == snapshot.source);
+        require(is_one, || format!("parent {parent} is not a live snapshot of the same source"))?;
+        let kept = tables.take_reach(parent);
+        let was_kept = kept.is_some();
+        let mut reach = kept.unwrap_or_else(|| self.reach(parent));
+        let extended = extend(tables, added, annex, &mut reach);
+        if extended.is_err() && was_kept {
+            tables.keep_reach(parent, std::mem::take(&mut reach));
         }
-        let check = if check_all { &reach } else { &annex.reach_added };
-        for id in check.iter() {
-            let state = added.get(tables, id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
-            require(state.status != SegmentStatus::Dead, || format!("segment {id} is dead"))?;
-            let closed = state.bases.iter().all(|base| reach.contains(*base));
-            require(closed, || format!("a base of segment {id} is missing from the reach"))?;
-        }
-        Ok(())
+        extended.map(|()| reach)
     }
 
     pub(super) fn rewrite(&mut self, tables: &mut dyn Tables, proven: Proven<'_>, rewrite: Rewrite) -> Rule {
@@ -212,4 +202,33 @@ impl State {
             tables.put_snapshot(snapshot);
         }
     }
+}
+
+/// Makes a parent's reach that of a new snapshot; if it cannot be one, it stays as it was.
+fn extend(tables: &dyn Tables, added: &Added, annex: &Annex, reach: &mut SegmentSet) -> Rule {
+    require(annex.reach_removed.0.is_subset(&reach.0), || "removes what the parent does not reach".into())?;
+    require(annex.reach_added.is_disjoint(reach), || "adds what the parent reaches".into())?;
+    reach.0 -= &annex.reach_removed.0;
+    reach.0 |= &annex.reach_added.0;
+    let closed = is_closed(tables, added, annex, reach);
+    if closed.is_err() {
+        reach.0 -= &annex.reach_added.0;
+        reach.0 |= &annex.reach_removed.0;
+    }
+    closed
+}
+
+fn is_closed(tables: &dyn Tables, added: &Added, annex: &Annex, reach: &SegmentSet) -> Rule {
+    let mut check_all = false;
+    for id in annex.reach_removed.iter() {
+        check_all |= added.get(tables, id)?.is_some_and(|state| state.dependants > 0);
+    }
+    let check = if check_all { reach } else { &annex.reach_added };
+    for id in check.iter() {
+        let state = added.get(tables, id)?.ok_or_else(|| void(format!("segment {id} is unknown")))?;
+        require(state.status != SegmentStatus::Dead, || format!("segment {id} is dead"))?;
+        let closed = state.bases.iter().all(|base| reach.contains(*base));
+        require(closed, || format!("a base of segment {id} is missing from the reach"))?;
+    }
+    Ok(())
 }
