@@ -516,7 +516,7 @@ fn the_independent_reader_restores_after_rotations_and_an_import() {
     place.ok(&["--repo", &file("moved"), "init"]);
     place.ok(&["--repo", &file("moved"), "tenant", "import", &file("export.tar")]);
     place.ok(&["--repo", &file("moved"), "check", "--read-data"]);
-    place.fails(&["--repo", &file("moved"), "tenant", "import", &file("export.tar")], 1, "is here already");
+    place.fails(&["--repo", &file("moved"), "tenant", "import", &file("export.tar")], 22, "is here already");
     let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/reader.py");
     for repo in ["repo", "moved"] {
         for key in [file("key"), file("ssh"), format!("passphrase:{}", file("passphrase"))] {

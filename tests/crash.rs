@@ -193,7 +193,11 @@ fn backups_forgets_prunes_and_restores_survive_kills_beside_each_other() {
     for (id, source) in listed() {
         restore(&id, &source, "at-the-end");
     }
-    for command in ["forget --keep-last 1", "compact --min-used 95", "prune --max-unused 0 --grace 0s"] {
+    for command in [
+        "forget --keep-last 1 --accept-suspicious a --accept-suspicious b",
+        "compact --min-used 95",
+        "prune --max-unused 0 --grace 0s",
+    ] {
         place.ok(&command.split(' ').collect::<Vec<_>>());
     }
     let left = listed();
