@@ -23,6 +23,7 @@ mod crash;
 mod custody;
 mod damage;
 mod delta;
+mod deposit;
 mod destroy;
 mod durability;
 mod evidence;

@@ -193,6 +193,20 @@ record! {
         5 commitment: [u8; 32],
     }
 
+    /// A session's own key of content, as it is made for whoever has the source's deposit key.
+    SessionKey {
+        /// The number of the source.
+        0 source: u32,
+        /// Of the deposit key.
+        1 epoch: u32,
+        /// BLAKE3 of the public half of the deposit key.
+        2 deposit: Hash,
+        /// What the key comes out of: an X-Wing ciphertext, 1120 bytes.
+        3 encapsulation: Blob,
+        /// To the key.
+        4 commitment: [u8; 32],
+    }
+
     /// `keys/identity/..`: a key file that is wrapped by a passphrase, a KMS or a command.
     WrappedIdentity {
         /// The public half, as text.

@@ -3,6 +3,7 @@
 //! Pure: nonces and keys are arguments, and nothing here waits for anything.
 
 pub mod chunk;
+pub mod deposit;
 pub mod digest;
 pub mod pack;
 pub mod seal;
