@@ -3,7 +3,7 @@
 use super::{
     checkpoint,
     keyring::{Given, Keys},
-    ledger::{StoredEntry, read_whole},
+    ledger::{StoredEntry, read_whole, told_of_lost},
     tenant::{NewPairs, Tenant},
     trail::{Behind, Next, Tail, Trail},
     unlock::Unlock,
@@ -235,7 +235,7 @@ impl Tenant {
         for (number, why) in &behind.lost {
             self.damage.push(format!(
                 "ledger entry {number} is lost ({why}): what it said is unknown, later snapshots can be restored as far as they do not need it, and nothing can be written. Restore `{}` from a copy of the bucket",
-                names::entry(self.keys.owner, *number)
+                told_of_lost(self.keys.owner, *number, why).0
             ));
         }
         let StoredEntry { entry, annex, hash } = *behind.entry;

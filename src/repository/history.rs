@@ -3,7 +3,7 @@
 use super::{
     bundle, checkpoint,
     follow::UNSAVED_MAX,
-    ledger::{MISSING, StoredEntry, read_whole},
+    ledger::{StoredEntry, read_whole, told_of_lost},
     tenant::Tenant,
     trail::{Behind, Next, Tail, Trail},
 };
@@ -222,11 +222,8 @@ impl Refold<'_> {
 
     fn go_past(&mut self, state: &mut State, behind: Behind) -> Result<()> {
         for (number, why) in behind.lost {
-            let what = match why.as_str() {
-                MISSING => format!("ledger entry {number} is missing"),
-                why => format!("ledger entry {number} cannot be read: {why}"),
-            };
-            self.problem(number, what);
+            let (object, what) = told_of_lost(self.tenant.keys.owner, number, &why);
+            self.problem_of(object, number, what);
         }
         state.skip_lost(behind.to);
         if let Verdict::Junk(_) = self.fold(state, &behind.entry)? {
@@ -285,7 +282,10 @@ impl Refold<'_> {
     }
 
     fn problem(&mut self, number: u64, what: String) {
-        let object = names::entry(self.tenant.keys.owner, number);
+        self.problem_of(names::entry(self.tenant.keys.owner, number), number, what);
+    }
+
+    fn problem_of(&mut self, object: String, number: u64, what: String) {
         let made = self.tenant.state.snapshots.values().find(|state| state.number == number);
         let snapshot = made.map(|state| state.snapshot.id);
         self.folded.problems.push(HistoryProblem { object, entry: Some(number), what, snapshot });

@@ -22,6 +22,9 @@ use crate::{
 };
 use bytes::Bytes;
 
+/// How it is said that an annex is not what it should be; its name comes next.
+const ANNEX_NAMED: &str = "its annex `";
+
 /// What is said of an object that is not there.
 pub(super) const MISSING: &str = "missing";
 
@@ -142,14 +145,21 @@ pub(super) fn with_annex(
 ) -> Result<std::result::Result<StoredEntry, String>> {
     let SignedEntry { entry, hash, annex: stored, .. } = signed;
     let annex = read_annex(objects, keys, &entry, stored)?.map_err(|why| {
-        let name = entry.annex_hash.map_or(String::new(), |hash| format!(" `{}`", names::annex(keys.owner, hash)));
-        if why == MISSING {
-            format!("its annex{name} is missing")
-        } else {
-            format!("its annex{name} is damaged ({why})")
-        }
+        let name = entry.annex_hash.map(|hash| format!("{ANNEX_NAMED}{}`", names::annex(keys.owner, hash)));
+        let name = name.unwrap_or_else(|| "its annex".into());
+        if why == MISSING { format!("{name} is missing") } else { format!("{name} is damaged ({why})") }
     });
     Ok(annex.map(|annex| StoredEntry { entry, annex, hash }))
+}
+
+/// Returns the object that is missing or damaged where an entry is lost for this reason, and what is to be said of it.
+pub(super) fn told_of_lost(owner: ScopeId, number: u64, why: &str) -> (String, String) {
+    let annex = why.strip_prefix(ANNEX_NAMED).and_then(|rest| rest.split_once('`'));
+    match annex {
+        Some((annex, how)) => (annex.to_owned(), format!("the annex of ledger entry {number}{how}")),
+        None if why == MISSING => (names::entry(owner, number), format!("ledger entry {number} is missing")),
+        None => (names::entry(owner, number), format!("ledger entry {number} cannot be read: {why}")),
+    }
 }
 
 fn read_annex(

@@ -10,6 +10,11 @@ use crate::{
 };
 
 impl Tenant {
+    /// Says whether something of the history is lost, and nobody has said so for good.
+    pub(crate) fn is_holed(&self) -> bool {
+        self.lost().is_some()
+    }
+
     /// Takes what a void entry says of places, if its actor may say such things and something before it is lost.
     pub(super) fn follow_moves(&mut self, entry: &Entry, annex: &Annex) -> Result<()> {
         if self.hole.is_none() {

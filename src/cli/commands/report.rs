@@ -43,7 +43,12 @@ fn check_text(report: &check::Report) -> String {
     }
     for problem in &report.problems {
         let snapshots: Vec<_> = problem.snapshots.iter().map(|id| format!("{:.12}", id.to_string())).collect();
-        let hit = if snapshots.is_empty() { "no snapshot".to_owned() } else { snapshots.join(", ") };
+        let mut hit = if snapshots.is_empty() { "no snapshot".to_owned() } else { snapshots.join(", ") };
+        if let Some(hidden) = problem.hidden {
+            hit = format!(
+                "not known before it is put back or repaired (`strongroom repair --dry-run` tells); {hidden} later snapshots are not listed until then"
+            );
+        }
         text +=
             &format!("DAMAGED {}: {}\n  hit: {hit}\n  what to do: {}\n", problem.object, problem.what, problem.advice);
     }

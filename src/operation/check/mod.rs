@@ -14,11 +14,12 @@ use super::{Monitor, browse::POOL_BYTES, interrupted};
 use crate::{
     error::{Error, Kind, Result},
     format::{
+        entry::EntryKind,
         names::{self, PackKind},
         segment_set::SegmentSet,
     },
     id::{Hash, PackId, SegmentId, SnapshotId},
-    ledger::{PackState, SegmentStatus},
+    ledger::{PackState, SegmentStatus, committed},
     repository::{Attester, Awaited, HistoryProblem, SegmentPool, Tenant},
 };
 use look::{Looker, look_at_all};
@@ -69,6 +70,10 @@ pub struct Problem {
     pub what: String,
     /// The snapshots that cannot be restored whole because of it.
     pub snapshots: Vec<SnapshotId>,
+    /// Of a lost ledger entry, which snapshots it hits is not known until it is put back or repaired: how many later
+    /// ones are not listed until then.
+    #[serde(rename = "hidden_snapshots", skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<u64>,
     pub advice: String,
 }
 
@@ -80,6 +85,8 @@ pub struct Unchecked {
 }
 
 const RESTORE_COPY: &str = "restore the object from a copy of the bucket; or back the same data up again with a key that may change the history: that stores anew what a later snapshot needs, and makes old snapshots whole of which all that they lost is in it";
+
+const PUT_BACK: &str = "put the object back from a copy of the bucket: then nothing is lost. If no copy has it, a dry run of a repair says which snapshots it would save; an administrator's repair says then that the rest is lost for ever, and writing goes on";
 
 const NOTHING_TO_DO: &str = "nothing: it is made anew from the ledger, by the next backup with a key that may";
 
@@ -121,6 +128,11 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     let mut report = Report::default();
     monitor.phase("ledger", None);
     check_ledger(tenant, &mut report)?;
+    if tenant.is_holed() {
+        let why = "ledger entries are lost: where what is stored lies, and which snapshots need it, is not known for certain before they are put back or repaired";
+        report.unchecked.push(Unchecked { object: "packs and snapshots".into(), why: why.into() });
+        return Ok(report);
+    }
     monitor.phase("packs", None);
     // Listed after the fold: what is in neither can only have come since.
     let sizes = listed(tenant)?;
@@ -129,9 +141,18 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     let part = part::choose(tenant, reading)?;
     let (mut in_part, of_packs) = (0, packs.len() as u64);
     let looker = Looker::new(tenant, bases);
+    let spared = (!tenant.state.repairs.is_empty()).then(|| tenant.state.protected_reach());
+    let is_spared = |pack: &Stored, needed: &SegmentSet| pack.segments.iter().all(|id| !needed.contains(*id));
     let mut to_read = Vec::new();
     for pack in packs {
         let is_listed = sizes.get(&pack.name) == Some(&pack.length);
+        if !is_listed && spared.as_ref().is_some_and(|needed| is_spared(&pack, needed)) {
+            if !looker.is_there(&pack, &mut Found::default())? {
+                let note = "is gone, and nothing that a snapshot needs was in it: that it was deleted, an entry said that is lost. The next prune takes it off the list";
+                report.notes.push(format!("{} {note}", pack.name));
+                continue;
+            }
+        }
         if !is_listed && !looker.is_there(&pack, &mut found)? {
             continue;
         }
@@ -251,10 +272,14 @@ fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
     let noticed = tenant.doubts();
     tenant.damage.clear();
     // Every entry is looked at again, from the store, not from what this machine remembers.
-    for HistoryProblem { object, what, snapshot, .. } in tenant.verify_ledger()? {
-        let advice = if object == "index" { NOTHING_TO_DO } else { RESTORE_COPY };
+    let found = tenant.verify_ledger()?;
+    let lost: Vec<u64> = found.iter().filter_map(|problem| problem.entry).collect();
+    let hidden = lost.iter().min().map(|first| hidden_behind(tenant, *first)).transpose()?;
+    for HistoryProblem { object, what, snapshot, entry } in found {
+        let hidden = hidden.filter(|_| entry.is_some());
+        let advice = if object == "index" { NOTHING_TO_DO } else { PUT_BACK };
         let snapshots = snapshot.into_iter().collect();
-        report.problems.push(Problem { object, what, snapshots, advice: advice.into() });
+        report.problems.push(Problem { object, what, snapshots, hidden, advice: advice.into() });
     }
     for (object, why) in tenant.useless_checkpoints()? {
         let note = format!("checkpoint {object} is of no use ({why}): nothing is lost, the ledger says what it said");
@@ -268,15 +293,27 @@ fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
     }
     for (object, what) in of_ring {
         let advice = "make new keys, while this one still opens".into();
-        report.problems.push(Problem { object, what, snapshots: Vec::new(), advice });
+        report.problems.push(Problem { object, what, snapshots: Vec::new(), hidden: None, advice });
     }
-    for what in noticed {
+    let is_told = |what: &str| lost.iter().any(|entry| what.starts_with(&format!("ledger entry {entry} is lost")));
+    for what in noticed.into_iter().filter(|what| !is_told(what)) {
         if !report.problems.iter().any(|known| what.contains(&known.what)) {
             let (object, snapshots) = ("ledger".to_owned(), Vec::new());
-            report.problems.push(Problem { object, what, snapshots, advice: RESTORE_COPY.into() });
+            report.problems.push(Problem { object, what, snapshots, hidden: None, advice: PUT_BACK.into() });
         }
     }
     Ok(())
+}
+
+/// Returns how many snapshots were made behind a lost entry, and are not listed because of it.
+fn hidden_behind(tenant: &Tenant, first: u64) -> Result<u64> {
+    let mut hidden = 0;
+    tenant.each_entry(&mut |entry, _| {
+        let made = EntryKind::from_number(entry.kind).and_then(|kind| committed(kind, &entry.body));
+        let is_hidden = made.is_some_and(|commit| !tenant.state.snapshots.contains_key(&commit.snapshot.id));
+        hidden += u64::from(entry.number > first && is_hidden);
+    })?;
+    Ok(hidden)
 }
 
 /// What is wrong, by object: the segments of which it is said.

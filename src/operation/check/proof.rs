@@ -177,7 +177,7 @@ fn odd(tenant: &Tenant, pack: &Stored, found: &mut Found) -> Result<Option<Probl
         Ok(_) => {
             let what = "is not what was written, though every segment in it can be read: its tables are damaged";
             let (object, what, advice) = (pack.name.clone(), what.into(), RESTORE_COPY.into());
-            Ok(Some(Problem { object, what, snapshots: Vec::new(), advice }))
+            Ok(Some(Problem { object, what, snapshots: Vec::new(), hidden: None, advice }))
         }
         Err(error) => found.could_not(pack.name.clone(), error).map(|()| None),
     }

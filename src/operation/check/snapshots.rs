@@ -72,7 +72,7 @@ pub(super) fn check(tenant: &mut Tenant, proven: &Proven, report: &mut Report) -
         }
     }
     for ((object, what), snapshots) in hit {
-        report.problems.push(Problem { object, what, snapshots, advice: RESTORE_COPY.into() });
+        report.problems.push(Problem { object, what, snapshots, hidden: None, advice: RESTORE_COPY.into() });
     }
     Ok(())
 }
