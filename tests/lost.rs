@@ -8,8 +8,13 @@ use std::{
     sync::Arc,
 };
 use strongroom::{
-    format::{entry::EntryKind, names},
-    id::SnapshotId,
+    format::{
+        encode,
+        entry::{Annex, EntryKind, Segments},
+        names,
+        segment_set::SegmentSet,
+    },
+    id::{SegmentId, SnapshotId},
     operation::{
         Unwatched, check, forget, prune,
         repair::{Keep, Report, repair},
@@ -236,18 +241,24 @@ fn a_check_says_nothing_of_what_a_lost_entry_or_annex_hides() {
     for annex_too in [false, true] {
         let mut world = World::new(21);
         let mut tenant = world.fixture.tenant();
-        let mut bytes = Random(21).bytes(700_000);
-        for at in [0, 1, 2] {
-            bytes[at] ^= 1;
-            let _ = back_up_bytes(&mut tenant, "a", &bytes).unwrap();
+        let _ = back_up_bytes(&mut tenant, "a", b"one").unwrap();
+        // Void, and with an annex that is an object.
+        let mut segments = SegmentSet::default();
+        (0..1_500).for_each(|at| _ = segments.insert(SegmentId { session: 1 << 30, ordinal: at * 1_000 }));
+        let annex = Annex { segments, ..Annex::empty() };
+        let body = Segments { condemn: None, reason: "x".into(), packs: vec![], unknown: Default::default() };
+        tenant.append("x", |_, _| Ok((EntryKind::Rescue, encode(&body), annex.clone()))).unwrap_err();
+        let rescue = tenant.state.head.number;
+        for content in [b"two", b"six"] {
+            let _ = back_up_bytes(&mut tenant, "a", content).unwrap();
         }
-        let commit = tenant.state.live()[0].number;
-        let (_, name, _) = world.lose(commit, annex_too);
+        let (lost, hidden) = if annex_too { (rescue, 0) } else { (tenant.state.live()[0].number, 2) };
+        let (_, name, _) = world.lose(lost, annex_too);
         assert_eq!(name.contains("/annex/"), annex_too, "{name}");
         let found = check::check(&mut world.fixture.tenant(), None, &Unwatched).unwrap();
         assert_eq!(found.problems.len(), 1, "it is told once: {:#?}", found.problems);
         let problem = &found.problems[0];
-        assert_eq!((problem.object.as_str(), problem.hidden), (name.as_str(), Some(2)), "{problem:?}");
+        assert_eq!((problem.object.as_str(), problem.hidden), (name.as_str(), Some(hidden)), "{problem:?}");
         assert!(problem.advice.contains("copy") && problem.advice.contains("repair"), "{problem:?}");
         assert_eq!(found.unchecked.len(), 1, "what was not looked at is told");
         let report = repair(&mut world.fixture.tenant(), Keep::All, "lost", true).unwrap();

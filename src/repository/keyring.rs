@@ -304,6 +304,18 @@ impl Keys {
         self.rings.first().map_or_else(no_commitments, |ring| ring.commitments.clone())
     }
 
+    /// Returns the commitments to the keys of an epoch that newer ones followed, as far as they can be known; none if its
+    /// keys are not here.
+    pub(super) fn commitments_before(&self, epoch: u32) -> Option<Commitments> {
+        let ring = self.rings.iter().max_by_key(|ring| ring.epoch)?;
+        let of = |scope| ring.keys.get(&(scope, epoch)).map(|key| commitment(key.bytes()));
+        let (ledger, rest) = (of(KeyScope::Ledger)?, |scope| of(scope).unwrap_or_default());
+        let Commitments { id, gear, .. } = ring.commitments;
+        let (segment_table, chunk_table) = (rest(KeyScope::SegmentTable), rest(KeyScope::ChunkTable));
+        let content = rest(KeyScope::Content);
+        Some(Commitments { id, gear, ledger, segment_table, chunk_table, content, ..no_commitments() })
+    }
+
     /// Returns what the ring of the newest epoch is called.
     pub(super) fn ring_name(&self) -> String {
         names::ring(self.owner, self.epoch(), &self.commitments())

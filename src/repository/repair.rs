@@ -261,14 +261,23 @@ impl Tenant {
         Ok(None)
     }
 
-    /// Returns what the EPOCH said that a hole hides, by the ring in use: the keys at hand are of the next epoch, and
-    /// the ledger does not name it.
-    pub(crate) fn lost_epoch(&self, hole: &Hole) -> Option<Epoch> {
-        let ring = self.keys.rings.iter().max_by_key(|ring| ring.epoch)?;
-        let is_next = Some(ring.epoch) == hole.state.epoch.checked_add(1);
-        let (commitments, sources) = (ring.commitments.clone(), &ring.sources);
-        let sources = sources.iter().map(|(source, keys)| (source.clone(), keys.number)).collect();
-        is_next.then(|| Epoch { epoch: ring.epoch, commitments, sources, unknown: Default::default() })
+    /// Returns what EPOCHs said that a hole hides. `later`: the first epoch that one behind it begins. That there were
+    /// others before, its number tells; and without one, that the keys at hand are newer than any that the ledger names.
+    pub(crate) fn lost_epochs(&self, hole: &Hole, later: Option<u32>) -> Vec<Epoch> {
+        let newest = self.keys.rings.iter().max_by_key(|ring| ring.epoch);
+        let next = hole.state.epoch.saturating_add(1);
+        let end = later.or(newest.map(|ring| ring.epoch.saturating_add(1))).unwrap_or(next);
+        let known = |epoch: u32| {
+            let ring = self.keys.rings.iter().find(|ring| ring.epoch == epoch);
+            let own = ring.map(|ring| {
+                let sources = ring.sources.iter().map(|(source, keys)| (source.clone(), keys.number)).collect();
+                (ring.commitments.clone(), sources)
+            });
+            let sources = || hole.state.sources.iter().map(|(source, own)| (source.clone(), own.number)).collect();
+            let (commitments, sources) = own.or_else(|| Some((self.keys.commitments_before(epoch)?, sources())))?;
+            Some(Epoch { epoch, commitments, sources, unknown: Default::default() })
+        };
+        (next..end).map_while(known).collect()
     }
 
     /// Says why this key cannot put a REPAIR into a hole, if so.

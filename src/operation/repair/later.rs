@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     format::{
         Malformed, decode,
-        entry::{About, Commit, Entry, EntryKind, Grant, Hold, Lock, Packs, Rewrite, Segments, Snapshots},
+        entry::{About, Commit, Entry, EntryKind, Epoch, Grant, Hold, Lock, Packs, Rewrite, Segments, Snapshots},
     },
     id::{ActorId, PackId, SnapshotId},
     ledger::{committed, published},
@@ -25,7 +25,8 @@ pub(super) struct Later {
     pub commits: BTreeSet<SnapshotId>,
     /// Snapshots that something is said of, with their source if that is told; a difference from them is not meant.
     pub snapshots: BTreeMap<SnapshotId, String>,
-    pub has_epoch: bool,
+    /// The first epoch that begins there.
+    pub epoch: Option<u32>,
     /// When this one was condemned that is dead now, no session before was open any more.
     condemned: u64,
 }
@@ -53,7 +54,10 @@ impl Later {
             Some(EntryKind::Renew | EntryKind::Abort) => {
                 self.actors.insert(decode::<About>(&entry.body.0)?.session, entry.actor);
             }
-            Some(EntryKind::Epoch) => self.has_epoch = true,
+            Some(EntryKind::Epoch) => {
+                let begun = decode::<Epoch>(&entry.body.0)?.epoch;
+                self.epoch.get_or_insert(begun);
+            }
             Some(EntryKind::Dead) => {
                 self.condemned = self.condemned.max(decode::<Segments>(&entry.body.0)?.condemn.unwrap_or(0));
             }

@@ -92,7 +92,7 @@ impl Search<'_> {
 
     /// The keys at hand may be newer than any that the ledger names.
     fn epoch(&mut self, hole: &Hole) {
-        if let Some(epoch) = self.tenant.lost_epoch(hole).filter(|_| !self.later.has_epoch) {
+        for epoch in self.tenant.lost_epochs(hole, self.later.epoch) {
             let number = epoch.epoch;
             self.tell(format!("the keys of epoch {number} were made there: the ring in use says which they are"));
             self.say(hole.first, None, EntryKind::Epoch, encode(&epoch), &Annex::empty());
