@@ -146,12 +146,11 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     let mut to_read = Vec::new();
     for pack in packs {
         let is_listed = sizes.get(&pack.name) == Some(&pack.length);
-        if !is_listed && spared.as_ref().is_some_and(|needed| is_spared(&pack, needed)) {
-            if !looker.is_there(&pack, &mut Found::default())? {
-                let note = "is gone, and nothing that a snapshot needs was in it: that it was deleted, an entry said that is lost. The next prune takes it off the list";
-                report.notes.push(format!("{} {note}", pack.name));
-                continue;
-            }
+        let may_be_gone = !is_listed && spared.as_ref().is_some_and(|needed| is_spared(&pack, needed));
+        if may_be_gone && !looker.is_there(&pack, &mut Found::default())? {
+            let note = "is gone, and nothing that a snapshot needs was in it: that it was deleted, an entry said that is lost. The next prune takes it off the list";
+            report.notes.push(format!("{} {note}", pack.name));
+            continue;
         }
         if !is_listed && !looker.is_there(&pack, &mut found)? {
             continue;
