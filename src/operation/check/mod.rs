@@ -88,6 +88,10 @@ const RESTORE_COPY: &str = "restore the object from a copy of the bucket; or bac
 
 const PUT_BACK: &str = "put the object back from a copy of the bucket: then nothing is lost. If no copy has it, a dry run of a repair says which snapshots it would save; an administrator's repair says then that the rest is lost for ever, and writing goes on";
 
+const HOLED: &str = "ledger entries are lost: where what is stored lies, and which snapshots need it, is not known for certain before they are put back or repaired";
+
+const GONE: &str = "is gone, and nothing that a snapshot needs was in it: that it was deleted, an entry said that is lost. The next prune takes it off the list";
+
 const NOTHING_TO_DO: &str = "nothing: it is made anew from the ledger, by the next backup with a key that may";
 
 impl Report {
@@ -118,6 +122,12 @@ struct Stored {
     segments: Vec<SegmentId>,
 }
 
+impl Stored {
+    fn is_spared(&self, needed: &SegmentSet) -> bool {
+        self.segments.iter().all(|id| !needed.contains(*id))
+    }
+}
+
 /// Checks a tenant; about `read_percent` of the packs are read, and every segment in them opened.
 pub fn check(tenant: &mut Tenant, read_percent: Option<u8>, monitor: &dyn Monitor) -> Result<Report> {
     read(tenant, read_percent.map_or(Reading::Nothing, Reading::Percent), monitor)
@@ -129,8 +139,7 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     monitor.phase("ledger", None);
     check_ledger(tenant, &mut report)?;
     if tenant.is_holed() {
-        let why = "ledger entries are lost: where what is stored lies, and which snapshots need it, is not known for certain before they are put back or repaired";
-        report.unchecked.push(Unchecked { object: "packs and snapshots".into(), why: why.into() });
+        report.unchecked.push(Unchecked { object: "packs and snapshots".into(), why: HOLED.into() });
         return Ok(report);
     }
     monitor.phase("packs", None);
@@ -142,14 +151,12 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     let (mut in_part, of_packs) = (0, packs.len() as u64);
     let looker = Looker::new(tenant, bases);
     let spared = (!tenant.state.repairs.is_empty()).then(|| tenant.state.protected_reach());
-    let is_spared = |pack: &Stored, needed: &SegmentSet| pack.segments.iter().all(|id| !needed.contains(*id));
     let mut to_read = Vec::new();
     for pack in packs {
         let is_listed = sizes.get(&pack.name) == Some(&pack.length);
-        let may_be_gone = !is_listed && spared.as_ref().is_some_and(|needed| is_spared(&pack, needed));
+        let may_be_gone = !is_listed && spared.as_ref().is_some_and(|needed| pack.is_spared(needed));
         if may_be_gone && !looker.is_there(&pack, &mut Found::default())? {
-            let note = "is gone, and nothing that a snapshot needs was in it: that it was deleted, an entry said that is lost. The next prune takes it off the list";
-            report.notes.push(format!("{} {note}", pack.name));
+            report.notes.push(format!("{} {GONE}", pack.name));
             continue;
         }
         if !is_listed && !looker.is_there(&pack, &mut found)? {
