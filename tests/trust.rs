@@ -132,6 +132,7 @@ fn a_grant_of_single_sources_is_exceeded_by_nobody() {
         );
         no(&mut ledger, bound, EntryKind::Grant, grant_of(bound, &kinds, 3, sources), "more for itself");
     }
+    no(&mut ledger, OWNER, EntryKind::Grant, grant_of(bound, &kinds, 3, &["c"]), "a grant that only REVOKE takes away");
     ok(&mut ledger, bound, EntryKind::Grant, grant_of(other, &[EntryKind::Access], 3, &["b"]));
     let session = ok(&mut ledger, bound, EntryKind::Session, session_of(Some("a")));
     let of = |id, source: &str, parent| Snapshot { source: source.into(), ..snapshot(id, parent) };
@@ -522,6 +523,10 @@ fn bytes_are_replaced_and_attested_by_those_alone_who_may() {
         assert!(!ledger.state.is_attested(&ledger.tables, segment).unwrap());
     };
     damaged(&mut ledger);
+    assert!(!ledger.tables.segments[&segment].attested);
+    let body = attest(&ledger, None);
+    assert!(is_void(ledger.apply(keeper, EntryKind::Attest, body, &named)), "damaged");
+    assert!(is_void(say(&mut ledger, keeper, EntryKind::Reseal, other, same, 12)), "damaged");
     assert!(is_void(say(&mut ledger, steward, EntryKind::Heal, other, same, 10)), "it cannot tell");
     assert!(is_void(say(&mut ledger, keeper, EntryKind::Heal, other, other, 10)), "other chunks");
     assert_eq!(say(&mut ledger, steward, EntryKind::Heal, same, same, 10), Verdict::Valid, "as it was");
