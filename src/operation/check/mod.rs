@@ -139,7 +139,6 @@ pub fn read(tenant: &mut Tenant, reading: Reading, monitor: &dyn Monitor) -> Res
     monitor.phase("ledger", None);
     check_ledger(tenant, &mut report)?;
     if tenant.is_holed() {
-        report.unchecked.push(Unchecked { object: "packs and snapshots".into(), why: HOLED.into() });
         return Ok(report);
     }
     monitor.phase("packs", None);
@@ -307,6 +306,9 @@ fn check_ledger(tenant: &mut Tenant, report: &mut Report) -> Result<()> {
             let (object, snapshots) = ("ledger".to_owned(), Vec::new());
             report.problems.push(Problem { object, what, snapshots, hidden: None, advice: PUT_BACK.into() });
         }
+    }
+    if tenant.is_holed() {
+        report.unchecked.push(Unchecked { object: "packs and snapshots".into(), why: HOLED.into() });
     }
     Ok(())
 }
