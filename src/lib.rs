@@ -34,7 +34,7 @@
 //!
 //! // A stream goes in ...
 //! let dump = b"insert into goods values (1, 'apples');".repeat(1000);
-//! let labels = backup::Labels { source: "db".into(), kind: "full".into(), tags: Default::default(), host: "here".into() };
+//! let labels = backup::Labels { source: "db".parse()?, kind: "full".into(), tags: Default::default(), host: "here".into() };
 //! let options = backup::Options { rescan: false, verify: true, compare: None, dry_run: false };
 //! let input =
 //!     backup::Input { name: "shop.sql", from: &mut dump.as_slice(), ended: &mut || Ok(()), command: Vec::new() };

@@ -186,8 +186,9 @@ fn every_refusal_has_its_code_and_says_what_to_do() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("--passphrase-file"));
     place.fails(&["init"], 22, "repository already");
     place.fails(&["tenant", "create", "t"], 22, "there is a tenant `t`");
-    place.fails(&["restore", "deadbeef", "--target", "/tmp/x"], 1, "strongroom snapshots");
-    place.fails(&["key", "generate", other.to_str().unwrap()], 1, "exists");
+    let target = place.path("restored").to_str().unwrap().to_owned();
+    place.fails(&["restore", "deadbeef", "--target", &target], 1, "strongroom snapshots");
+    place.fails(&["key", "generate", other.to_str().unwrap()], 22, "was not touched");
     place.fails(&["backup", "--source", "s", path, "/no/such/path"], 3, "could not be read");
     let output = place
         .command(&["--repo", "s3://bucket/x", "snapshots"])

@@ -68,6 +68,7 @@ mod stop;
 mod store;
 mod suspicion;
 mod tenancy;
+mod told;
 mod touched;
 mod transfer;
 mod trust;

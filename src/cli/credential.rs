@@ -96,6 +96,10 @@ pub fn credential(global: &Global) -> Result<Credential> {
 fn passphrase_of_ssh_key(global: &Global) -> Result<SecretString> {
     match levels(global).find(|level| level.has_passphrase()) {
         Some(level) => level.read_passphrase()?.ok_or_else(|| usage("no passphrase is given")),
+        None if !system::can_ask() => {
+            let what = "this SSH key is locked by a passphrase, and there is no terminal to ask on: --passphrase-file FILE or STRONGROOM_PASSPHRASE gives it";
+            Err(Error::new(Kind::NoKey, what))
+        }
         None => secret(system::ask_passphrase()?),
     }
 }

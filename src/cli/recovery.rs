@@ -51,17 +51,18 @@ pub fn split(identity: &Identity, shares: u8, needed: u8) -> Result<Vec<Zeroizin
     Ok(parts.into_iter().enumerate().map(text).collect())
 }
 
-/// Makes a key of the texts of shares.
-pub fn join(shares: &[Zeroizing<String>]) -> Result<Identity> {
+/// Makes a key of shares: each with what it is called, and its text.
+pub fn join(shares: &[(String, Zeroizing<String>)]) -> Result<Identity> {
     let bad = |why: &str| Error::new(Kind::WrongKey, format!("{why}; nothing was written"));
     let (mut parts, mut publics, mut needed) = (Vec::new(), Vec::new(), 0);
-    for share in shares {
+    for (name, share) in shares {
         publics.extend(share.lines().find_map(|line| line.strip_prefix("# public: ")));
-        let line =
-            share.lines().find_map(|line| line.strip_prefix(SHARE_PREFIX)).ok_or_else(|| bad("a file is no share"))?;
-        let (number, part) = line.trim().split_once(' ').ok_or_else(|| bad("a share is not whole"))?;
-        needed = needed.max(number.parse().map_err(|_| bad("a share is not whole"))?);
-        parts.push(hex::decode(part.trim()).map_err(|_| bad("a share is not whole"))?);
+        let no_share = || Error::new(Kind::Usage, format!("{name} is no share of a key; nothing was written"));
+        let line = share.lines().find_map(|line| line.strip_prefix(SHARE_PREFIX)).ok_or_else(no_share)?;
+        let not_whole = || bad(&format!("the share {name} is not whole"));
+        let (number, part) = line.trim().split_once(' ').ok_or_else(not_whole)?;
+        needed = needed.max(number.parse().map_err(|_| not_whole())?);
+        parts.push(hex::decode(part.trim()).map_err(|_| not_whole())?);
     }
     parts.sort();
     parts.dedup();

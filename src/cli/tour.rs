@@ -177,8 +177,9 @@ fn dump(day: u64) -> Vec<u8> {
     text
 }
 
-fn labels(source: &str) -> backup::Labels {
-    backup::Labels { source: source.into(), kind: "full".into(), tags: Default::default(), host: system::host() }
+fn labels(source: &str) -> Result<backup::Labels> {
+    let source = source.parse()?;
+    Ok(backup::Labels { source, kind: "full".into(), tags: Default::default(), host: system::host() })
 }
 
 const OPTIONS: backup::Options =
@@ -189,7 +190,7 @@ fn back_up_stream(tenant: &mut Tenant, dump: &[u8]) -> Result<backup::Report> {
     backup::stream(
         tenant,
         backup::Input { name: "dump.sql", from: &mut bytes, ended: &mut || Ok(()), command: Vec::new() },
-        labels("database"),
+        labels("database")?,
         &OPTIONS,
         &Unwatched,
     )
@@ -204,7 +205,7 @@ fn back_up_tree(tenant: &mut Tenant, tree: &Path) -> Result<backup::Report> {
         one_file_system: false,
         spill: std::env::temp_dir(),
     };
-    backup::files(tenant, &selection, labels("files"), &OPTIONS, &Unwatched)
+    backup::files(tenant, &selection, labels("files")?, &OPTIONS, &Unwatched)
 }
 
 fn read_back(tenant: &mut Tenant) -> Result<Vec<u8>> {

@@ -64,6 +64,30 @@ kinds! {
 }
 
 impl EntryKind {
+    /// Says in everyday words what whoever writes it does.
+    pub fn deed(self) -> &'static str {
+        match self {
+            Self::Session | Self::Publish | Self::Commit | Self::Renew | Self::Abort => "make backups",
+            Self::Retire | Self::Condemn | Self::Rescue | Self::Dead | Self::Drop | Self::Fence => "forget or prune",
+            Self::Undelete => "bring snapshots back",
+            Self::Hold | Self::Release => "place or release holds",
+            Self::Lock => "lock snapshots",
+            Self::Repack | Self::Move | Self::Generation => "move stored data",
+            Self::Rewrite => "take files out of snapshots",
+            Self::Damaged | Self::Heal => "note what is damaged or whole again",
+            Self::Grant | Self::Revoke => "say who may do what",
+            Self::Epoch | Self::Attest | Self::Reseal => "make new keys",
+            Self::Policy | Self::Feature => "change the policy",
+            Self::Observed => "tell the time",
+            Self::Access => "put on record that something is read",
+            Self::Create | Self::Tenant => "make tenants",
+            Self::Quota => "limit what is stored",
+            Self::Destroy | Self::Approve | Self::Withdraw | Self::Shred | Self::Destroyed => {
+                "ask for a destruction, or decide on it"
+            }
+            Self::Repair => "repair the history",
+        }
+    }
     /// Reads the number of a kind.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| *kind as u8 == number)

@@ -1,7 +1,10 @@
 //! Object names below the repository's prefix. Chapter: `format-spec/object-names.md`.
 
 use super::key::Commitments;
-use crate::id::{ActorId, Hash, PackId, ScopeId};
+use crate::{
+    error::{Error, Kind},
+    id::{ActorId, Hash, PackId, ScopeId},
+};
 
 /// The repository's description, the only object in plain.
 pub const CONFIG: &str = "config";
@@ -165,4 +168,24 @@ pub fn id_of_pack(name: &str) -> Option<PackId> {
 pub fn number_of_entry(name: &str) -> Option<u64> {
     let (folder, number) = name.rsplit_once('/')?;
     entry_number(number).filter(|_| folder.ends_with("/ledger"))
+}
+
+/// The name of a source: 1 to 200 characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceName(String);
+
+impl std::str::FromStr for SourceName {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || Error::new(Kind::Usage, "a source's name has 1 to 200 characters; nothing was done");
+        let fits = (1..=200).contains(&text.chars().count());
+        fits.then(|| Self(text.to_owned())).ok_or_else(bad)
+    }
+}
+
+impl std::ops::Deref for SourceName {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
 }

@@ -4,7 +4,7 @@ mod what;
 
 use super::times;
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Next, Result},
     format::{entry::EntryKind, names},
     id::{ActorId, Hash},
     ledger::tree,
@@ -98,6 +98,14 @@ impl VerifyReport {
 /// Reads a whole history again: whether each entry is signed, in its place and chained to the one before it, and
 /// whether it leads to heads that were kept elsewhere.
 pub fn verify(tenant: &mut Tenant, known: Option<KnownHead>, signed: Option<&SignedHead>) -> Result<VerifyReport> {
+    if let Some(other) = signed.filter(|signed| signed.origin != tenant.origin()) {
+        let (name, id) = (&tenant.name, tenant.keys.owner);
+        let what = format!(
+            "this head is of another ledger ({}), not of tenant {name} ({id}): nothing was compared",
+            other.origin
+        );
+        return Err(Error::new(Kind::Usage, what).next(Next::ListTenants));
+    }
     tenant.sync()?;
     let mut problems = tenant.verify_history(known)?;
     let (mut signer, mut head_differs) = (None, false);

@@ -8,11 +8,12 @@ mod status;
 
 use order::{all_of, folder, inventory, names_of, order_in, own_order, put, put_order, text};
 pub use source::{ended_source, execute_source};
-pub use status::{Executed, Status, status};
+pub use status::{Executed, Status, status, to_come};
 
 use super::{
     Monitor,
     certificate::{self, Proved},
+    forget::protections,
 };
 use crate::{
     error::{Error, Kind, Next, Result, failed},
@@ -23,6 +24,7 @@ use crate::{
         names,
     },
     id::{ActorId, ScopeId},
+    ledger::SnapshotState,
     pipeline::digest::hash,
     repository::{Repository, Tenant},
     store::get_bounded,
@@ -49,7 +51,16 @@ pub fn request(
         .next(Next::Forget));
     }
     if tenant.state.protects(source) {
-        let held = Error::new(Kind::Refused, "something is held or locked; nothing was asked for");
+        let of_source = |snapshot: &&SnapshotState| source.is_none_or(|source| snapshot.snapshot.source == source);
+        let live = tenant.state.live();
+        let snapshots = live.into_iter().filter(of_source);
+        let kept =
+            snapshots.map(|one| (one.snapshot.id, protections(&tenant.state, one))).find(|(_, by)| !by.is_empty());
+        let holds: Vec<_> = tenant.state.holds.values().map(|hold| format!("held for {}", hold.case)).collect();
+        let why = kept.map_or(format!("something is {}", holds.join(", ")), |(id, by)| {
+            format!("snapshot {id:.12} is {}", by.join(", "))
+        });
+        let held = Error::new(Kind::Refused, format!("{why}; nothing was asked for"));
         return Err(held.next(Next::ListHolds));
     }
     let (reason_told, source) = (reason.to_owned(), source.map(str::to_owned));

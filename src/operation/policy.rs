@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    format::entry::{Body, Policy, Retention, SourcePolicy},
+    format::{
+        entry::{Body, Policy, Retention, SourcePolicy},
+        names::SourceName,
+    },
     ledger::State,
     pipeline::chunk::ChunkSize,
     policy::{delta::compare_of, retention},
@@ -296,6 +299,7 @@ pub fn set(repository: &Repository, tenant: &mut Tenant, change: &Change) -> Res
         let what = "the access log and destructions are the tenant's, not a source's; nothing was changed";
         return Err(Error::new(Kind::Usage, what));
     }
+    change.source.as_deref().map(str::parse::<SourceName>).transpose()?;
     tenant.sync()?;
     let before = show(tenant);
     if let (Some(source), true) = (&change.source, change.own_keys) {

@@ -72,6 +72,15 @@ pub fn set(tenant: &mut Tenant, change: &Change) -> Result<()> {
             day_hard: change.day_hard.applied_to(now.day_hard),
             unknown: now.unknown.clone(),
         };
+        let pairs = [
+            ("stored bytes", quota.stored_soft, quota.stored_hard),
+            ("snapshots", quota.snapshots_soft, quota.snapshots_hard),
+            ("bytes in a day", quota.day_soft, quota.day_hard),
+        ];
+        if let Some((of, Some(soft), Some(hard))) = pairs.into_iter().find(|(_, soft, hard)| hard.is_some() && soft > hard) {
+            let what = format!("of {of}, the limit that warns ({soft}) would be above the one that refuses ({hard}), and never warn; nothing was changed");
+            return Err(Error::new(Kind::Usage, what));
+        }
         Ok(quota.drafted())
     })?;
     Ok(())

@@ -43,6 +43,20 @@ pub struct SnapshotView<'a> {
     pub stats: &'a Stats,
 }
 
+/// Says what an incomplete snapshot lacks, and which one of its source does not.
+pub fn incomplete(tenant: &Tenant, state: &SnapshotState) -> Option<String> {
+    let snapshot = Some(&state.snapshot).filter(|snapshot| !snapshot.is_complete())?;
+    let live = tenant.state.live();
+    let of_source = live.into_iter().filter(|other| other.snapshot.source == snapshot.source);
+    let newest = of_source.filter(|other| other.snapshot.is_complete()).max_by_key(|other| other.order);
+    let newest = newest.map_or("none of its source is complete".to_owned(), |newest| {
+        let time = times::text(Times::of(tenant, std::iter::once(newest)).get(newest).ns);
+        format!("{:.12} of {time} is the newest complete one", newest.snapshot.id.to_string())
+    });
+    let count = snapshot.stats.unreadable;
+    Some(format!("this snapshot is incomplete: {count} files or folders could not be read when it was made; {newest}"))
+}
+
 /// Returns what is wrong with the history, and the error of whoever lists a tenant's snapshots for all that there are
 /// although newer ones may be missing.
 pub fn damage(tenant: &Tenant) -> (Vec<String>, Option<Error>) {

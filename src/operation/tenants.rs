@@ -10,7 +10,7 @@ use crate::{
     },
     id::{ActorId, Hash, ScopeId},
     ledger::State,
-    operation::{times, usage::Remembered},
+    operation::{destroy, times, usage::Remembered},
     pipeline::chunk::ChunkSize,
     repository::{Fingerprint, KnownTenant, NewTenant, Repository, Tenant},
 };
@@ -104,7 +104,7 @@ fn observers(state: &State) -> Vec<Observer> {
 
 /// What is known of a tenant without any key of content.
 #[derive(Debug, Serialize)]
-pub struct View {
+pub struct View<'a> {
     pub tenant: String,
     pub tenant_id: ScopeId,
     pub repository_id: ScopeId,
@@ -128,6 +128,8 @@ pub struct View {
     pub lock_observers: u32,
     /// Features in use that came after the first version.
     pub features: Vec<FeatureView>,
+    /// What is to be destroyed: all of it, or sources.
+    pub destructions: Vec<destroy::Status<'a>>,
 }
 
 /// A feature in use.
@@ -141,7 +143,7 @@ pub struct FeatureView {
 }
 
 /// Shows a tenant.
-pub fn show(repository: &Repository, tenant: &Tenant) -> View {
+pub fn show<'a>(repository: &Repository, tenant: &'a Tenant) -> View<'a> {
     let state = &tenant.state;
     View {
         tenant: tenant.name.clone(),
@@ -161,6 +163,7 @@ pub fn show(repository: &Repository, tenant: &Tenant) -> View {
         observers: observers(state),
         lock_observers: state.observers_wanted(),
         features: state.features.values().map(|feature| feature_view(state, feature)).collect(),
+        destructions: destroy::to_come(tenant),
     }
 }
 

@@ -96,7 +96,7 @@ impl Report {
     ) {
         let Some(own) = own else { return };
         for (name, id) in closed_in(&own.state, open).into_iter().filter(|(name, id)| is_wanted(name, *id)) {
-            self.add((&name, id), Err(Error::new(Kind::Refused, CLOSED)), false);
+            self.add((&name, id), Err(Error::new(Kind::Partial, CLOSED)), false);
         }
         for (name, id, told) in destroyed(repository, &own.state) {
             // One that came back tells all of it by itself.

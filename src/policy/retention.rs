@@ -113,6 +113,8 @@ fn year(time: &Zoned) -> i64 {
 /// A rule that keeps the newest snapshot of each of so many units.
 struct Counted {
     name: &'static str,
+    units: &'static str,
+    wanted: u32,
     bucket: Option<Bucket>,
     left: u32,
     last: Option<i64>,
@@ -125,14 +127,17 @@ pub fn decide(rules: &Retention, zone: &TimeZone, snapshots: &[Candidate]) -> Ve
     ordered.sort_by_key(|snapshot| std::cmp::Reverse((snapshot.time_ns, snapshot.id)));
     let zoned = |snapshot: &Candidate| at(snapshot.time_ns, zone);
     let Some(newest) = ordered.first().map(|newest| zoned(newest)) else { return Vec::new() };
-    let counted = |name, bucket, count: Option<u32>| Counted { name, bucket, left: count.unwrap_or(0), last: None };
+    let counted = |name, units, bucket, count: Option<u32>| {
+        let wanted = count.unwrap_or(0);
+        Counted { name, units, wanted, bucket, left: wanted, last: None }
+    };
     let mut counts = [
-        counted("last", None, rules.last),
-        counted("hourly", Some(hour as Bucket), rules.hourly),
-        counted("daily", Some(day), rules.daily),
-        counted("weekly", Some(week), rules.weekly),
-        counted("monthly", Some(month), rules.monthly),
-        counted("yearly", Some(year), rules.yearly),
+        counted("last", "snapshots", None, rules.last),
+        counted("hourly", "hours", Some(hour as Bucket), rules.hourly),
+        counted("daily", "days", Some(day), rules.daily),
+        counted("weekly", "weeks", Some(week), rules.weekly),
+        counted("monthly", "months", Some(month), rules.monthly),
+        counted("yearly", "years", Some(year), rules.yearly),
     ];
     let buckets: [Option<Bucket>; 6] = [None, Some(hour), Some(day), Some(week), Some(month), Some(year)];
     let mut within: Vec<(&str, Option<Bucket>, Zoned, Option<i64>)> = withins(rules)
@@ -154,8 +159,12 @@ pub fn decide(rules: &Retention, zone: &TimeZone, snapshots: &[Candidate]) -> Ve
             }
             let value = rule.bucket.map_or(number as i64, |bucket| bucket(&time));
             // The oldest one stays while a rule has room: it makes the history as long as it can be.
-            if rule.last != Some(value) || is_oldest {
-                kept_by.push(format!("{} snapshot", rule.name));
+            let is_next = rule.last != Some(value);
+            if is_next || is_oldest {
+                kept_by.push(match is_next {
+                    true => format!("{} snapshot", rule.name),
+                    false => format!("oldest (fewer than {} {} yet)", rule.wanted, rule.units),
+                });
                 rule.last = Some(value);
                 rule.left -= u32::from(rule.left < u32::MAX);
             }

@@ -6,12 +6,13 @@
 use super::{
     pen::{Draft, Letter, Pen, Place, Sealed, not_written},
     put::Stands,
+    role::Role,
     tenant::{Awaited, Tenant},
     trail::Tail,
 };
 use crate::{
     environment::each_small_beside,
-    error::{Error, Kind, Result, damaged, failed},
+    error::{Error, Kind, Next, Result, damaged, failed},
     format::{
         entry::{Access, Annex, Body, Claims, ENTRY_BYTES_MAX, EntryKind, Grant, Observed},
         names,
@@ -88,8 +89,7 @@ impl Tenant {
         draft: &mut dyn FnMut(&State, &Index) -> Drafted,
         letter: &mut Letter,
     ) -> Result<Outcome> {
-        let nothing_to_sign_with = || Error::new(Kind::Refused, "this key can read, but has nothing to sign with");
-        let signer = self.signer.clone().ok_or_else(nothing_to_sign_with)?;
+        let signer = self.signer()?.clone();
         let mut standstills = 0;
         while standstills < STANDSTILLS_MAX {
             self.may_be_written()?;
@@ -145,7 +145,7 @@ impl Tenant {
         let grant = self.state.grants.get(&actor);
         let what = match grant.is_some_and(|grant| grant.kinds.contains(&(draft.kind as u8))) {
             true => format!("{kind} was not written to the ledger of {name}: {}", void.why),
-            false => format!("this key may not write {kind} to the ledger of {name}; its administrator can grant that"),
+            false => return Err(may_not(draft.kind, grant, name, kind_of(&void))),
         };
         Err(Error::new(kind_of(&void), what))
     }
@@ -312,4 +312,19 @@ impl Tenant {
             Err(error) => Ok(Some(format!("this {action} is not on record: {error}"))),
         }
     }
+}
+
+/// The error of a key that may not do something.
+fn may_not(draft: EntryKind, grant: Option<&Grant>, tenant: &str, kind: Kind) -> Error {
+    let whose = grant.map_or("it has no right here any more".to_owned(), |grant| {
+        let roles = Role::names_of(grant.circle, &grant.kinds).join(" or ");
+        let role = if roles.is_empty() { String::new() } else { format!(", {roles}") };
+        format!("{}{role}", grant.name)
+    });
+    let who = Role::that_may(draft).join(", ");
+    let what = format!(
+        "this key ({whose}) may not {} in tenant {tenant}; whose key is of one of these roles may: owner, {who}. Nothing was changed",
+        draft.deed()
+    );
+    Error::new(kind, what).next(Next::ListRoles)
 }

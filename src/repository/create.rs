@@ -2,7 +2,7 @@
 
 use super::{
     founded::Founded,
-    identity::{Credential, PublicIdentity, keep_wrapped},
+    identity::{Credential, PublicIdentity, cannot_sign, keep_wrapped},
     keyring::Keys,
     open::Repository,
     pen::{Draft, Letter, Pen, Place, Sealed, not_written},
@@ -198,7 +198,7 @@ impl Repository {
         let inherited = own.and_then(|own| own.state.policy.retention.clone());
         let environment = self.environment.as_ref();
         let keys = Keys::generate(owner, environment);
-        let signer = self.signer().ok_or_else(|| failed("no signing key"))?;
+        let signer = self.signer().ok_or_else(cannot_sign)?;
         let (mut grants, owner_draws) = self.first_grants(new)?;
         let colleagues = own.map_or(Vec::new(), |own| self.colleagues(own, &grants));
         grants.extend(colleagues);

@@ -16,13 +16,16 @@ use crate::{
         entry::{Annex, Confirmed, ENTRY_BYTES_MAX, Entry, EntryKind, Repair},
         names,
     },
-    id::{ActorId, Hash, PlaceId},
+    id::{ActorId, Hash, PlaceId, ScopeId},
     index::Index,
     ledger::{Head, Proven, State, Verdict},
     pipeline::{digest::hash, sign::Signer},
     store::{Objects, PackCache, SharedObjects, get_bounded},
 };
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// How many rows a fold keeps in memory before it writes them to the index.
 pub(super) const UNSAVED_MAX: usize = 64 << 10;
@@ -35,6 +38,8 @@ pub(super) struct Opening {
     pub unlock: Unlock,
     pub name: String,
     pub new_pairs: NewPairs,
+    /// Where what is known of the ledger is kept on this machine.
+    pub folder: Option<PathBuf>,
     pub packs: Option<Arc<PackCache>>,
     pub signer: Option<Arc<Signer>>,
     pub who: String,
@@ -55,6 +60,13 @@ struct Begun {
     fresh: bool,
 }
 
+fn first_is_lost(name: &str, owner: ScopeId) -> Error {
+    damaged(format!(
+        "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
+        names::entry(owner, 0)
+    ))
+}
+
 /// Takes the state that the index was saved with, or the newest checkpoint's, or what entry 0 makes.
 fn begun(
     objects: &dyn Objects,
@@ -64,10 +76,7 @@ fn begun(
     meet: &dyn Fn(Hash) -> Result<()>,
 ) -> Result<Begun> {
     let Some(first) = read_whole(objects, keys, 0)? else {
-        return Err(damaged(format!(
-            "the first ledger entry of {name} is missing or damaged: its history cannot be read; restore `{}` from a copy of the bucket",
-            names::entry(keys.owner, 0)
-        )));
+        return Err(first_is_lost(name, keys.owner));
     };
     let genesis = first.hash;
     meet(genesis)?;
@@ -93,6 +102,7 @@ impl Tenant {
             unlock,
             name,
             new_pairs,
+            folder,
             packs,
             signer,
             who,
@@ -137,7 +147,7 @@ impl Tenant {
             void: Vec::new(),
         };
         if !fresh {
-            tenant.check_remembered_head()?;
+            tenant.check_remembered_head(folder.as_deref())?;
         }
         tenant.sync_from(fresh)?;
         tenant.check_given()?;
@@ -147,7 +157,7 @@ impl Tenant {
     }
 
     /// Refuses a history that is shorter than, or different from, the one that was seen before.
-    fn check_remembered_head(&self) -> Result<()> {
+    fn check_remembered_head(&self, folder: Option<&Path>) -> Result<()> {
         let head = self.state.newest_object();
         let name = names::entry(self.keys.owner, head.number);
         let found = get_bounded(self.objects.as_ref(), &name, ENTRY_BYTES_MAX)?;
@@ -155,10 +165,12 @@ impl Tenant {
         if found_hash == Some(head.hash) {
             return Ok(());
         }
+        let folder =
+            folder.map_or("this tenant's folder in the cache".to_owned(), |folder| folder.display().to_string());
         let how = if found_hash.is_none() { "is gone" } else { "is not the one that was there" };
         Err(damaged(format!(
-            "the history of {} was cut or changed: ledger entry {}, which this machine has seen, {how}. Newer snapshots may be missing. Find out who changed the bucket and restore it from a copy; \
-             to go on with what is there, delete this tenant's folder in the cache",
+            "the history of {} was cut or changed: ledger entry {}, which this machine has seen, {how}. Newer snapshots may be missing. Find out who changed the bucket and restore it from a copy. \
+             To go on with what is there, delete {folder}: this machine then forgets what it has seen of this tenant's history, and nothing else",
             self.name, head.number
         )))
     }
@@ -302,7 +314,7 @@ impl Tenant {
     /// Returns the fold of the first entry alone, with tables of its own.
     pub(super) fn fold_anew(&self) -> Result<(State, Index)> {
         let first = read_whole(self.objects.as_ref(), &self.keys, 0)?;
-        let first = first.ok_or_else(|| damaged("the first ledger entry is missing or damaged"))?;
+        let first = first.ok_or_else(|| first_is_lost(&self.name, self.keys.owner))?;
         let mut index = Index::new((self.new_pairs)()?);
         index.clear()?;
         let begun = State::begin(Proven { entry: &first.entry, annex: &first.annex, hash: first.hash });

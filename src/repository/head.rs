@@ -3,7 +3,7 @@
 
 use super::{ledger::read_stored, tenant::Tenant};
 use crate::{
-    error::{Error, Kind, Result, failed},
+    error::{Error, Kind, Result},
     format::{
         decode,
         entry::{EntryKind, Grant},
@@ -30,6 +30,10 @@ pub struct SignedHead {
     text: String,
 }
 
+fn origin_of(owner: crate::id::ScopeId) -> String {
+    format!("strongroom/{owner}")
+}
+
 fn key_id(name: &str, actor: ActorId) -> [u8; 4] {
     let mut context = Context::new(&SHA256);
     [name.as_bytes(), b"\n\x01", &actor.0].into_iter().for_each(|part| context.update(part));
@@ -41,7 +45,7 @@ fn key_id(name: &str, actor: ActorId) -> [u8; 4] {
 impl SignedHead {
     /// Signs a head.
     pub fn sign(owner: crate::id::ScopeId, size: u64, root: Hash, signer: &Signer) -> String {
-        let origin = format!("strongroom/{owner}");
+        let origin = origin_of(owner);
         let text = format!("{origin}\n{size}\n{}\n", BASE64_STANDARD.encode(root.0));
         let signature = [&key_id(&origin, signer.actor())[..], &signer.sign(text.as_bytes())].concat();
         format!("{text}\n\u{2014} {origin} {}\n", BASE64_STANDARD.encode(signature))
@@ -94,8 +98,7 @@ impl Tenant {
 
     /// Signs the head.
     pub fn signed_head(&self) -> Result<String> {
-        let signer = self.signer.as_ref().ok_or_else(|| failed("this key has nothing to sign with"))?;
-        Ok(SignedHead::sign(self.keys.owner, self.state.head.number + 1, self.tree_root(), signer))
+        Ok(SignedHead::sign(self.keys.owner, self.state.head.number + 1, self.tree_root(), self.signer()?))
     }
 
     /// Returns the leaves of the tree over the first `size` entries, from the store; fewer if it has fewer.
@@ -136,9 +139,14 @@ impl Tenant {
         Ok(signed_by.and_then(named).map(|grant| (grant.actor, grant.name)))
     }
 
+    /// Returns how heads of this ledger name it.
+    pub fn origin(&self) -> String {
+        origin_of(self.keys.owner)
+    }
+
     /// Says what is wrong if a history is not the one whose head was signed.
     pub fn compare_with(&self, head: &SignedHead) -> Result<Option<String>> {
-        if head.origin != format!("strongroom/{}", self.keys.owner) {
+        if head.origin != self.origin() {
             return Ok(Some(format!("the signed head is of {}, another ledger", head.origin)));
         }
         let leaves = self.leaves(head.size)?;

@@ -2,7 +2,7 @@
 
 use super::{
     founded::Founded,
-    identity::{PublicIdentity, Wrapper, keep_wrapped, tag_of, unwrapped, wrap_to},
+    identity::{PublicIdentity, Wrapper, cannot_sign, keep_wrapped, tag_of, unwrapped, wrap_to},
     keyring::Keys,
     open::Repository,
     pen::not_written,
@@ -119,7 +119,7 @@ impl Repository {
 
     /// Wraps the key of a circle, and returns the slot's name.
     pub(super) fn put_slot(&self, _: &Founded, keys: &Keys, new: &NewSlot<'_>) -> Result<String> {
-        let signer = self.signer().ok_or_else(|| failed("this key has nothing to sign with"))?;
+        let signer = self.signer().ok_or_else(cannot_sign)?;
         let slot = signed(keys, new, &signer, self.environment.as_ref())?;
         let tag = tag_of(new.recipient, self.config.repository);
         let object = names::slot(&tag, keys.owner, &keys.commitments(), slot.id);
@@ -270,7 +270,7 @@ impl Repository {
 
     /// Signs something that is not in a ledger; `message` must begin with what it is.
     pub fn sign(&self, message: &[u8]) -> Result<(ActorId, [u8; 64])> {
-        let signer = self.signer().ok_or_else(|| failed("this key has nothing to sign with"))?;
+        let signer = self.signer().ok_or_else(cannot_sign)?;
         Ok((signer.actor(), signer.sign(message)))
     }
 

@@ -244,6 +244,11 @@ impl Identity {
     }
 }
 
+/// The error of whoever has nothing to sign with, and was to write something.
+pub(super) fn cannot_sign() -> Error {
+    Error::new(Kind::Refused, "this key can read, and has nothing to sign with: nothing was written")
+}
+
 /// Reads the line of a key file that begins with a prefix, if there is one.
 fn line_of<T>(text: &str, prefix: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>> {
     let begins = |line: &str| line.get(..prefix.len()).is_some_and(|first| first.eq_ignore_ascii_case(prefix));

@@ -234,8 +234,9 @@ impl Repository {
         let folder = self.folder_of(owner);
         let packs = folder.as_ref().zip(self.pack_cache_bytes);
         let packs = packs.map(|(folder, bytes)| Arc::new(PackCache::new(folder.join("packs"), bytes)));
+        let cache = folder.clone();
         let new_pairs = move || -> Result<Arc<dyn KeyValue>> {
-            Ok(match &folder {
+            Ok(match &cache {
                 Some(folder) => Arc::new(open_free_slot(folder)?),
                 None => Arc::new(MemoryKeyValue::default()),
             })
@@ -247,6 +248,7 @@ impl Repository {
             unlock: self.unlock(),
             name: name.to_owned(),
             new_pairs: Arc::new(new_pairs),
+            folder,
             packs,
             signer: self.signer(),
             who: self.who.clone(),

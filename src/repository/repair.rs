@@ -282,14 +282,17 @@ impl Tenant {
 
     /// Says why this key cannot put a REPAIR into a hole, if so.
     pub(crate) fn may_not_fill(&self, hole: &Hole) -> Option<String> {
-        let Some(signer) = &self.signer else { return Some("this key has nothing to sign with".into()) };
+        let signer = match self.signer() {
+            Ok(signer) => signer,
+            Err(error) => return Some(error.message),
+        };
         let body = hole.filling(Annex::empty(), signer.actor()).body("");
         hole.state.would_refuse(signer.actor(), EntryKind::Repair, &body).map(|void| void.why)
     }
 
     /// Puts a REPAIR into a hole. What lies there is kept elsewhere first.
     pub(crate) fn fill(&self, filling: &Filling, reason: &str) -> Result<()> {
-        let signer = self.signer.as_ref().ok_or_else(|| failed("this key has nothing to sign with"))?;
+        let signer = self.signer()?;
         self.clear_slot(filling.first)?;
         let pen = Pen { epoch: filling.epoch, ..self.pen(signer)? };
         let draft = Draft { kind: EntryKind::Repair, body: filling.body(reason), annex: filling.annex.clone() };

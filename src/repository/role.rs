@@ -6,6 +6,7 @@ use crate::{
     format::{
         entry::{EntryKind, Grant},
         key::Circle,
+        names::SourceName,
     },
 };
 
@@ -49,6 +50,11 @@ impl Role {
         Self { name: name.into(), circle, kinds: kinds.to_vec(), sources: Vec::new() }
     }
 
+    /// Returns the names of the roles that may write a kind.
+    pub(super) fn that_may(kind: EntryKind) -> Vec<&'static str> {
+        ROLES.iter().filter(|(_, _, kinds)| kinds.contains(&kind)).map(|(name, ..)| *name).collect()
+    }
+
     /// Reads a role's name, or a list of kinds such as `SESSION,RETIRE` that go with the keys of a circle.
     pub fn parse(text: &str, circle: Option<Circle>) -> Result<Self> {
         let known = ROLES.iter().find(|(name, ..)| *name == text);
@@ -75,6 +81,7 @@ impl Role {
     /// # Errors
     /// If it makes no snapshots, or may do something that is about more than single sources.
     pub fn of_sources(self, sources: Vec<String>) -> Result<Self> {
+        sources.iter().try_for_each(|source| source.parse::<SourceName>().map(drop))?;
         let is_wider = |kind: &&EntryKind| !EntryKind::OF_SOURCES.contains(kind);
         let wrong = match self.kinds.iter().find(is_wider) {
             _ if sources.is_empty() => None,

@@ -1,6 +1,7 @@
 //! One owner, opened: its keys, its folded ledger, its index, and who is asking.
 
 use super::{
+    identity::cannot_sign,
     keyring::Keys,
     ledger,
     pins::{Fingerprint, TenantPin},
@@ -99,6 +100,11 @@ impl Tenant {
         // A REPAIR is written where the first of what it stands for was.
         let entry = self.state.repaired(entry).map_or(entry, |(first, _)| first);
         Ok(self.objects.modified_ns(&names::entry(self.keys.owner, entry))?)
+    }
+
+    /// Returns what this key signs with.
+    pub(super) fn signer(&self) -> Result<&Arc<Signer>> {
+        self.signer.as_ref().ok_or_else(cannot_sign)
     }
 
     /// Says whether what a key stored is relied on: one's own, and that of keys that are trusted.

@@ -48,7 +48,13 @@ impl Patterns {
     /// Reads patterns, and files with one a line, where what begins with `#` is a comment. The error names the pattern
     /// that cannot be read.
     pub fn read(given: &[String], files: &[PathBuf], anchor: &Anchor<'_>) -> Result<Self> {
-        let mut all = GitignoreBuilder::new("/");
+        // What is open is a typing error: as git reads it, it would match nothing, ever.
+        let builder = || {
+            let mut builder = GitignoreBuilder::new("/");
+            builder.allow_unclosed_class(false);
+            builder
+        };
+        let mut all = builder();
         let mut each = Vec::new();
         let mut add = |text: &str, place: &str| -> Result<()> {
             let unreadable = |error: ignore::Error| {
@@ -56,7 +62,7 @@ impl Patterns {
                     .because(error)
             };
             let (negation, body) = text.strip_prefix('!').map_or(("", text), |body| ("!", body));
-            let mut alone = GitignoreBuilder::new("/");
+            let mut alone = builder();
             for line in anchor.lines(body) {
                 all.add_line(None, &format!("{negation}{line}")).map_err(unreadable)?;
                 alone.add_line(None, &line).map_err(unreadable)?;

@@ -274,7 +274,12 @@ pub fn agent_role() -> Role {
 }
 
 pub fn labels(source: &str) -> backup::Labels {
-    backup::Labels { source: source.into(), kind: "full".into(), tags: Default::default(), host: "test".into() }
+    backup::Labels {
+        source: source.parse().unwrap(),
+        kind: "full".into(),
+        tags: Default::default(),
+        host: "test".into(),
+    }
 }
 
 pub const OPTIONS: backup::Options =

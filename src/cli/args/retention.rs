@@ -116,7 +116,7 @@ pub struct KeepArgs {
     /// Of each of the last N hours with a backup, the newest
     #[arg(long, value_name = "N|none")]
     pub keep_hourly: Option<Setting<u32>>,
-    /// Of each of the last N days with a backup, the newest
+    /// Of each of the last N days with a backup, the newest; while there are fewer days, also the oldest of all
     #[arg(long, value_name = "N|none")]
     pub keep_daily: Option<Setting<u32>>,
     /// Of each of the last N weeks with a backup, the newest

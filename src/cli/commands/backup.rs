@@ -70,7 +70,9 @@ fn run(global: &Global, args: &BackupArgs, watch: &Screen) -> Result<backup::Rep
         compare: args.delta.map(backup::Compare::from),
         dry_run: args.dry_run,
     };
-    let mut labels = labels(args)?;
+    // Without paths nothing is backed up, whatever it is called.
+    let first = || args.paths.first().map_or(Ok(PathBuf::new()), |path| absolute(Path::new(path)));
+    let labels = labels(args, || Ok(format!("{}:{}", system::host(), first()?.display())))?;
     if args.stdin {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned();
         let stdin = stdin.map_err(|error| failed("standard input cannot be read").because(error))?;
@@ -87,20 +89,16 @@ fn run(global: &Global, args: &BackupArgs, watch: &Screen) -> Result<backup::Rep
         return stream(global, args, output, &mut || command.ended(watch), labels, &options, watch);
     }
     let selection = selection(global, args)?;
-    if args.source.is_none() {
-        let first = selection.roots.first().map(|root| root.display().to_string());
-        labels.source = format!("{}:{}", labels.host, first.unwrap_or_default());
-    }
     backup::files(&mut ready::tenant(global)?, &selection, labels, &options, watch)
 }
 
-fn labels(args: &BackupArgs) -> Result<backup::Labels> {
+fn labels(args: &BackupArgs, unnamed: impl FnOnce() -> Result<String>) -> Result<backup::Labels> {
     let mut tags = BTreeMap::new();
     for tag in &args.tags {
         let (key, value) = tag.split_once('=').ok_or_else(|| usage("a tag is KEY=VALUE"))?;
         tags.insert(key.to_owned(), value.to_owned());
     }
-    let source = args.source.clone().unwrap_or_default();
+    let source = args.source.clone().map_or_else(unnamed, Ok)?.parse()?;
     Ok(backup::Labels { source, kind: args.kind.clone(), tags, host: system::host() })
 }
 

@@ -1,6 +1,6 @@
 //! What is there: snapshots, and what is in them.
 
-use super::{named, print, print_one, told, whole};
+use super::{named, print, print_one, told, warn, whole};
 use crate::{
     cli::{
         args::*,
@@ -11,7 +11,7 @@ use crate::{
     format::catalogue::{Entry, FileType},
     operation::{
         browse::{self, Difference, EntryView},
-        snapshots,
+        destroy, snapshots,
         snapshots::SnapshotView,
         times::TimeSource,
     },
@@ -23,7 +23,9 @@ pub(super) fn snapshots(global: &Global, source: Option<&str>, forgotten: bool) 
     let tenant = ready::tenant(global)?;
     let list = snapshots::list(&tenant, source, forgotten)?;
     let (damage, error) = snapshots::damage(&tenant);
-    print(global, told::Snapshots { tenant: &tenant.name, snapshots: &list, damage }, || {
+    let destructions = destroy::to_come(&tenant);
+    destructions.iter().for_each(|asked| warn(global, format!("{asked}; these snapshots go with it")));
+    print(global, told::Snapshots { tenant: &tenant.name, snapshots: &list, damage, destructions }, || {
         let heading = ("snapshot", "time (UTC)", "size", "stored", "files");
         let (id, at, all, stored, files) = heading;
         let mut text = format!("{id:12}  {at:>20}  {all:>10}  {stored:>10}  {files:>8}  source\n");

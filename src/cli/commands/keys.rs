@@ -14,7 +14,11 @@ use crate::{
     operation::keys,
     repository::{Identity, Passphrase, PublicIdentity, Repository, Role, Tenant, Wrapper},
 };
-use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 use zeroize::Zeroizing;
 
 pub(super) fn key(global: &Global, command: KeyCommand) -> Result<()> {
@@ -31,13 +35,21 @@ pub(super) fn key(global: &Global, command: KeyCommand) -> Result<()> {
         }
         KeyCommand::Check(way) => check(global, way),
         KeyCommand::Sheet { file } => {
-            let sheet = recovery::sheet(&read_identity(&file)?)?;
+            let identity = read_identity(&file)?;
+            let sheet = recovery::sheet(&identity)?;
+            if global.json {
+                let (public, key_file) = (identity.public()?.to_text(), file.as_path());
+                let sheet = told::Sheet { key: told::KeyFile { key_file, public }, sheet: &sheet };
+                print(global, sheet, String::new);
+                return Ok(());
+            }
             // The one secret that is printed, because it was asked for.
             Raw.write_all(sheet.as_bytes()).map_err(|error| failed("standard output").because(error))
         }
         KeyCommand::Split { file, shares, needed, to } => split(global, &file, (shares, needed), &to),
         KeyCommand::Join { file, shares } => {
-            let texts = shares.iter().map(|share| read_secret(share)).collect::<Result<Vec<_>>>()?;
+            let read = |share: &PathBuf| Ok((share.display().to_string(), read_secret(share)?));
+            let texts = shares.iter().map(read).collect::<Result<Vec<_>>>()?;
             let public = write_key_file(&file, &recovery::join(&texts)?)?;
             print_done(global, told::KeyFile { key_file: &file, public: public.to_text() }, || {
                 format!("{} holds the key {}", file.display(), public.to_text())
@@ -48,7 +60,13 @@ pub(super) fn key(global: &Global, command: KeyCommand) -> Result<()> {
 }
 
 fn write_secret(file: &Path, text: &str) -> Result<()> {
-    let cannot = |error: std::io::Error| failed(file.display().to_string()).because(error);
+    let cannot = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            let what = format!("{} is there, and was not touched: it may be the only key to backups", file.display());
+            Error::new(Kind::Exists, what)
+        }
+        _ => failed(file.display().to_string()).because(error),
+    };
     let mut secret = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(cannot)?;
     secret.write_all(text.as_bytes()).and_then(|()| secret.sync_all()).map_err(cannot)
 }

@@ -91,7 +91,8 @@ pub(super) fn tenant_list(global: &Global, with_custody: bool) -> Result<()> {
 
 pub(super) fn tenant_show(global: &Global, name: String) -> Result<()> {
     let repository = ready::repository(global)?;
-    show(global, &tenants::show(&repository, &ready::tenant(&Global { tenant: Some(name), ..global.clone() })?));
+    let tenant = ready::tenant(&Global { tenant: Some(name), ..global.clone() })?;
+    show(global, &tenants::show(&repository, &tenant));
     Ok(())
 }
 
@@ -101,7 +102,7 @@ pub(super) fn tenant_accept(global: &Global, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn show(global: &Global, view: &tenants::View) {
+fn show(global: &Global, view: &tenants::View<'_>) {
     print(global, view, || {
         let known = |known| if known { "" } else { ", which this program does not know" };
         let features: String = view
@@ -112,9 +113,11 @@ fn show(global: &Global, view: &tenants::View) {
             })
             .collect();
         let observers: String = view.observers.iter().map(observer_text).collect();
+        let to_come: String =
+            view.destructions.iter().map(|asked| format!("\nDESTRUCTION  {}", shown(&asked.to_string()))).collect();
         let locks = view.lock_observers;
         format!(
-            "tenant       {}\nfingerprint  {}\nid           {}\nrepository   {}\nthis key     {}\ncustody      {}\ncipher       {}\nchunks       {}\nsnapshots    {}\nledger       {} entries, head {}{features}{observers}\nlocks        end by the word of {locks} of those who tell the time",
+            "tenant       {}\nfingerprint  {}\nid           {}\nrepository   {}\nthis key     {}\ncustody      {}\ncipher       {}\nchunks       {}\nsnapshots    {}\nledger       {} entries, head {}{features}{observers}\nlocks        end by the word of {locks} of those who tell the time{to_come}",
             shown(&view.tenant),
             view.fingerprint,
             view.tenant_id,
@@ -237,6 +240,12 @@ pub(super) fn policy_set(global: &Global, set: PolicySetArgs) -> Result<()> {
     let mut tenant = ready::tenant(global)?;
     let changed = policy::set(&repository, &mut tenant, &change)?;
     print_done(global, &changed, || changed_text(&changed));
+    if let Some(source) = change.source.filter(|source| !policy::show_source(&tenant, source).has_snapshots) {
+        warn(
+            global,
+            format!("there is no such source yet: there are no snapshots of `{source}`; this holds for later ones"),
+        );
+    }
     Ok(())
 }
 

@@ -82,7 +82,10 @@ pub(super) fn lock(
             true => "nobody can shorten that",
             false => "it can be shortened with a reason on record",
         };
-        format!("{:.12} stays until {} UTC; {who}", id.to_string(), time(until_ns))
+        match locked.now_ns.is_some_and(|now_ns| until_ns <= now_ns) {
+            true => format!("the lock of {:.12} has ended", id.to_string()),
+            false => format!("{:.12} stays until {} UTC; {who}", id.to_string(), time(until_ns)),
+        }
     });
     Ok(())
 }

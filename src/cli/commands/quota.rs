@@ -22,7 +22,7 @@ fn limit(text: Option<&str>, parse: fn(&str) -> Option<u64>) -> Result<Limit> {
         Some(text) => parse(text).map(Limit::Set).ok_or_else(|| {
             Error::new(
                 Kind::Usage,
-                format!("`{text}` is no limit: write a number, a size such as 10GiB, or none; nothing was changed"),
+                format!("`{text}` is no limit: write a size with its unit, such as 10GiB, a number of snapshots, or none; nothing was changed"),
             )
         }),
     }
@@ -32,7 +32,9 @@ pub(super) fn quota(global: &Global, command: QuotaCommand) -> Result<()> {
     let change = match &command {
         QuotaCommand::Show => None,
         QuotaCommand::Set(args) => {
-            let bytes = |text: &Option<String>| limit(text.as_deref(), parse_size);
+            // Whoever writes 5 means gigabytes.
+            let with_unit = |text: &str| parse_size(text).filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic()));
+            let bytes = |text: &Option<String>| limit(text.as_deref(), with_unit);
             let count = |text: &Option<String>| limit(text.as_deref(), |text| text.parse().ok());
             Some(Change {
                 stored_soft: bytes(&args.stored_soft)?,
@@ -85,7 +87,11 @@ pub(super) fn usage(global: &Global, month: Option<&str>, csv: bool) -> Result<(
     match report.not_told.iter().max_by_key(|not_told| not_told.kind.exit_code()) {
         Some(worst) => {
             let count = report.not_told.len();
-            Err(Error::new(worst.kind, format!("of {count} tenants nothing can be told; the others are complete")))
+            let others = if report.usage.is_empty() { "" } else { "; what is told of the others is complete" };
+            Err(Error::new(
+                worst.kind,
+                format!("nothing can be told of {count} tenants, which are named above{others}"),
+            ))
         }
         None => Ok(()),
     }

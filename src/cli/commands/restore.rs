@@ -7,8 +7,9 @@ use crate::{
         output::{Raw, size},
         ready, system,
     },
-    error::{Error, Result, failed},
-    operation::{access, browse, restore},
+    error::{Error, Kind, Result, failed},
+    ledger::SnapshotState,
+    operation::{access, browse, restore, snapshots},
     repository::Tenant,
     source::{Anchor, Overwrite, Owner, Patterns},
 };
@@ -45,17 +46,23 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
     if args.target == Path::new("-") {
         return cat(global, name, &args.reason);
     }
+    if args.target.exists() && !args.target.is_dir() {
+        let what = format!("{} is a file: --target needs a folder; nothing was restored", args.target.display());
+        return Err(Error::new(Kind::Usage, what));
+    }
     let mut tenant = ready::tenant(global)?;
     let mut watch = screen(global);
     watch.is_dry_run = args.dry_run;
     let outcome = match args.dry_run {
         true => {
             let named = named(global, &tenant, name.0, name.1)?;
+            warn_of_incomplete(global, &tenant, named.state);
             let options = options(global, args, &browse::named_paths(&tenant, named.state)?)?;
             restore::preview(&tenant, named.state, &named.path, &options, &watch)
         }
         false => {
             let permit = permit(global, &mut tenant, ("restore", name), &args.reason)?;
+            warn_of_incomplete(global, &tenant, permit.snapshot());
             let options = options(global, args, &browse::named_paths(&tenant, permit.snapshot())?)?;
             restore::restore(&tenant, &permit, &options, &watch)
         }
@@ -69,6 +76,10 @@ pub(super) fn restore_files(global: &Global, args: &RestoreArgs) -> Result<()> {
         true => Err(failed("nothing in the snapshot matches what was to be included, so nothing was restored")),
         false => Ok(()),
     }
+}
+
+fn warn_of_incomplete(global: &Global, tenant: &Tenant, state: &SnapshotState) {
+    snapshots::incomplete(tenant, state).iter().for_each(|lack| warn(global, lack));
 }
 
 /// Says what is to be restored, and how. Patterns mean what they meant in the backup, which was asked for `roots`.

@@ -4,7 +4,7 @@
 use crate::{
     error::Error,
     id::{ActorId, ScopeId, SnapshotId},
-    operation::{browse, forget, keys, operators, protect, prune, repair, snapshots, tenants},
+    operation::{browse, destroy, forget, keys, operators, protect, prune, repair, snapshots, tenants},
     repository::Fingerprint,
 };
 use serde::Serialize;
@@ -14,6 +14,14 @@ use std::path::{Path, PathBuf};
 pub struct KeyFile<'a> {
     pub key_file: &'a Path,
     pub public: String,
+}
+
+/// A key on paper, which was asked for.
+#[derive(Serialize)]
+pub struct Sheet<'a> {
+    #[serde(flatten)]
+    pub key: KeyFile<'a>,
+    pub sheet: &'a str,
 }
 
 #[derive(Serialize)]
@@ -116,6 +124,8 @@ pub struct Snapshots<'a> {
     pub snapshots: &'a [snapshots::SnapshotView<'a>],
     /// What is wrong with the history; empty where it is whole.
     pub damage: Vec<String>,
+    /// What is to be destroyed: all of the tenant, or sources.
+    pub destructions: Vec<destroy::Status<'a>>,
 }
 
 #[derive(Serialize)]

@@ -301,7 +301,7 @@ fn dry_run(
     Ok(Report {
         tenant: tenant.name.clone(),
         snapshot_id: None,
-        source: labels.source,
+        source: labels.source.to_string(),
         complete: seen.stats.is_complete(),
         snapshot: None,
         stats: seen.stats,

@@ -12,7 +12,7 @@ pub use stream::{Input, stream};
 use super::{
     Monitor,
     catalogue::CatalogueBuilder,
-    interrupted,
+    destroy, interrupted,
     previous::{Earlier, Plan, Previous, metadata_of_newest, unless_damaged},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     format::{
         Blob,
         catalogue::Entry,
-        names::PackKind,
+        names::{PackKind, SourceName},
         snapshot::{Snapshot, SnapshotContent, Stats},
     },
     id::{Nonce, SnapshotId},
@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 
 /// What a snapshot is called.
 pub struct Labels {
-    pub source: String,
+    pub source: SourceName,
     pub kind: String,
     pub tags: BTreeMap<String, String>,
     pub host: String,
@@ -79,6 +79,9 @@ impl Report {
     /// Adds what nobody was there to be told.
     fn with_notices(mut self, tenant: &Tenant) -> Self {
         self.warnings.extend(tenant.notices().take());
+        let to_come = destroy::to_come(tenant);
+        let its = to_come.iter().filter(|asked| asked.source.is_none_or(|source| source == self.source));
+        self.warnings.extend(its.map(|asked| format!("{asked}; this backup will go with it")));
         self
     }
 }
@@ -271,7 +274,7 @@ impl<'a> Begun<'a> {
         }
         let snapshot = Snapshot {
             id: self.session.new_snapshot_id(),
-            source: self.labels.source,
+            source: self.labels.source.to_string(),
             kind: self.labels.kind,
             tags: self.labels.tags,
             started_ns: self.started_ns,
@@ -305,9 +308,12 @@ impl<'a> Begun<'a> {
 fn stop(mut session: Session<'_>) -> Error {
     let kept = session.publish();
     match kept.and(session.abort("interrupted")) {
-        Ok(()) => interrupted(),
+        Ok(()) => Error::new(
+            Kind::Interrupted,
+            "interrupted; the repository is unharmed. No snapshot was made; repeat it: what is stored by now is not stored again",
+        ),
         Err(why) => {
-            let what = "interrupted; the repository is unharmed, but what was stored so far may be stored again";
+            let what = "interrupted; the repository is unharmed. No snapshot was made, and what was stored so far may be stored again";
             Error::new(Kind::Interrupted, format!("{what}: {why}"))
         }
     }

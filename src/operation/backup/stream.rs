@@ -60,6 +60,11 @@ fn add(backup: &mut Begun<'_>, input: Input<'_>) -> Result<Ended> {
     (input.ended)()?;
     backup.stats.files = 1;
     backup.stats.logical_bytes = content.length();
+    if content.length() == 0 {
+        backup
+            .warnings
+            .push(format!("`{name}` is empty: nothing came out of what was to be backed up, although it ended well"));
+    }
     let now_ns = backup.session.tenant.environment.now_ns();
     // The folders on the way, which nobody sees anywhere.
     for (at, _) in name.match_indices('/') {

@@ -1,10 +1,10 @@
 //! How far a request to destroy has come.
 
 use super::asked;
-use crate::{error::Result, id::ActorId, operation::times, repository::Tenant};
+use crate::{error::Result, format::checkpoint::Destruction, id::ActorId, operation::times, repository::Tenant};
 use serde::Serialize;
 use serde_json::Value;
-use std::path::Path;
+use std::{collections::BTreeSet, fmt, path::Path};
 
 /// A request that stands.
 #[derive(Debug, Serialize)]
@@ -28,10 +28,14 @@ pub struct Status<'a> {
 /// Returns how far the newest request has come, for a source or for all.
 pub fn status<'a>(tenant: &'a Tenant, source: Option<&'a str>) -> Result<Status<'a>> {
     let (request, asked) = asked(tenant, source)?;
+    Ok(status_of(tenant, request, asked))
+}
+
+fn status_of<'a>(tenant: &'a Tenant, request: u64, asked: &'a Destruction) -> Status<'a> {
     let not_before_ns = tenant.state.asked_ns(asked).map(|asked_ns| asked_ns.saturating_add(asked.destroy.wait_ns));
-    Ok(Status {
+    Status {
         tenant: &tenant.name,
-        source,
+        source: asked.destroy.source.as_deref(),
         request,
         reason: &asked.destroy.reason,
         actor: asked.actor,
@@ -40,7 +44,34 @@ pub fn status<'a>(tenant: &'a Tenant, source: Option<&'a str>) -> Result<Status<
         approvals: asked.approved_by.len(),
         approvals_needed: asked.destroy.approvals,
         missing: tenant.state.not_yet(request),
-    })
+    }
+}
+
+/// Returns the newest request of each thing that is to be destroyed: of all of the tenant, and of sources that are
+/// still there.
+pub fn to_come(tenant: &Tenant) -> Vec<Status<'_>> {
+    let mut seen = BTreeSet::new();
+    let is_there =
+        |source: Option<&str>| source.is_none_or(|source| !tenant.state.destroyed_sources.contains_key(source));
+    let requests = tenant.state.destructions.iter().rev();
+    let newest = requests.filter(|(_, asked)| seen.insert(asked.destroy.source.as_deref()));
+    let standing = newest.filter(|(_, asked)| is_there(asked.destroy.source.as_deref()));
+    standing.map(|(request, asked)| status_of(tenant, *request, asked)).collect()
+}
+
+/// As it is told to people.
+impl fmt::Display for Status<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            Some(source) => write!(f, "source {source} of tenant {} is to be destroyed", self.tenant)?,
+            None => write!(f, "tenant {} is to be destroyed", self.tenant)?,
+        }
+        match &self.not_before {
+            Some(time) => write!(f, " after {time} UTC")?,
+            None => f.write_str(" once its waiting time is over")?,
+        }
+        write!(f, " (request {}: {})", self.request, self.reason)
+    }
 }
 
 /// What was destroyed, as its certificate states.

@@ -57,7 +57,7 @@ const LATER_MAX: usize = 10_000;
 /// Errors are of the kind `Damaged` if some stored data is (all other files are restored), else `Target` if the
 /// target refused something; of other kinds if the restore could not go on.
 pub fn restore(tenant: &Tenant, permit: &ReadPermit, options: &Options, monitor: &dyn Monitor) -> Outcome {
-    let mut report = Report::new(permit.snapshot().snapshot.id, &options.target, false);
+    let mut report = Report::new(&permit.snapshot().snapshot, &options.target, false);
     let done = permit
         .of(tenant)
         .and_then(|(state, below)| run(tenant, state, below, options, &mut Progress { report: &mut report, monitor }));
@@ -74,7 +74,7 @@ pub fn preview(
     options: &Options,
     monitor: &dyn Monitor,
 ) -> Outcome {
-    let mut report = Report::new(state.snapshot.id, &options.target, true);
+    let mut report = Report::new(&state.snapshot, &options.target, true);
     let done = run(tenant, state, below, options, &mut Progress { report: &mut report, monitor });
     let error = done.err().or_else(|| report.error());
     Outcome { report, error }

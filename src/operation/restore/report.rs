@@ -2,7 +2,10 @@
 
 use crate::{
     error::{Error, Kind, Next, Result},
-    format::catalogue::{Entry, FileType},
+    format::{
+        catalogue::{Entry, FileType},
+        snapshot::Snapshot,
+    },
     id::SnapshotId,
     source::Refused,
 };
@@ -16,6 +19,8 @@ const LISTED_MAX: usize = 10_000;
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub snapshot_id: SnapshotId,
+    /// Whether all that was to be backed up could be read when the snapshot was made.
+    pub complete: bool,
     #[serde(serialize_with = "lossy")]
     pub target: PathBuf,
     pub dry_run: bool,
@@ -81,9 +86,10 @@ impl Outcome {
 }
 
 impl Report {
-    pub(super) fn new(snapshot_id: SnapshotId, target: &Path, dry_run: bool) -> Self {
+    pub(super) fn new(snapshot: &Snapshot, target: &Path, dry_run: bool) -> Self {
         Self {
-            snapshot_id,
+            snapshot_id: snapshot.id,
+            complete: snapshot.is_complete(),
             target: target.into(),
             dry_run,
             files: 0,
