@@ -86,6 +86,7 @@ impl EntryKind {
                 "ask for a destruction, or decide on it"
             }
             Self::Repair => "repair the history",
+            Self::Closed | Self::Invite | Self::Join | Self::Job | Self::Erased => "change the tenant",
         }
     }
     /// Reads the number of a kind.
