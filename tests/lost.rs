@@ -266,3 +266,22 @@ fn a_check_says_nothing_of_what_a_lost_entry_or_annex_hides() {
         assert!(why.contains("missing") && why.contains("annex") == annex_too, "{why}");
     }
 }
+
+/// What was sealed anew behind a lost COMMIT lies nowhere else once the old packs are pruned.
+#[test]
+fn a_prune_behind_a_repair_deletes_the_only_copies_of_what_was_sealed_anew() {
+    let mut world = World::new(31);
+    let mut tenant = world.fixture.tenant();
+    for content in [b"one", b"two"] {
+        let _ = back_up_bytes(&mut tenant, "a", content).unwrap();
+    }
+    let lost = tenant.state.live()[1].number;
+    world.fixture.repository().rotate(&mut tenant, false, "x").unwrap();
+    reseal::reseal(&mut tenant, &Unwatched).unwrap();
+    check::check(&mut world.keeper(), Some(100), &Unwatched).unwrap();
+    prune::prune(&mut tenant, &prune::Options::thorough(0), &Unwatched).unwrap();
+    let _ = back_up_bytes(&mut tenant, "a", b"six").unwrap();
+    let live = tenant.state.live().into_iter();
+    let contents = live.map(|state| (state.snapshot.id, read_stream(&tenant, state).unwrap())).collect();
+    try_entry(&mut world, (31, &Done::new()), &contents, (lost, false));
+}
