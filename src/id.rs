@@ -71,7 +71,7 @@ id!(
     32
 );
 id!(
-    /// One place that holds a repository: copies of it elsewhere have others. Random, 128 bits.
+    /// One place that holds a repository: copies of it elsewhere have others. 96 random bits, and a checksum.
     PlaceId,
     16
 );
@@ -85,6 +85,21 @@ id!(
     Nonce,
     8
 );
+
+impl PlaceId {
+    /// Makes one of random bytes. The last four are the first of the BLAKE3 hash of the others: nothing else tells that
+    /// one was damaged before a ledger names it.
+    pub fn of(mut random: [u8; 16]) -> Self {
+        let hash = blake3::hash(&random[..12]);
+        random[12..].copy_from_slice(&hash.as_bytes()[..4]);
+        Self(random)
+    }
+
+    /// Says whether it is as it was made.
+    pub fn is_whole(&self) -> bool {
+        *self == Self::of(self.0)
+    }
+}
 
 /// A segment: the number of the ledger entry that opened its session, and its ordinal there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

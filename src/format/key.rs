@@ -101,7 +101,8 @@ record! {
         2 features: Vec<String>,
         /// Whether put-if-absent was seen to be atomic; if not, one writer at a time.
         3 atomic_create: bool,
-        /// What this place is called: one that is copied to is called otherwise.
+        /// What this place is called: one that is copied to is called otherwise. Its last four bytes are the first of
+        /// the BLAKE3 hash of the others.
         4 place: PlaceId,
     }
 

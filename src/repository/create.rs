@@ -59,7 +59,7 @@ impl Repository {
             repository: ScopeId(random(environment.as_ref())),
             features: Vec::new(),
             atomic_create,
-            place: PlaceId(random(environment.as_ref())),
+            place: PlaceId::of(random(environment.as_ref())),
             unknown: Default::default(),
         };
         let identity = Arc::new(match credential.into() {

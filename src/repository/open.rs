@@ -15,6 +15,7 @@ use crate::{
         VERSION, decode,
         key::{Circle, Config, Slot, WRAPPED_BYTES_MAX},
         names,
+        record::malformed,
         sealed::strip_magic,
     },
     id::ScopeId,
@@ -83,6 +84,9 @@ impl Repository {
                     config.format
                 ),
             ));
+        }
+        if !config.place.is_whole() {
+            return Err(bad(malformed("config", "the id of this place is not what it was")));
         }
         let identity = Arc::new(match credential.into() {
             Credential::Identity(identity) => identity,

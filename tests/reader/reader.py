@@ -84,6 +84,8 @@ def strip_magic(letter, b):
         fail(f"not an object of kind {letter}")
     if b[3] != 1:
         fail(f"format version {b[3]} is newer than this reader")
+        if blake3.blake3(config[4][:12]).digest()[:4] != config[4][12:]:
+            fail("config is damaged: the place's id is not what it was")
     return b[4:]
 
 
