@@ -166,6 +166,8 @@
 //! | void | of an entry: it breaks a rule, so it counts for nobody |
 //! | whole | of a chunk or segment: stored without a base; else it is a difference (delta) |
 
+#![warn(unreachable_pub)]
+
 #[doc(hidden)]
 pub mod cli;
 pub mod environment;

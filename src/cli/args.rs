@@ -6,11 +6,11 @@ mod restore;
 mod retention;
 mod tenants;
 
-pub use audit::*;
-pub use keys::*;
-pub use restore::*;
-pub use retention::*;
-pub use tenants::*;
+pub(crate) use audit::*;
+pub(crate) use keys::*;
+pub(crate) use restore::*;
+pub(crate) use retention::*;
+pub(crate) use tenants::*;
 
 use crate::{format::entry::Compare, operation::check::Reading};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -20,7 +20,7 @@ use std::{ffi::OsString, path::PathBuf};
 /// object store, and restores them.
 #[derive(Parser)]
 #[command(name = "strongroom", version, disable_help_subcommand = true)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     pub global: Global,
     #[command(subcommand)]
@@ -29,7 +29,7 @@ pub struct Args {
 
 #[derive(ClapArgs, Clone)]
 #[command(next_help_heading = "Global options")]
-pub struct Global {
+pub(super) struct Global {
     /// The repository: a folder, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX
     #[arg(long, global = true, env = "STRONGROOM_REPO", hide_env_values = true, value_name = "PLACE")]
     pub repo: Option<String>,
@@ -111,7 +111,7 @@ pub struct Global {
 
 impl Global {
     /// Whether a program reads standard error: then every line of it is JSON.
-    pub fn is_read_by_program(&self) -> bool {
+    pub(super) fn is_read_by_program(&self) -> bool {
         self.progress == Some(Progress::Json)
     }
 }
@@ -119,7 +119,7 @@ impl Global {
 /// Ways to give a key. One is enough; a passphrase beside an SSH key opens that.
 #[derive(ClapArgs, Clone, Default)]
 #[command(next_help_heading = "Global options")]
-pub struct KeyArgs {
+pub(super) struct KeyArgs {
     /// The key file, or an SSH key, that opens the tenant [env: STRONGROOM_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
@@ -140,14 +140,14 @@ pub struct KeyArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
+pub(super) enum Progress {
     Auto,
     Never,
     Json,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Make key files, and decide whose keys open a tenant
     #[command(subcommand)]
     Key(KeyCommand),
@@ -341,7 +341,7 @@ pub enum Command {
 }
 
 #[derive(ClapArgs)]
-pub struct RepairArgs {
+pub(super) struct RepairArgs {
     /// Why, for the audit trail
     #[arg(long, default_value = "")]
     pub reason: String,
@@ -357,7 +357,7 @@ pub struct RepairArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum KeepArg {
+pub(super) enum KeepArg {
     All,
     Seen,
 }
@@ -383,7 +383,7 @@ impl From<DeltaArg> for Compare {
 }
 
 #[derive(ClapArgs)]
-pub struct BackupArgs {
+pub(super) struct BackupArgs {
     /// What this is a backup of (default: HOST:PATH)
     #[arg(long)]
     pub source: Option<String>,

@@ -20,7 +20,7 @@ fn usage(message: impl Into<String>) -> Error {
 
 impl KeyArgs {
     /// Reads the ways that the environment names; an empty variable counts as none.
-    pub fn from_environment() -> Self {
+    pub(super) fn from_environment() -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(Into::into);
         Self {
@@ -62,7 +62,7 @@ fn levels(global: &Global) -> impl Iterator<Item = &KeyArgs> {
 }
 
 /// Finds who is asking.
-pub fn credential(global: &Global) -> Result<Credential> {
+pub(super) fn credential(global: &Global) -> Result<Credential> {
     let Some(level) = levels(global).find(|level| !level.ways().is_empty()) else {
         return Ok(Credential::Wrapper(Box::new(Passphrase(secret(system::ask_passphrase()?)?))));
     };
@@ -106,7 +106,7 @@ fn passphrase_of_ssh_key(global: &Global) -> Result<SecretString> {
 
 /// Makes what wraps with a key of AWS KMS.
 #[cfg(feature = "aws-kms")]
-pub fn aws_kms(key: &str) -> Result<Box<dyn Wrapper>> {
+pub(super) fn aws_kms(key: &str) -> Result<Box<dyn Wrapper>> {
     Ok(Box::new(super::kms::AwsKms(key.to_owned())))
 }
 #[cfg(not(feature = "aws-kms"))]
@@ -131,7 +131,7 @@ fn read(file: &Path) -> Result<Zeroizing<String>> {
 }
 
 /// Reads a passphrase from a file: all of it, less the end of its line.
-pub fn passphrase_in(file: &Path) -> Result<SecretString> {
+pub(super) fn passphrase_in(file: &Path) -> Result<SecretString> {
     secret(read(file)?.trim_end_matches(['\r', '\n']).to_owned())
 }
 

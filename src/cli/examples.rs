@@ -99,7 +99,7 @@ const EXAMPLES: &[(&str, &str)] = &[
 ];
 
 /// Adds its example to each command.
-pub fn added_to(command: clap::Command, words: &str) -> clap::Command {
+pub(super) fn added_to(command: clap::Command, words: &str) -> clap::Command {
     let example = EXAMPLES.iter().find(|(known, _)| *known == words).map(|(_, example)| *example);
     let mut command = match example {
         Some(example) => command.after_help(format!("Example:\n  {example}")),

@@ -3,7 +3,7 @@
 use crate::error::{Error, Next};
 
 /// Returns what follows an error's text: how to do what may help.
-pub fn after(error: &Error) -> String {
+pub(super) fn after(error: &Error) -> String {
     error.next.map_or(String::new(), |next| format!("\n  {}", hint(next)))
 }
 

@@ -14,7 +14,7 @@ use std::{
 use zeroize::Zeroizing;
 
 /// Runs a shell command for each request: one JSON object in, one out.
-pub struct KeyCommand(pub String);
+pub(super) struct KeyCommand(pub String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

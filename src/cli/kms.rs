@@ -8,7 +8,7 @@ use aws_sdk_kms::{Client, error::SdkError, primitives::Blob};
 use zeroize::Zeroizing;
 
 /// The key, by id, ARN or alias. Credentials and region are those of the AWS CLI.
-pub struct AwsKms(pub String);
+pub(super) struct AwsKms(pub String);
 
 /// What the context of a key file is called in KMS: its policies and its log can name it.
 const CONTEXT: &str = "strongroom";

@@ -19,7 +19,7 @@ struct Said {
 }
 
 /// Returns the user's pins: in the file that was named, or in the folder for settings.
-pub fn pins(global: &Global) -> std::sync::Arc<dyn Pins> {
+pub(super) fn pins(global: &Global) -> std::sync::Arc<dyn Pins> {
     let settings = std::env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let home = || Some(PathBuf::from(std::env::var_os("HOME").filter(|home| !home.is_empty())?).join(".config"));
     let usual = || Some(settings.or_else(home)?.join("strongroom/known-places"));

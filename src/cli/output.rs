@@ -5,7 +5,7 @@
 
 use super::args::Global;
 use crate::error::{Error, Kind, Result};
-pub use crate::operation::times::text as time;
+pub(super) use crate::operation::times::text as time;
 use serde::Serialize;
 use std::{
     io::{BufWriter, ErrorKind, IsTerminal, Stdout, Write},
@@ -13,7 +13,7 @@ use std::{
 };
 
 /// What a shell reports of a program that wrote into a pipe that nobody reads any more.
-pub const CLOSED_PIPE: u8 = 141;
+pub(super) const CLOSED_PIPE: u8 = 141;
 
 struct Out {
     writer: BufWriter<Stdout>,
@@ -56,7 +56,7 @@ impl Out {
 }
 
 /// Standard output for raw bytes, such as a file's content.
-pub struct Raw;
+pub(super) struct Raw;
 
 impl Write for Raw {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -68,7 +68,7 @@ impl Write for Raw {
 }
 
 /// Prints what was asked for, however quiet: one object, or what a person reads. A failure is told by `finish`.
-pub fn print(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) {
+pub(super) fn print(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) {
     let line = chosen(global, object, text);
     let mut out = out();
     out.printed = true;
@@ -79,14 +79,19 @@ pub fn print(global: &Global, object: impl Serialize, text: impl FnOnce() -> Str
 }
 
 /// Prints what a command did that was not asked to show anything: with `--quiet`, a person need not read it.
-pub fn print_done(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) {
+pub(super) fn print_done(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) {
     if global.json || !global.quiet {
         print(global, object, text);
     }
 }
 
 /// Prints what a command did or, in a dry run, would do: then that is what was asked for.
-pub fn print_done_or_plan(global: &Global, is_plan: bool, object: impl Serialize, text: impl FnOnce() -> String) {
+pub(super) fn print_done_or_plan(
+    global: &Global,
+    is_plan: bool,
+    object: impl Serialize,
+    text: impl FnOnce() -> String,
+) {
     match is_plan {
         true => print(global, object, text),
         false => print_done(global, object, text),
@@ -95,7 +100,7 @@ pub fn print_done_or_plan(global: &Global, is_plan: bool, object: impl Serialize
 
 /// Prints one of many: a line of JSON, or what a person reads. Fails as soon as nobody reads any more, so that
 /// a long list ends.
-pub fn print_one(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+pub(super) fn print_one(global: &Global, object: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
     match chosen(global, object, text) {
         line if line.is_empty() => Ok(()),
         line => line_of_many(&line),
@@ -103,7 +108,7 @@ pub fn print_one(global: &Global, object: impl Serialize, text: impl FnOnce() ->
 }
 
 /// Prints a line of a list.
-pub fn line_of_many(line: &str) -> Result<()> {
+pub(super) fn line_of_many(line: &str) -> Result<()> {
     let mut out = out();
     out.printed = true;
     out.line(line, false).map_err(lost)
@@ -121,12 +126,12 @@ fn lost(error: std::io::Error) -> Error {
 }
 
 /// Says whether a result was printed.
-pub fn was_printed() -> bool {
+pub(super) fn was_printed() -> bool {
     out().printed
 }
 
 /// How standard output ended.
-pub enum Ended {
+pub(super) enum Ended {
     Whole,
     /// Whoever read it went away: as with `head`, that is nobody's error.
     Closed,
@@ -134,7 +139,7 @@ pub enum Ended {
 }
 
 /// Writes what is left, and tells whether all of standard output was written.
-pub fn finish() -> Ended {
+pub(super) fn finish() -> Ended {
     let mut out = out();
     drop(out.attempt(BufWriter::flush));
     match out.failed.take() {
@@ -145,12 +150,12 @@ pub fn finish() -> Ended {
 }
 
 /// Writes to standard error. That nobody reads it stops nothing.
-pub fn say(text: &str) {
+pub(super) fn say(text: &str) {
     drop(std::io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// Tells of something that does not stop the command, however quiet.
-pub fn warn(global: &Global, what: impl std::fmt::Display) {
+pub(super) fn warn(global: &Global, what: impl std::fmt::Display) {
     match global.is_read_by_program() {
         true => say(&format!("{}\n", serde_json::json!({ "warning": { "message": what.to_string() } }))),
         false => say(&format!("strongroom: warning: {}\n", shown(&what.to_string()))),
@@ -158,7 +163,7 @@ pub fn warn(global: &Global, what: impl std::fmt::Display) {
 }
 
 /// Says how something was understood.
-pub fn remark(global: &Global, what: &str) {
+pub(super) fn remark(global: &Global, what: &str) {
     match (global.is_read_by_program(), global.quiet) {
         (true, _) => say(&format!("{}\n", serde_json::json!({ "remark": { "message": what } }))),
         (false, true) => {}
@@ -183,28 +188,28 @@ fn escaped(text: &str, is_harmful: impl Fn(char) -> bool) -> String {
 }
 
 /// A name that somebody else chose, for people: on one line, and unable to steer a terminal.
-pub fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     escaped(name, is_harmful)
 }
 
 /// A path for people.
-pub fn shown_path(path: &[u8]) -> String {
+pub(super) fn shown_path(path: &[u8]) -> String {
     shown(&String::from_utf8_lossy(path))
 }
 
 /// A text of several lines in which nothing steers a terminal, wherever it came from.
-pub fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     escaped(text, |c| is_harmful(c) && c != '\n' && c != '\t')
 }
 
 /// A field of comma-separated values. What a spreadsheet would take for a formula gets an apostrophe.
-pub fn csv(text: &str) -> String {
+pub(super) fn csv(text: &str) -> String {
     let formula = if text.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
     format!("\"{formula}{}\"", shown(text).replace('"', "\"\""))
 }
 
 /// Writes bytes for people.
-pub fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -216,7 +221,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// Reads bytes as people write them: `8KiB`, `2M`, `65536`.
-pub fn parse_size(text: &str) -> Option<u64> {
+pub(super) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -231,20 +236,20 @@ pub fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Reads how much a second may be sent, such as `2MiB`. A number alone is refused: whoever writes 5 means megabytes.
-pub fn parse_rate(text: &str) -> Option<u64> {
+pub(super) fn parse_rate(text: &str) -> Option<u64> {
     const LEAST: u64 = 1 << 10;
     let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
     parse_size(text).filter(|rate| has_unit && *rate >= LEAST)
 }
 
 /// Reads a duration as people write it, `6h` or `2d`; days have 24 hours. In nanoseconds, at most 31 years.
-pub fn duration_ns(text: &str) -> Option<i64> {
+pub(super) fn duration_ns(text: &str) -> Option<i64> {
     let span: jiff::Span = text.parse().ok()?;
     let seconds = span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())).ok()?;
     (0.0..1e9).contains(&seconds).then_some((seconds * 1e9) as i64)
 }
 
 /// Writes a ratio for people.
-pub fn ratio(logical: u64, stored: u64) -> String {
+pub(super) fn ratio(logical: u64, stored: u64) -> String {
     if stored == 0 { "-".into() } else { format!("{:.2}", logical as f64 / stored as f64) }
 }

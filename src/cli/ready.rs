@@ -27,7 +27,7 @@ use std::{
 
 /// What the tenants that a command opened have to tell. Clones are of one command.
 #[derive(Clone, Default)]
-pub struct Opened {
+pub(super) struct Opened {
     notices: Arc<Mutex<Vec<Notices>>>,
     said: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -38,12 +38,12 @@ impl Opened {
     }
 
     /// Takes what was not told yet.
-    pub fn take_notices(&self) -> Vec<String> {
+    pub(super) fn take_notices(&self) -> Vec<String> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).iter().flat_map(Notices::take).collect()
     }
 
     /// Says whether this command did not say something before; from now on it did.
-    pub fn is_new(&self, what: &str) -> bool {
+    pub(super) fn is_new(&self, what: &str) -> bool {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned())
     }
 }
@@ -72,7 +72,7 @@ fn usage(message: impl Into<String>) -> Error {
 }
 
 /// Fills in what no option gave: from the environment (most of which the parser has done), then from the profile.
-pub fn with_profile(mut global: Global) -> Result<Global> {
+pub(super) fn with_profile(mut global: Global) -> Result<Global> {
     global.lower_keys.push(KeyArgs::from_environment());
     let Some(path) = &global.profile else { return Ok(global) };
     let text =
@@ -152,28 +152,28 @@ fn cache(global: &Global) -> Option<PathBuf> {
 }
 
 /// Returns the folder for what does not fit in memory.
-pub fn spill(global: &Global) -> Result<PathBuf> {
+pub(super) fn spill(global: &Global) -> Result<PathBuf> {
     connection(global)?.spill()
 }
 
 /// Returns the folders that this program keeps for itself.
-pub fn own_folders(global: &Global) -> Result<OwnFolders> {
+pub(super) fn own_folders(global: &Global) -> Result<OwnFolders> {
     Ok(connection(global)?.own_folders())
 }
 
 /// Makes the repository; where other things are, or another repository was, only if told so.
-pub fn init(global: &Global, beside_others: bool, instead: bool) -> Result<Repository> {
+pub(super) fn init(global: &Global, beside_others: bool, instead: bool) -> Result<Repository> {
     Connection { beside_others, instead, ..connection(global)? }.make(credential(global)?)
 }
 
 /// Opens the repository.
-pub fn repository(global: &Global) -> Result<Repository> {
+pub(super) fn repository(global: &Global) -> Result<Repository> {
     connection(global)?.open(|| credential(global))
 }
 
 /// Opens the tenant with the fingerprint that is expected and takes it for the right one from now on. Where none is
 /// named, whoever sits at the terminal has to compare it.
-pub fn accept(global: &Global, name: &str) -> Result<(Repository, Tenant)> {
+pub(super) fn accept(global: &Global, name: &str) -> Result<(Repository, Tenant)> {
     let connection = connection(global)?;
     let fingerprint = match connection.expected {
         Some(expected) => expected,
@@ -195,21 +195,21 @@ pub fn accept(global: &Global, name: &str) -> Result<(Repository, Tenant)> {
 
 /// Opens the tenant as `tenant` does, for who changes what others have: who and what is named is looked for in what this
 /// machine folded from the history itself.
-pub fn founded(global: &Global) -> Result<Tenant> {
+pub(super) fn founded(global: &Global) -> Result<Tenant> {
     let mut tenant = tenant(global)?;
     tenant.found()?;
     Ok(tenant)
 }
 
 /// Opens the tenant; if none was named and the key opens just one, that. Warns of what is wrong with its history.
-pub fn tenant(global: &Global) -> Result<Tenant> {
+pub(super) fn tenant(global: &Global) -> Result<Tenant> {
     let tenant = tenant_to_report_on(global)?;
     tenant.doubts().iter().for_each(|doubt| warn(global, doubt));
     Ok(tenant)
 }
 
 /// The same for what reports itself what is wrong with the history.
-pub fn tenant_to_report_on(global: &Global) -> Result<Tenant> {
+pub(super) fn tenant_to_report_on(global: &Global) -> Result<Tenant> {
     let mut tenant = open::tenant(&repository(global)?, global.tenant.as_deref())?;
     tenant.despite_damage = global.despite_damage;
     global.opened.add(tenant.notices());
@@ -229,7 +229,7 @@ pub fn tenant_to_report_on(global: &Global) -> Result<Tenant> {
 }
 
 /// Reads a chunk size.
-pub fn chunk_size(text: &str) -> Result<ChunkSize> {
+pub(super) fn chunk_size(text: &str) -> Result<ChunkSize> {
     let (fixed, number) = text.strip_prefix("fixed:").map_or((false, text), |number| (true, number));
     let bytes = parse_size(number).and_then(|bytes| u32::try_from(bytes).ok());
     let size = bytes.map(|bytes| if fixed { ChunkSize::Fixed(bytes) } else { ChunkSize::Average(bytes) });

@@ -18,7 +18,7 @@ fn secret_lines(identity: &Identity) -> Result<Zeroizing<String>> {
 }
 
 /// A sheet for a safe: what to do with it, the key as text, and as a QR code.
-pub fn sheet(identity: &Identity) -> Result<Zeroizing<String>> {
+pub(super) fn sheet(identity: &Identity) -> Result<Zeroizing<String>> {
     let lines = secret_lines(identity)?;
     let code = QrCode::new(lines.as_bytes()).map_err(|error| failed(format!("no QR code: {error}")))?;
     let picture = Zeroizing::new(code.render::<Dense1x2>().quiet_zone(true).build());
@@ -31,7 +31,7 @@ pub fn sheet(identity: &Identity) -> Result<Zeroizing<String>> {
 }
 
 /// Splits a key file into shares.
-pub fn split(identity: &Identity, shares: u8, needed: u8) -> Result<Vec<Zeroizing<String>>> {
+pub(super) fn split(identity: &Identity, shares: u8, needed: u8) -> Result<Vec<Zeroizing<String>>> {
     if needed < 2 || shares < needed {
         return Err(Error::new(Kind::Usage, "at least 2 shares must be needed, and as many made; nothing was written"));
     }
@@ -52,7 +52,7 @@ pub fn split(identity: &Identity, shares: u8, needed: u8) -> Result<Vec<Zeroizin
 }
 
 /// Makes a key of shares: each with what it is called, and its text.
-pub fn join(shares: &[(String, Zeroizing<String>)]) -> Result<Identity> {
+pub(super) fn join(shares: &[(String, Zeroizing<String>)]) -> Result<Identity> {
     let bad = |why: &str| Error::new(Kind::WrongKey, format!("{why}; nothing was written"));
     let (mut parts, mut publics, mut needed) = (Vec::new(), Vec::new(), 0);
     for (name, share) in shares {

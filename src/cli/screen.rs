@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Shows progress and problems.
-pub struct Screen {
+pub(super) struct Screen {
     mode: Progress,
     quiet: bool,
     /// Nothing is done, only said.
@@ -36,7 +36,7 @@ struct State {
 }
 
 impl Screen {
-    pub fn new(mode: Progress, quiet: bool) -> Self {
+    pub(super) fn new(mode: Progress, quiet: bool) -> Self {
         let on_terminal = std::io::stderr().is_terminal() && !quiet;
         let mode = if mode == Progress::Auto && !on_terminal { Progress::Never } else { mode };
         let state = State { phase: "start", total_bytes: None, began: Instant::now(), shown: None };
@@ -81,7 +81,7 @@ impl Screen {
     }
 
     /// Clears the line.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.show(true);
         if self.mode == Progress::Auto {
             say("\r\x1b[K");

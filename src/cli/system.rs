@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Keeps keys out of core dumps, and out of other processes' sight.
-pub fn hide_memory() {
+pub(super) fn hide_memory() {
     // Where the kernel cannot, backups are made all the same.
     let _best_effort = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
@@ -35,7 +35,7 @@ fn signals() -> &'static Signals {
 
 /// From now on SIGINT, SIGTERM and SIGHUP end the process with the documented exit code: at once, until `interrupt_flag`
 /// was asked for. A hang-up that whoever started this ignores (`nohup`) stays ignored.
-pub fn handle_signals() {
+pub(super) fn handle_signals() {
     use signal_hook::{
         consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
         flag,
@@ -66,35 +66,35 @@ fn is_ignored(signal: i32) -> bool {
 }
 
 /// Becomes true at the first signal that asks to stop; the second (but for a hang-up) ends the process at once.
-pub fn interrupt_flag() -> Arc<AtomicBool> {
+pub(super) fn interrupt_flag() -> Arc<AtomicBool> {
     let Signals { asked, at_once } = signals();
     at_once.store(asked.load(Relaxed), Relaxed);
     asked.clone()
 }
 
 /// Says whether the process was asked to stop, and heeds that itself; else a signal ends it.
-pub fn is_interrupted() -> bool {
+pub(super) fn is_interrupted() -> bool {
     is_set(&signals().asked)
 }
 
-pub fn is_set(flag: &AtomicBool) -> bool {
+pub(super) fn is_set(flag: &AtomicBool) -> bool {
     flag.load(Relaxed)
 }
 
 /// Returns the folder that relative paths begin at.
-pub fn current_folder() -> Result<PathBuf> {
+pub(super) fn current_folder() -> Result<PathBuf> {
     std::env::current_dir().map_err(|error| Error::new(Kind::Usage, "the current folder is gone").because(error))
 }
 
 /// Returns `user@host`.
-pub fn who() -> String {
+pub(super) fn who() -> String {
     let user =
         uzers::get_current_username().map_or_else(|| "unknown".into(), |name| name.to_string_lossy().into_owned());
     format!("{user}@{}", host())
 }
 
 /// Returns where this runs, and from where whoever runs it came: for the record.
-pub fn from() -> String {
+pub(super) fn from() -> String {
     match std::env::var("SSH_CLIENT").ok().and_then(|client| client.split(' ').next().map(str::to_owned)) {
         Some(client) => format!("{} (ssh from {client})", host()),
         None => host(),
@@ -102,7 +102,7 @@ pub fn from() -> String {
 }
 
 /// Returns this machine's name.
-pub fn host() -> String {
+pub(super) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -133,12 +133,12 @@ impl Drop for Silent {
 }
 
 /// Says whether somebody sits at a terminal who can be asked.
-pub fn can_ask() -> bool {
+pub(super) fn can_ask() -> bool {
     std::io::stdin().is_terminal()
 }
 
 /// Asks a question, and says whether the answer was `yes`.
-pub fn ask_yes(question: &str) -> Result<bool> {
+pub(super) fn ask_yes(question: &str) -> Result<bool> {
     say(question);
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line);
@@ -147,7 +147,7 @@ pub fn ask_yes(question: &str) -> Result<bool> {
 }
 
 /// Asks for a passphrase on the terminal, without showing it.
-pub fn ask_passphrase() -> Result<String> {
+pub(super) fn ask_passphrase() -> Result<String> {
     let stdin = std::io::stdin();
     if !can_ask() {
         return Err(Error::new(

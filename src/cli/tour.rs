@@ -54,7 +54,7 @@ fn read_bytes<S: serde::Serializer>(checked: &check::Report, to: S) -> Result<S:
 }
 
 /// Runs it.
-pub fn run(global: &Global) -> Result<()> {
+pub(super) fn run(global: &Global) -> Result<()> {
     let io = |error: std::io::Error| failed("the demonstration needs a temporary folder").because(error);
     let scratch = Scratch(std::env::temp_dir().join(format!("strongroom-tour-{}", std::process::id())));
     std::fs::create_dir_all(scratch.0.join("data")).map_err(io)?;

@@ -10,13 +10,13 @@ use serde_json::json;
 use std::{io::IsTerminal, time::Duration};
 
 /// Says when a wait begins and ends; stops it at Ctrl-C.
-pub struct Shown {
+pub(super) struct Shown {
     mode: Progress,
     quiet: bool,
 }
 
 impl Shown {
-    pub fn new(mode: Progress, quiet: bool) -> Self {
+    pub(super) fn new(mode: Progress, quiet: bool) -> Self {
         Self { mode, quiet }
     }
 

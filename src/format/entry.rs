@@ -5,7 +5,7 @@ pub use super::{
     compare::Compare,
     entry_kind::EntryKind,
     entry_service::{Claim, Closed, Erased, ErasedContent, Generation, Job, Outcome},
-    grant::{Grant, Invite, Join, Revoke},
+    grant::{Grant, Invite, Join, JoinStatement, Revoke},
 };
 use super::{
     key::Commitments,

@@ -4,7 +4,7 @@ use super::record::record;
 use crate::id::{ActorId, ScopeId};
 
 /// What the signature in JOIN is over: this, the ledger's id, then the encoding of the JoinStatement.
-pub const JOIN_CONTEXT: &[u8] = b"strongroom join v1";
+pub(super) const JOIN_CONTEXT: &[u8] = b"strongroom join v1";
 
 record! {
     /// GRANT: a key may write these kinds from now on; of its own grant, a key may give up a part.

@@ -18,7 +18,7 @@ use std::{
 pub struct Batch(pub Vec<Change>);
 
 /// A key, and its new value or none.
-pub type Change = (Vec<u8>, Option<Vec<u8>>);
+pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 impl Batch {
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
@@ -30,7 +30,7 @@ impl Batch {
 }
 
 /// Sees a pair; says whether to go on.
-pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool> + 'a;
 
 /// A sorted map of bytes.
 pub trait KeyValue: Send + Sync {

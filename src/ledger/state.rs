@@ -1,6 +1,7 @@
 //! The folded ledger, less the tables of segments and packs.
 
-pub use crate::format::checkpoint::{Head, JunkRun, OpenSession, SnapshotState, State, TenantState};
+pub(super) use crate::format::checkpoint::TenantState;
+pub use crate::format::checkpoint::{Head, JunkRun, OpenSession, SnapshotState, State};
 use crate::{
     format::{
         entry::{Commit, EntryKind, Grant, Hold},

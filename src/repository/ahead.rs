@@ -26,7 +26,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Folds on to the ledger's tail, past junk. Stops before what cannot be read, and says what is wrong with it.
-    pub fn follow(&mut self, objects: &SharedObjects, unlock: &Unlock) -> Result<Option<String>> {
+    pub(super) fn follow(&mut self, objects: &SharedObjects, unlock: &Unlock) -> Result<Option<String>> {
         let own = None;
         let mut trail = Trail::default();
         loop {

@@ -18,7 +18,7 @@ const BATCH: usize = 16_384;
 
 /// A segment that was read whole, and was just what its row said then.
 #[derive(Debug, Clone, Copy)]
-pub struct Read {
+pub(crate) struct Read {
     segment: SegmentId,
     sealed_hash: Hash,
     chunks_hash: Hash,
@@ -26,7 +26,7 @@ pub struct Read {
 
 /// Segments that were read, and are to be attested.
 #[derive(Default)]
-pub struct Attester {
+pub(crate) struct Attester {
     read: Vec<Read>,
     /// Why what was read could not be attested.
     pub not_written: Option<String>,
@@ -56,7 +56,7 @@ impl Awaited {
 }
 
 impl Read {
-    pub fn new(segment: SegmentId, row: &SegmentState) -> Self {
+    pub(crate) fn new(segment: SegmentId, row: &SegmentState) -> Self {
         Self { segment, sealed_hash: row.sealed_hash, chunks_hash: row.chunks_hash }
     }
 
@@ -70,7 +70,7 @@ impl Read {
 
 impl Attester {
     /// Takes segments that were read. Writes when there are many.
-    pub fn add(&mut self, tenant: &mut Tenant, read: Vec<Read>) -> Result<u64> {
+    pub(crate) fn add(&mut self, tenant: &mut Tenant, read: Vec<Read>) -> Result<u64> {
         self.read.extend(read);
         match self.read.len() >= BATCH {
             true => self.end(tenant),
@@ -80,7 +80,7 @@ impl Attester {
 
     /// Attests what was read so far, but for what is attested already. Returns how many segments that were: none, if
     /// this key may not, or nothing can be written, of which `not_written` tells.
-    pub fn end(&mut self, tenant: &mut Tenant) -> Result<u64> {
+    pub(crate) fn end(&mut self, tenant: &mut Tenant) -> Result<u64> {
         let mut read = std::mem::take(&mut self.read);
         let actor = tenant.signer.as_ref().map(|signer| signer.actor());
         let Some(actor) = actor.filter(|actor| tenant.state.trusts(*actor) && !read.is_empty()) else { return Ok(0) };

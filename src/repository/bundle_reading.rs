@@ -102,7 +102,7 @@ pub(super) fn unproven_from<'a>(
 
 impl Opened {
     /// Says whether the slots from one on hold what the bundle says, in the store.
-    pub fn is_in_slots(
+    pub(super) fn is_in_slots(
         &self,
         objects: &dyn Objects,
         environment: &dyn Environment,

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A writer that finds so many entries after the last run writes another.
-pub const TAIL_ENTRIES: u64 = 64;
+pub(super) const TAIL_ENTRIES: u64 = 64;
 /// A run takes in the one before it unless that is longer by this factor: so there are few runs,
 /// and each change is written again only as often as the ledger grew by the factor.
 const GROWTH: u64 = 4;
@@ -33,10 +33,10 @@ const DEAD_MAX: u64 = 2_000;
 const USELESS_MAX: usize = 8;
 
 /// The entries of a run: first and last.
-pub type Range = (u64, u64);
+pub(super) type Range = (u64, u64);
 
 /// Chooses runs that follow each other from entry 0, each time the longest.
-pub fn chain(mut runs: Vec<Range>) -> Vec<Range> {
+pub(super) fn chain(mut runs: Vec<Range>) -> Vec<Range> {
     runs.sort_unstable();
     let (mut chain, mut next) = (Vec::new(), 0);
     while let Some(run) = runs.iter().rev().find(|(first, _)| *first == next) {
@@ -47,7 +47,7 @@ pub fn chain(mut runs: Vec<Range>) -> Vec<Range> {
 }
 
 /// Says with which entry a new run up to `last` begins, given the runs that there are.
-pub fn first_of_next(chain: &[Range], last: u64) -> u64 {
+pub(super) fn first_of_next(chain: &[Range], last: u64) -> u64 {
     let mut first = chain.last().map_or(0, |run| run.1 + 1);
     // Others may have written runs beyond what is folded here.
     if first > last {
@@ -64,12 +64,12 @@ pub fn first_of_next(chain: &[Range], last: u64) -> u64 {
 
 /// Whose checkpoints count: keys that may say that segments are dead could do all the harm that a
 /// wrong checkpoint can.
-pub fn is_trusted(grants: &BTreeMap<ActorId, Grant>, actor: ActorId) -> bool {
+pub(super) fn is_trusted(grants: &BTreeMap<ActorId, Grant>, actor: ActorId) -> bool {
     grants.get(&actor).is_some_and(|grant| grant.kinds.contains(&(EntryKind::Dead as u8)))
 }
 
 /// Lists the runs in the store.
-pub fn list(objects: &dyn Objects, owner: ScopeId) -> Result<Vec<Range>> {
+pub(super) fn list(objects: &dyn Objects, owner: ScopeId) -> Result<Vec<Range>> {
     let listed = objects.list(&names::checkpoints(owner))?;
     Ok(listed.iter().filter_map(|object| names::range_of_run(&object.name)).collect())
 }
@@ -126,7 +126,7 @@ fn read_part(objects: &dyn Objects, keys: &Keys, range: Range, expected: Hash) -
 }
 
 /// What came of reading checkpoints.
-pub struct Read {
+pub(super) struct Read {
     /// The state after the last run that could be used; its tables are in the index.
     pub state: Option<State>,
     /// Some are of no use: whoever may writes one of the whole ledger.
@@ -165,7 +165,7 @@ impl Reading<'_> {
 /// Fills an empty index from the runs in the store, as far as they can be used. Of those that begin with the same
 /// entry the longest that counts is taken: anybody may have put others there. What others than `own` wrote does not
 /// count for whoever gives keys or takes something away.
-pub fn read(
+pub(super) fn read(
     objects: &dyn Objects,
     keys: &Keys,
     create: &Create,
@@ -209,7 +209,7 @@ fn granted_first(create: &Create) -> BTreeMap<ActorId, Grant> {
 }
 
 /// Says which runs in the store are of no use, and why, one text an object.
-pub fn problems(objects: &dyn Objects, keys: &Keys, state: &State) -> Result<Vec<(String, String)>> {
+pub(super) fn problems(objects: &dyn Objects, keys: &Keys, state: &State) -> Result<Vec<(String, String)>> {
     let useless = |range: Range| -> Result<Option<String>> {
         let run = match read_head(objects, keys, range, &state.grants)? {
             Ok(run) => run,
@@ -236,7 +236,7 @@ pub fn problems(objects: &dyn Objects, keys: &Keys, state: &State) -> Result<Vec
 
 /// Writes a run from `first` to the state's head, then deletes the runs that it covers. `state` and
 /// `index` must be at the same entry.
-pub fn write(
+pub(super) fn write(
     objects: &dyn Objects,
     (keys, signer, suite): (&Keys, &Signer, Suite),
     environment: &dyn Environment,

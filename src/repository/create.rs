@@ -283,7 +283,7 @@ fn exists(what: &str) -> Error {
 }
 
 /// Makes sure that a name can be a tenant's.
-pub fn checked_name(name: &str) -> Result<()> {
+pub(crate) fn checked_name(name: &str) -> Result<()> {
     let valid = !name.is_empty()
         && name.len() <= 200
         && name.chars().all(|c| c.is_alphanumeric() || "-_.@/".contains(c))

@@ -36,7 +36,7 @@ pub(crate) struct DeletionPlan(Vec<Deletion>);
 impl DeletionPlan {
     /// Asks of each object, with its size in bytes, why it may go; those for which there is a reason are on the
     /// list, in the same order.
-    pub fn prove<N: Into<String>>(
+    pub(crate) fn prove<N: Into<String>>(
         objects: impl IntoIterator<Item = (N, u64)>,
         proof: &mut dyn FnMut(&str) -> Result<Option<Reason>>,
     ) -> Result<Self> {
@@ -49,12 +49,12 @@ impl DeletionPlan {
         Ok(Self(proven))
     }
 
-    pub fn objects(&self) -> &[Deletion] {
+    pub(crate) fn objects(&self) -> &[Deletion] {
         &self.0
     }
 
     /// Deletes what is on the list. `next` is told of each object before it goes, and stops all with an error.
-    pub fn carry_out(&self, objects: &dyn Objects, next: &mut dyn FnMut(&Deletion) -> Result<()>) -> Result<()> {
+    pub(crate) fn carry_out(&self, objects: &dyn Objects, next: &mut dyn FnMut(&Deletion) -> Result<()>) -> Result<()> {
         for deletion in &self.0 {
             next(deletion)?;
             objects.delete(&deletion.name)?;
@@ -63,7 +63,7 @@ impl DeletionPlan {
     }
 
     /// Returns the list, to be shown and no more.
-    pub fn shown(self) -> Vec<Deletion> {
+    pub(crate) fn shown(self) -> Vec<Deletion> {
         self.0
     }
 }

@@ -31,7 +31,7 @@ const MAY_REST_ON_CHECKPOINTS: [EntryKind; 13] = [
 
 impl Founded {
     /// For an owner that has no history yet.
-    pub fn of_nothing() -> Self {
+    pub(crate) fn of_nothing() -> Self {
         Self(())
     }
 }

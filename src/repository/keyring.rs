@@ -64,13 +64,13 @@ pub(super) struct Given {
 }
 
 impl Given {
-    pub fn by(slot: &Slot) -> Self {
+    pub(super) fn by(slot: &Slot) -> Self {
         let (circle, genesis, actor) = (slot.circle, slot.genesis, slot.actor);
         Self { circle, commitment: commitment(slot.key.bytes()), genesis, actor }
     }
 
     /// Says whether the key is one of those that the ledger commits to.
-    pub fn is_committed(&self, committed: &Commitments) -> bool {
+    pub(super) fn is_committed(&self, committed: &Commitments) -> bool {
         let of_circle = match Circle::from_number(self.circle) {
             Some(Circle::Tenant) => committed.root,
             Some(Circle::Indexer) => committed.indexer,
@@ -83,7 +83,7 @@ impl Given {
 
 /// What the next epoch changes besides its keys.
 #[derive(Debug, Clone, Default)]
-pub struct Change {
+pub(super) struct Change {
     /// What wraps the keys for each circle is new, too.
     pub new_root: bool,
     /// The permanent keys are new, too, which they can be only before anything is stored.

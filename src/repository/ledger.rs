@@ -53,13 +53,13 @@ pub(super) struct SignedEntry {
 
 impl SignedEntry {
     /// Returns the epoch of the key that it is sealed with.
-    pub fn epoch(&self) -> u32 {
+    pub(super) fn epoch(&self) -> u32 {
         self.sealed_with.epoch
     }
 
     /// Says whether it is sealed with the key that is in force where it stands: whoever was left out of new keys could
     /// go on with the old one else.
-    pub fn is_sealed_in_time(&self, state: &State) -> bool {
+    pub(super) fn is_sealed_in_time(&self, state: &State) -> bool {
         let committed = state.commitments.get(&state.epoch).map(|keys| keys.ledger);
         self.sealed_with.epoch == state.epoch && committed == Some(self.sealed_with.commitment)
     }

@@ -77,13 +77,13 @@ pub(super) struct Pen<'a> {
 }
 
 impl Letter {
-    pub fn new(environment: &dyn Environment) -> Self {
+    pub(super) fn new(environment: &dyn Environment) -> Self {
         Self { nonce: random(environment), annex: None }
     }
 
     /// Deletes the annex of an append that wrote no entry, and never will. No other entry can name it: its name is
     /// drawn from its seal. If it stays, nobody is harmed.
-    pub fn discard_annex(&mut self, objects: &dyn Objects, owner: ScopeId) {
+    pub(super) fn discard_annex(&mut self, objects: &dyn Objects, owner: ScopeId) {
         if let Some(kept) = self.annex.take() {
             drop(objects.delete(&names::annex(owner, kept.hash)));
         }
@@ -92,7 +92,7 @@ impl Letter {
 
 impl Pen<'_> {
     /// Seals an entry for a slot; its annex, if it is large, is in the store then.
-    pub fn seal(&self, letter: &mut Letter, place: &Place, claims: Claims, draft: &Draft) -> Result<Sealed> {
+    pub(super) fn seal(&self, letter: &mut Letter, place: &Place, claims: Claims, draft: &Draft) -> Result<Sealed> {
         let annex = &draft.annex;
         if [&annex.reach_added, &annex.reach_removed, &annex.segments].iter().any(|set| set.len() > SEGMENTS_MAX) {
             return Err(failed("more segments would be named at once than anybody reads; fewer must be"));
@@ -131,7 +131,7 @@ impl Pen<'_> {
     }
 
     /// Brings an entry into its slot.
-    pub fn post(&self, sealed: &Sealed) -> Stands {
+    pub(super) fn post(&self, sealed: &Sealed) -> Stands {
         let name = names::entry(self.keys.owner, sealed.entry.entry.number);
         put_for_certain(self.objects, self.environment, &name, std::slice::from_ref(&sealed.bytes))
     }

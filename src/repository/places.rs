@@ -80,7 +80,7 @@ pub enum Sight<T> {
 }
 
 /// What one look shows: what was looked for, or what is wrong with it.
-pub type Look<T> = Result<T, String>;
+pub(super) type Look<T> = Result<T, String>;
 
 /// Finds segments, wherever they are by now.
 pub struct Places {
@@ -221,7 +221,7 @@ fn missing(error: &StoreError) -> String {
 }
 
 /// Reads a range of an object; says what is wrong if the object is missing or ends before it.
-pub fn read_range(objects: &SharedObjects, name: &str, range: Range<u64>) -> Result<Look<Bytes>> {
+pub(crate) fn read_range(objects: &SharedObjects, name: &str, range: Range<u64>) -> Result<Look<Bytes>> {
     let short = |bytes: &Bytes| format!("has only {} bytes", bytes.len());
     match objects.get(name, Some(range.clone())) {
         // Perhaps the object ends before: its bytes tell, the store's words do not.

@@ -59,7 +59,7 @@ pub(super) struct ReadAhead {
 
 impl ReadAhead {
     /// Takes what a slot holds.
-    pub fn take(&mut self, reader: &SlotReader, state: &State, number: u64) -> Result<Found> {
+    pub(super) fn take(&mut self, reader: &SlotReader, state: &State, number: u64) -> Result<Found> {
         if self.keys.as_ref().is_none_or(|keys| !Arc::ptr_eq(keys, reader.keys)) {
             // What does not open with some keys may open with others.
             self.forget();
@@ -85,13 +85,13 @@ impl ReadAhead {
     }
 
     /// Forgets what was read.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         let good = std::mem::take(&mut self.good);
         *self = Self { slots_alone: self.slots_alone, good, ..Self::default() };
     }
 
     /// Takes no bundle any more for slots from one to another.
-    pub fn distrust(&mut self, from: u64, to: u64) {
+    pub(super) fn distrust(&mut self, from: u64, to: u64) {
         self.ready.clear();
         for range in (range_of(from)..=to).step_by(BUNDLE_SLOTS as usize) {
             self.useless.insert(range);
@@ -100,7 +100,7 @@ impl ReadAhead {
     }
 
     /// Looks for a slot that is empty in a bundle. Says whether there is one.
-    pub fn find_bundled(&mut self, reader: &SlotReader, state: &State, number: u64) -> Result<bool> {
+    pub(super) fn find_bundled(&mut self, reader: &SlotReader, state: &State, number: u64) -> Result<bool> {
         self.ready.clear();
         self.next = number;
         self.load(reader, state, 1)

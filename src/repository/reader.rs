@@ -20,7 +20,7 @@ use std::{
 const READ_AHEAD: usize = 8;
 
 /// The runs of a stream, in order, whatever the length of its recipe.
-pub struct RunReader {
+pub(crate) struct RunReader {
     source: RunSource,
     decoder: RunDecoder,
     buffer: Vec<u8>,
@@ -34,7 +34,7 @@ enum RunSource {
 }
 
 impl RunReader {
-    pub fn new(pool: &SegmentPool, stream: &Stream) -> Result<Self> {
+    pub(crate) fn new(pool: &SegmentPool, stream: &Stream) -> Result<Self> {
         let fresh = |source, buffer| Self { source, decoder: RunDecoder::default(), buffer, at: 0 };
         match stream.levels {
             0 => Ok(fresh(RunSource::Inline, stream.recipe.0.clone())),
@@ -50,7 +50,7 @@ impl RunReader {
     }
 
     /// Returns the next run.
-    pub fn next_run(&mut self) -> Result<Option<Run>> {
+    pub(crate) fn next_run(&mut self) -> Result<Option<Run>> {
         if self.buffer.len() - self.at < RUN_BYTES_MAX
             && let RunSource::Stored(reader) = &mut self.source
         {

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 /// How segments move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Move {
+pub(crate) enum Move {
     AsSealed,
     SealedAnew,
 }
@@ -37,7 +37,7 @@ pub enum Move {
 /// from, and says whether to go on. Each is read once, and compared with its hash before anything is copied. One that is not what was written
 /// is told to `problem`, and left alone where single segments cannot be looked at; one that somebody else emptied
 /// meanwhile needs nothing. Memory: one pack read, one being filled. Returns how many bytes were written.
-pub fn repack(
+pub(crate) fn repack(
     tenant: &mut Tenant,
     packs: &[PackId],
     (how, why): (Move, &'static str),

@@ -67,7 +67,7 @@ pub(crate) enum Ahead {
 
 impl Hole {
     /// Puts rows into the fold's tables, whether or not their entries count: they say where segments lie.
-    pub fn put_rows(&mut self, packs: &[PackFact], rows: &[SegmentRow]) -> Result<()> {
+    pub(crate) fn put_rows(&mut self, packs: &[PackFact], rows: &[SegmentRow]) -> Result<()> {
         for fact in packs {
             self.index.put_pack(fact.pack, PackState::of(fact, 0))?;
         }
@@ -83,7 +83,7 @@ impl Hole {
     }
 
     /// Says what is to stand in its place. `by` is who writes it.
-    pub fn filling(&self, annex: Annex, by: ActorId) -> Filling {
+    pub(crate) fn filling(&self, annex: Annex, by: ActorId) -> Filling {
         let (after, epoch) = (self.state.head.clone(), self.state.epoch);
         Filling { first: self.first, last: self.last, follows: self.follows, after, epoch, annex, by }
     }

@@ -45,12 +45,12 @@ pub(super) struct Step<'a>(MutexGuard<'a, Option<Fold>>);
 
 impl Shared {
     /// Begins to share a fold, from which others go on.
-    pub fn new(fold: Fold) -> Self {
+    pub(super) fn new(fold: Fold) -> Self {
         Self { fold: Mutex::new(Some(fold)), notices: Notices::default() }
     }
 
     /// Begins a step, once no other runs, from the newest fold.
-    pub fn step(&self) -> Result<(Step<'_>, Fold)> {
+    pub(super) fn step(&self) -> Result<(Step<'_>, Fold)> {
         let mut newest = lock(&self.fold);
         let fold = newest.take().ok_or_else(|| {
             failed("a program error broke off what was done to this tenant's history on this machine: open the tenant anew; the repository is unharmed")
@@ -61,7 +61,7 @@ impl Shared {
 
 impl Step<'_> {
     /// Ends the step: others go on from this fold.
-    pub fn end(mut self, fold: Fold) {
+    pub(super) fn end(mut self, fold: Fold) {
         *self.0 = Some(fold);
     }
 }

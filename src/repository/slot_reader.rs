@@ -17,17 +17,17 @@ pub(super) struct SlotReader<'a> {
 }
 
 impl SlotReader<'_> {
-    pub fn slot(&self, number: u64) -> Result<Slot> {
+    pub(super) fn slot(&self, number: u64) -> Result<Slot> {
         read(self.objects.as_ref(), self.keys, number)
     }
 
     /// Says whether an actor's word proves something: one's own, and an administrator's, who could do all harm anyway.
-    pub fn believes(&self, state: &State, actor: ActorId) -> bool {
+    pub(super) fn believes(&self, state: &State, actor: ActorId) -> bool {
         state.grants.contains_key(&actor) && (self.own == Some(actor) || state.may_grant(actor))
     }
 
     /// Says who signed an entry that stands under a number, and whether that proves that it was written there.
-    pub fn signer_of(&self, state: &State, number: u64) -> Result<Option<(ActorId, bool)>> {
+    pub(super) fn signer_of(&self, state: &State, number: u64) -> Result<Option<(ActorId, bool)>> {
         let Slot::Signed(signed) = self.slot(number)? else { return Ok(None) };
         let actor = signed.entry.actor;
         Ok(state.grants.contains_key(&actor).then(|| (actor, self.believes(state, actor))))

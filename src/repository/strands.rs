@@ -45,7 +45,7 @@ pub(super) struct Strands<'a> {
 
 impl Link {
     /// Says whether what is stored with this hash is the entry.
-    pub fn is(&self, hash: Hash) -> bool {
+    pub(crate) fn is(&self, hash: Hash) -> bool {
         self.hash == hash
     }
 }
@@ -73,13 +73,13 @@ impl Strand {
 }
 
 impl<'a> Strands<'a> {
-    pub fn new(state: &'a State, own: Option<ActorId>) -> Self {
+    pub(super) fn new(state: &'a State, own: Option<ActorId>) -> Self {
         Self { state, own, known: state.grants.keys().copied().collect(), strands: Vec::new() }
     }
 
     /// Adds the next signed entry. What is of somebody without a grant, or sealed with keys that were replaced by then,
     /// is junk.
-    pub fn add(&mut self, signed: &SignedEntry) {
+    pub(super) fn add(&mut self, signed: &SignedEntry) {
         let entry = &signed.entry;
         let before = before(entry);
         let (number, previous, actor) = (entry.number, entry.previous, entry.actor);
@@ -110,7 +110,7 @@ impl<'a> Strands<'a> {
 
     /// Returns the entries that belong to the ledger, in order. An error says that an entry before the hole is another
     /// one than was there.
-    pub fn taken(self) -> Result<Vec<Link>> {
+    pub(super) fn taken(self) -> Result<Vec<Link>> {
         let Self { state, own, mut strands, .. } = self;
         strands.iter_mut().for_each(|strand| note_taken(strand, state, own));
         let is_vouched = |strand: &Strand| strand.0.iter().any(|link| link.is_taken);

@@ -63,12 +63,12 @@ impl Tail {
     }
 
     /// Returns what the entry that is written next says of the junk before it.
-    pub fn named(&self) -> Option<(u64, Hash)> {
+    pub(super) fn named(&self) -> Option<(u64, Hash)> {
         (self.count > 0).then(|| (self.count, Hash(*self.hashes.finalize().as_bytes())))
     }
 
     /// Says why the newest entry that is seen may not be the newest one.
-    pub fn doubt(&self) -> Option<String> {
+    pub(super) fn doubt(&self) -> Option<String> {
         let unreadable = self.unreadable.as_ref().map(|(number, why)| {
             format!(
                 "ledger entry {number} cannot be read ({why}): it is junk that somebody put there, or a damaged newest entry; if a backup just ended, its snapshot may be the one that is missing"
@@ -132,30 +132,30 @@ impl Claims {
 
 impl Trail {
     /// Begins a walk where an entry of this number was seen before.
-    pub fn known_to(number: u64) -> Self {
+    pub(super) fn known_to(number: u64) -> Self {
         Self { known_to: number, ..Self::default() }
     }
 
     /// Begins a walk for which only what lies in the slots counts: whoever put another entry into one could not change
     /// the bundle that it is in.
-    pub fn in_slots_alone(number: u64) -> Self {
+    pub(super) fn in_slots_alone(number: u64) -> Self {
         let mut trail = Self::known_to(number);
         trail.ahead.slots_alone = true;
         trail
     }
 
     /// Returns the ranges of slots of which bundles told, by their first.
-    pub fn bundled(&self) -> &BTreeSet<u64> {
+    pub(super) fn bundled(&self) -> &BTreeSet<u64> {
         &self.ahead.good
     }
 
     /// Goes on from where it is as if it were a new walk, where an entry of this number was seen before.
-    pub fn begin_anew(&mut self, known_to: u64) {
+    pub(super) fn begin_anew(&mut self, known_to: u64) {
         (self.known_to, self.is_lost) = (known_to, false);
     }
 
     /// Finds what follows the state's head. `beyond`: also looks behind an empty slot.
-    pub fn next(&mut self, reader: &SlotReader, state: &State, beyond: bool) -> Result<Next> {
+    pub(super) fn next(&mut self, reader: &SlotReader, state: &State, beyond: bool) -> Result<Next> {
         if !self.is_lost {
             if let Some(next) = self.following(reader, state, beyond)? {
                 return Ok(next);

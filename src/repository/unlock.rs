@@ -40,7 +40,7 @@ impl Unlock {
     }
 
     /// Looks again, a few times, before it is said that a key opens nothing.
-    pub fn patiently<T>(&self, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(super) fn patiently<T>(&self, mut look: impl FnMut() -> Result<T>) -> Result<T> {
         let mut attempt = 0;
         loop {
             match look() {
@@ -57,7 +57,7 @@ impl Unlock {
     }
 
     /// Opens the slots of an identity, of one owner or of all.
-    pub fn slots(&self, only: Option<ScopeId>) -> Result<Vec<Slot>> {
+    pub(super) fn slots(&self, only: Option<ScopeId>) -> Result<Vec<Slot>> {
         let mut attempt = 0;
         loop {
             let (slots, vanished) = self.slots_once(only)?;
@@ -103,7 +103,7 @@ impl Unlock {
     }
 
     /// Returns what an identity's slots and the rings give together.
-    pub fn keys(&self, owner: ScopeId) -> Result<Keys> {
+    pub(super) fn keys(&self, owner: ScopeId) -> Result<Keys> {
         self.patiently(|| self.keys_once(owner))
     }
 
@@ -113,7 +113,7 @@ impl Unlock {
     }
 
     /// Returns what an owner's slots and the rings give together.
-    pub fn keys_in(&self, owner: ScopeId, slots: &[Slot]) -> Result<Keys> {
+    pub(super) fn keys_in(&self, owner: ScopeId, slots: &[Slot]) -> Result<Keys> {
         let Some(first) = slots.first() else {
             let message = "this key opens nothing there any more: it was removed, and has to be added again by somebody whose key still opens";
             return Err(Error::new(Kind::WrongKey, message));

@@ -207,7 +207,7 @@ pub enum Fault {
 }
 
 /// Chooses the fault of a call from its running number, verb and name.
-pub type FaultPlan = dyn Fn(u64, Verb, &str) -> Option<Fault> + Send + Sync;
+pub(super) type FaultPlan = dyn Fn(u64, Verb, &str) -> Option<Fault> + Send + Sync;
 
 /// Goes wrong as planned.
 pub struct Faulty {

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
-pub enum AuditCommand {
+pub(crate) enum AuditCommand {
     /// Print the entries: who did what, when, why and from where
     #[command(visible_alias = "export")]
     Show {

@@ -4,7 +4,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
-pub enum KeyCommand {
+pub(crate) enum KeyCommand {
     /// Make a new key file; its public half, which others may have, goes to FILE.pub
     Generate {
         /// The key file to be made
@@ -93,7 +93,7 @@ pub enum KeyCommand {
 
 #[derive(ClapArgs)]
 #[group(required = true, multiple = false)]
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// The public half of whose key it is
     #[arg(long, value_name = "FILE.pub")]
     pub to: Option<PathBuf>,
@@ -111,7 +111,7 @@ pub struct NewKey {
 /// Another way to open the tenant, to be tried.
 #[derive(ClapArgs)]
 #[group(required = false, multiple = false)]
-pub struct Way {
+pub(crate) struct Way {
     /// Also try a file with a passphrase
     #[arg(long, value_name = "FILE")]
     pub by_passphrase_file: Option<PathBuf>,
@@ -125,7 +125,7 @@ pub struct Way {
 
 /// The repository's operators.
 #[derive(Subcommand)]
-pub enum OperatorCommand {
+pub(crate) enum OperatorCommand {
     /// Make another operator, who may do what this one may, in every tenant; repeat it for tenants that could not be told
     Add {
         /// The public half of whose key it is
@@ -148,7 +148,7 @@ pub enum OperatorCommand {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ExportCircle {
+pub(crate) enum ExportCircle {
     /// Lists, keeps, checks and prunes; sees no content and no names of files
     Steward,
     /// Also knows what is stored already, so that it can answer whether something is
@@ -156,7 +156,7 @@ pub enum ExportCircle {
 }
 
 #[derive(Subcommand)]
-pub enum RoleCommand {
+pub(crate) enum RoleCommand {
     /// Give somebody's key a role
     ///
     /// agent: makes backups; it can delete nothing, and reads what its key opens.
@@ -202,7 +202,7 @@ pub enum RoleCommand {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CircleArg {
+pub(crate) enum CircleArg {
     /// Those that a steward needs: no content, no names of files
     Steward,
     /// Also those that say which data is stored already

@@ -4,7 +4,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
 
 #[derive(ClapArgs)]
-pub struct RestoreArgs {
+pub(crate) struct RestoreArgs {
     #[arg(value_name = "SNAP[:PATH]")]
     pub snapshot: OsString,
     /// Whose snapshots SNAP means; the same as SOURCE@ in front of it, for names with `@` or `:`
@@ -43,14 +43,14 @@ pub struct RestoreArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OverwriteArg {
+pub(crate) enum OverwriteArg {
     Always,
     IfChanged,
     Never,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OwnerArg {
+pub(crate) enum OwnerArg {
     Name,
     Number,
     None,

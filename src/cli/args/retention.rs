@@ -5,13 +5,13 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use std::ffi::OsString;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum KeyScopeArg {
+pub(crate) enum KeyScopeArg {
     /// Keys of its own
     Source,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AccessLogArg {
+pub(crate) enum AccessLogArg {
     /// No: what cannot be put on record is not read
     Required,
     /// Yes, with a warning
@@ -19,7 +19,7 @@ pub enum AccessLogArg {
 }
 
 #[derive(Subcommand)]
-pub enum PolicyCommand {
+pub(crate) enum PolicyCommand {
     /// Show what applies
     Show {
         /// To this source
@@ -36,7 +36,7 @@ pub enum PolicyCommand {
 }
 
 #[derive(ClapArgs)]
-pub struct SimulateArgs {
+pub(crate) struct SimulateArgs {
     /// By the rules of this source
     #[arg(long)]
     pub source: Option<String>,
@@ -51,7 +51,7 @@ pub struct SimulateArgs {
 }
 
 #[derive(ClapArgs)]
-pub struct PolicySetArgs {
+pub(crate) struct PolicySetArgs {
     #[arg(long)]
     pub source: Option<String>,
     /// The repository's default (--keep-... only): for all tenants that have no rules of their own, now
@@ -95,7 +95,7 @@ pub struct PolicySetArgs {
 
 /// The value of a setting, or `none`.
 #[derive(Clone)]
-pub struct Setting<T>(pub Option<T>);
+pub(crate) struct Setting<T>(pub Option<T>);
 
 impl<T: std::str::FromStr> std::str::FromStr for Setting<T> {
     type Err = T::Err;
@@ -109,7 +109,7 @@ impl<T: std::str::FromStr> std::str::FromStr for Setting<T> {
 
 /// Rules of retention; a snapshot stays if any of them keeps it. `none` takes a rule away.
 #[derive(ClapArgs, Clone)]
-pub struct KeepArgs {
+pub(crate) struct KeepArgs {
     /// The newest N
     #[arg(long, value_name = "N|none")]
     pub keep_last: Option<Setting<u32>>,
@@ -155,7 +155,7 @@ pub struct KeepArgs {
 }
 
 #[derive(ClapArgs)]
-pub struct ForgetArgs {
+pub(crate) struct ForgetArgs {
     /// Snapshots to forget by name, instead of by rules
     #[arg(value_name = "SNAP", conflicts_with = "policy")]
     pub snapshots: Vec<OsString>,
@@ -186,7 +186,7 @@ pub struct ForgetArgs {
 }
 
 #[derive(ClapArgs)]
-pub struct PruneArgs {
+pub(crate) struct PruneArgs {
     /// Show what would be done
     #[arg(long)]
     pub dry_run: bool,
@@ -196,7 +196,7 @@ pub struct PruneArgs {
 
 /// How to prune.
 #[derive(ClapArgs, Default, PartialEq, Eq)]
-pub struct PruneHow {
+pub(crate) struct PruneHow {
     /// How much data that nobody needs may stay, to save reading and writing: a percentage of what is needed, or bytes,
     /// such as 5% or 1GiB [default: 5%]
     #[arg(long, value_name = "PERCENT|SIZE")]
@@ -215,7 +215,7 @@ pub struct PruneHow {
 }
 
 #[derive(Subcommand)]
-pub enum HoldCommand {
+pub(crate) enum HoldCommand {
     /// Hold a snapshot, or all of a source with those to come
     Place {
         #[arg(value_name = "SNAP", required_unless_present = "source")]

@@ -4,7 +4,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
-pub enum TenantCommand {
+pub(crate) enum TenantCommand {
     /// Make a tenant (operators)
     Create {
         /// Its name: letters, digits and -_.@/
@@ -60,14 +60,14 @@ pub enum TenantCommand {
 }
 
 #[derive(Subcommand)]
-pub enum SourceCommand {
+pub(crate) enum SourceCommand {
     /// Destroy all keys and data of a source that has keys of its own, for ever, and certify it
     #[command(subcommand)]
     Destroy(DestroyCommand),
 }
 
 #[derive(Subcommand)]
-pub enum DestroyCommand {
+pub(crate) enum DestroyCommand {
     /// Ask for it: nothing is destroyed yet
     Request {
         /// What is to be destroyed
@@ -117,7 +117,7 @@ pub enum DestroyCommand {
 }
 
 #[derive(Subcommand)]
-pub enum CertificateCommand {
+pub(crate) enum CertificateCommand {
     /// Check a certificate's signature, and that it proves what it says
     Verify {
         /// The certificate: FILE.json
@@ -129,7 +129,7 @@ pub enum CertificateCommand {
 }
 
 #[derive(Subcommand)]
-pub enum QuotaCommand {
+pub(crate) enum QuotaCommand {
     /// Show it, and what is used of it
     Show,
     /// Set limits (operators); those that are not named stay, and `none` takes one away
@@ -137,7 +137,7 @@ pub enum QuotaCommand {
 }
 
 #[derive(ClapArgs)]
-pub struct QuotaArgs {
+pub(crate) struct QuotaArgs {
     /// The most stored bytes: a backup that would exceed them fails
     #[arg(long, value_name = "SIZE|none")]
     pub stored: Option<String>,
@@ -159,7 +159,7 @@ pub struct QuotaArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Cipher {
+pub(crate) enum Cipher {
     Xaes256gcm,
     Xchacha20poly1305,
 }

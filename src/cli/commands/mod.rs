@@ -36,7 +36,7 @@ use crate::{
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 /// Runs a command, and tells in the end, however it ended, what nobody was told on the way.
-pub fn run(global: &Global, asked: Command) -> Result<()> {
+pub(super) fn run(global: &Global, asked: Command) -> Result<()> {
     let done = command(global, asked);
     global.opened.take_notices().iter().for_each(|notice| warn(global, notice));
     done

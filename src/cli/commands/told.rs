@@ -11,21 +11,21 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 #[derive(Serialize)]
-pub struct KeyFile<'a> {
+pub(super) struct KeyFile<'a> {
     pub key_file: &'a Path,
     pub public: String,
 }
 
 /// A key on paper, which was asked for.
 #[derive(Serialize)]
-pub struct Sheet<'a> {
+pub(super) struct Sheet<'a> {
     #[serde(flatten)]
     pub key: KeyFile<'a>,
     pub sheet: &'a str,
 }
 
 #[derive(Serialize)]
-pub struct Exported<'a> {
+pub(super) struct Exported<'a> {
     #[serde(flatten)]
     pub key: KeyFile<'a>,
     pub circle: &'a str,
@@ -33,7 +33,7 @@ pub struct Exported<'a> {
 }
 
 #[derive(Serialize)]
-pub struct Granted<'a> {
+pub(super) struct Granted<'a> {
     pub tenant: &'a str,
     pub name: &'a str,
     pub actor: ActorId,
@@ -44,12 +44,12 @@ pub struct Granted<'a> {
 }
 
 #[derive(Serialize)]
-pub struct Operators {
+pub(super) struct Operators {
     pub operators: Vec<operators::OperatorView>,
 }
 
 #[derive(Serialize)]
-pub struct Repaired<'a> {
+pub(super) struct Repaired<'a> {
     pub tenant: &'a str,
     pub dry_run: bool,
     #[serde(flatten)]
@@ -57,50 +57,50 @@ pub struct Repaired<'a> {
 }
 
 #[derive(Serialize)]
-pub struct Shares<'a> {
+pub(super) struct Shares<'a> {
     pub shares: &'a [PathBuf],
     pub needed: u8,
 }
 
 #[derive(Serialize)]
-pub struct Grants<'a> {
+pub(super) struct Grants<'a> {
     pub tenant: &'a str,
     pub grants: &'a [keys::GrantView],
 }
 
 #[derive(Serialize)]
-pub struct RepositoryMade {
+pub(super) struct RepositoryMade {
     pub repository_id: ScopeId,
     pub format: u8,
     pub several_writers: bool,
 }
 
 #[derive(Serialize)]
-pub struct TenantMade<'a> {
+pub(super) struct TenantMade<'a> {
     pub tenant: &'a str,
     pub tenant_id: ScopeId,
     pub custody: &'a str,
 }
 
 #[derive(Serialize)]
-pub struct Tenants<'a> {
+pub(super) struct Tenants<'a> {
     pub tenants: &'a [tenants::Listed],
 }
 
 #[derive(Serialize)]
-pub struct Head<'a> {
+pub(super) struct Head<'a> {
     pub signed_head: &'a str,
 }
 
 #[derive(Serialize)]
-pub struct ProofChecked<'a> {
+pub(super) struct ProofChecked<'a> {
     pub proved: bool,
     pub kind: &'a str,
     pub size: u64,
 }
 
 #[derive(Serialize)]
-pub struct Withdrawn<'a> {
+pub(super) struct Withdrawn<'a> {
     pub tenant: &'a str,
     pub source: Option<&'a str>,
     /// The number of the request.
@@ -108,7 +108,7 @@ pub struct Withdrawn<'a> {
 }
 
 #[derive(Serialize)]
-pub struct CertificateChecked<'a> {
+pub(super) struct CertificateChecked<'a> {
     pub valid: bool,
     /// Of the tenant that was destroyed.
     pub fingerprint: Fingerprint,
@@ -119,7 +119,7 @@ pub struct CertificateChecked<'a> {
 }
 
 #[derive(Serialize)]
-pub struct Snapshots<'a> {
+pub(super) struct Snapshots<'a> {
     pub tenant: &'a str,
     pub snapshots: &'a [snapshots::SnapshotView<'a>],
     /// What is wrong with the history; empty where it is whole.
@@ -129,14 +129,14 @@ pub struct Snapshots<'a> {
 }
 
 #[derive(Serialize)]
-pub struct Found<'a> {
+pub(super) struct Found<'a> {
     pub snapshot_id: SnapshotId,
     pub source: &'a str,
     pub entry: browse::EntryView<'a>,
 }
 
 #[derive(Serialize)]
-pub struct Change<'a> {
+pub(super) struct Change<'a> {
     pub change: browse::Difference,
     #[serde(flatten)]
     pub entry: browse::EntryView<'a>,
@@ -145,20 +145,20 @@ pub struct Change<'a> {
 /// What was forgotten: by rules with the reasons, by name without.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub enum Forgotten {
+pub(super) enum Forgotten {
     ByRules(forget::Report),
     ByName { dry_run: bool, forgotten: Vec<SnapshotId> },
 }
 
 impl Forgotten {
-    pub fn ids(&self) -> &[SnapshotId] {
+    pub(super) fn ids(&self) -> &[SnapshotId] {
         match self {
             Self::ByRules(report) => &report.forgotten,
             Self::ByName { forgotten, .. } => forgotten,
         }
     }
 
-    pub fn failure(&self) -> Option<Error> {
+    pub(super) fn failure(&self) -> Option<Error> {
         match self {
             Self::ByRules(report) => report.failure(),
             Self::ByName { .. } => None,
@@ -167,7 +167,7 @@ impl Forgotten {
 }
 
 #[derive(Serialize)]
-pub struct Forgot<'a> {
+pub(super) struct Forgot<'a> {
     pub tenant: &'a str,
     #[serde(flatten)]
     pub forgotten: &'a Forgotten,
@@ -177,32 +177,32 @@ pub struct Forgot<'a> {
 }
 
 #[derive(Serialize)]
-pub struct Undeleted<'a> {
+pub(super) struct Undeleted<'a> {
     pub tenant: &'a str,
     pub undeleted: &'a [SnapshotId],
 }
 
 #[derive(Serialize)]
-pub struct Pages<'a> {
+pub(super) struct Pages<'a> {
     pub folder: &'a Path,
 }
 
 #[derive(Serialize)]
-pub struct HoldPlaced<'a> {
+pub(super) struct HoldPlaced<'a> {
     pub tenant: &'a str,
     pub hold: u64,
     pub case: &'a str,
 }
 
 #[derive(Serialize)]
-pub struct HoldReleased<'a> {
+pub(super) struct HoldReleased<'a> {
     pub tenant: &'a str,
     pub released: u64,
     pub case: &'a str,
 }
 
 #[derive(Serialize)]
-pub struct Holds<'a> {
+pub(super) struct Holds<'a> {
     pub tenant: &'a str,
     pub holds: &'a [protect::HoldView],
 }

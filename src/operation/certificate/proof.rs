@@ -32,7 +32,7 @@ pub(in crate::operation) struct Facts {
 
 impl Facts {
     /// Says whether a key was granted entries of a kind.
-    pub fn may(&self, actor: ActorId, kind: EntryKind) -> bool {
+    pub(crate) fn may(&self, actor: ActorId, kind: EntryKind) -> bool {
         self.grants.get(&actor).is_some_and(|grant| grant.kinds.contains(&(kind as u8)))
     }
 }

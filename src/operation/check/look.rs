@@ -34,13 +34,13 @@ pub(super) struct Looker {
 }
 
 impl Looker {
-    pub fn new(tenant: &Tenant, bases: SegmentSet) -> Self {
+    pub(super) fn new(tenant: &Tenant, bases: SegmentSet) -> Self {
         Self { objects: tenant.objects.clone(), pool: pool(tenant, BASES_BYTES), bases: Arc::new(bases) }
     }
 
     /// Asks for a pack by name that a listing lacks, or shows with another size: its first byte. Says whether it is
     /// there.
-    pub fn is_there(&self, pack: &Stored, found: &mut Found) -> Result<bool> {
+    pub(super) fn is_there(&self, pack: &Stored, found: &mut Found) -> Result<bool> {
         match read_range(&self.objects, &pack.name, 0..1) {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(_)) => {

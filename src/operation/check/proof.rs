@@ -45,7 +45,7 @@ pub(super) struct Proven {
 }
 
 impl Found {
-    pub fn take(&mut self, pack: Stored, look: Result<PackLook>) -> Result<()> {
+    pub(super) fn take(&mut self, pack: Stored, look: Result<PackLook>) -> Result<()> {
         let look = match look {
             Ok(look) => look,
             Err(error) => return self.could_not(pack.name, error),
@@ -61,7 +61,7 @@ impl Found {
     }
 
     /// Notes what could not be looked at; fails where nothing can.
-    pub fn could_not(&mut self, object: String, error: impl Into<Error>) -> Result<()> {
+    pub(super) fn could_not(&mut self, object: String, error: impl Into<Error>) -> Result<()> {
         let why = of_one_object(error.into())?;
         self.unchecked.push((None, Unchecked { object, why }));
         Ok(())

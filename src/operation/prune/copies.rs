@@ -76,7 +76,7 @@ impl Folded<'_> {
     }
 
     /// Returns the entry that dropped a pack; of one of which that is supposed, the one that would.
-    pub fn dropped_by(&self, pack: PackId) -> Result<Option<u64>> {
+    pub(super) fn dropped_by(&self, pack: PackId) -> Result<Option<u64>> {
         let is_dropped = self.index.pack(pack)?.is_some_and(|pack| pack.dropped);
         let would = self.supposed.dropped.contains(&pack).then_some(self.state.head.number + 1);
         Ok(self.refolded.dropped_by(pack).filter(|_| is_dropped).or(would))
@@ -102,7 +102,7 @@ pub(super) struct Copies<'a> {
 impl<'a> Copies<'a> {
     /// Judges those of these packs, with their names, that are dropped. Copies are read only of what left packs that
     /// would go without that: of those that stay anyway, nothing is but what shows whether they still hold what they did.
-    pub fn compare<'b>(
+    pub(super) fn compare<'b>(
         tenant: &'a Tenant,
         folded: Folded<'a>,
         packs: impl Iterator<Item = (PackId, &'b str)>,
@@ -141,7 +141,7 @@ impl<'a> Copies<'a> {
     }
 
     /// Says whether a dropped pack must stay, and remembers why.
-    pub fn keeps(&mut self, pack: PackId, name: &str) -> bool {
+    pub(super) fn keeps(&mut self, pack: PackId, name: &str) -> bool {
         let stays = match self.judged.get(&pack) {
             Some(Some(stays)) => stays.clone(),
             Some(None) => return false,

@@ -28,7 +28,7 @@ impl Leftovers {
     /// # Errors
     /// Of the kind `Damaged`: something was repaired once, and a pack that a snapshot needs is missing. It may be among
     /// those that nobody names.
-    pub fn of(tenant: &Tenant, (state, index): (&State, &Index), listed: &BTreeSet<PackId>) -> Result<Self> {
+    pub(super) fn of(tenant: &Tenant, (state, index): (&State, &Index), listed: &BTreeSet<PackId>) -> Result<Self> {
         if state.repairs.is_empty() {
             return Ok(Self { needed: None });
         }
@@ -56,7 +56,7 @@ impl Leftovers {
     }
 
     /// Says whether a pack that no entry names is of no use to anybody, as far as its own table tells.
-    pub fn may_go(&self, tenant: &Tenant, name: &str, bytes: u64) -> Result<bool> {
+    pub(super) fn may_go(&self, tenant: &Tenant, name: &str, bytes: u64) -> Result<bool> {
         let Some(needed) = &self.needed else { return Ok(true) };
         let rows = rows_of_pack(tenant, name, bytes)?;
         Ok(rows.is_some_and(|rows| rows.iter().all(|row| !needed.contains(row.segment))))

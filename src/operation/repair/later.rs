@@ -32,7 +32,7 @@ pub(super) struct Later {
 }
 
 impl Later {
-    pub fn read(tenant: &Tenant, hole: &Hole) -> Result<Self> {
+    pub(super) fn read(tenant: &Tenant, hole: &Hole) -> Result<Self> {
         let mut later = Self::default();
         tenant.each_behind(&hole.links, &mut |entry, annex| {
             for one in published(&entry, &annex) {
@@ -81,12 +81,12 @@ impl Later {
 
     /// Says whether a session surely ended in the hole: no entry behind it is of it, and one that counts only when none
     /// so old is open.
-    pub fn has_ended(&self, session: u64) -> bool {
+    pub(super) fn has_ended(&self, session: u64) -> bool {
         session < self.condemned && !self.actors.contains_key(&session)
     }
 
     /// Says whether an entry in the hole may have named a pack, or a segment's; later ones name those that come after.
-    pub fn may_be_of_hole(&self, id: PackId) -> bool {
+    pub(super) fn may_be_of_hole(&self, id: PackId) -> bool {
         !self.packs.contains(&id) && self.first_ordinals.get(&id.session).is_none_or(|first| id.ordinal < *first)
     }
 }

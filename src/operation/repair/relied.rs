@@ -47,7 +47,7 @@ pub(super) struct Relied<'a> {
 }
 
 impl<'a> Relied<'a> {
-    pub fn new(hole: &'a mut Hole, later: &'a Later) -> Self {
+    pub(super) fn new(hole: &'a mut Hole, later: &'a Later) -> Self {
         let nonces = hole.state.sessions.iter().map(|(number, open)| (*number, open.nonce)).collect();
         Self {
             hole,
@@ -72,7 +72,7 @@ impl<'a> Relied<'a> {
     }
 
     /// Takes a pack that an entry in the hole named, as its own table has it.
-    pub fn found(&mut self, (fact, rows): Found) -> Result<()> {
+    pub(super) fn found(&mut self, (fact, rows): Found) -> Result<()> {
         let (moved, added): (Vec<_>, Vec<_>) =
             rows.into_iter().map(|row| SegmentRow { pack: 0, ..row }).partition(|row| row.moved_from.is_some());
         let of_session = fact.pack.session;
@@ -103,7 +103,7 @@ impl<'a> Relied<'a> {
     }
 
     /// Takes what an entry behind the hole says.
-    pub fn entry(&mut self, entry: &Entry, annex: &Annex) -> Result<()> {
+    pub(super) fn entry(&mut self, entry: &Entry, annex: &Annex) -> Result<()> {
         let kind = EntryKind::from_number(entry.kind);
         for one in published(entry, annex) {
             if one.moves() {
@@ -204,7 +204,7 @@ impl<'a> Relied<'a> {
     }
 
     /// Returns what is to be told again, by session.
-    pub fn told(&mut self) -> BTreeMap<u64, OfSession> {
+    pub(super) fn told(&mut self) -> BTreeMap<u64, OfSession> {
         let mut added: BTreeMap<PackId, Vec<SegmentRow>> = BTreeMap::new();
         for (id, known) in std::mem::take(&mut self.missing) {
             if self.first_ordinals.get(&id.session).is_some_and(|first| id.ordinal >= *first) {

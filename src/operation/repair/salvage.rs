@@ -50,7 +50,7 @@ struct Search<'a> {
 
 impl Salvage {
     /// Finds out what can be known. What the hole's tables say of places afterwards is for looking, not for folding.
-    pub fn of(tenant: &Tenant, hole: &mut Hole) -> Result<Self> {
+    pub(super) fn of(tenant: &Tenant, hole: &mut Hole) -> Result<Self> {
         let later = Later::read(tenant, hole)?;
         let signed = tenant.signed_in(hole)?;
         let mut search = Search { tenant, later: &later, signed, salvage: Self::default() };

@@ -33,7 +33,7 @@ fn path_of(repository: &Repository, owner: ScopeId) -> Option<PathBuf> {
 impl Remembered {
     /// Returns what is known of a tenant: what is remembered, if that tells enough and is still so, and else what its
     /// history tells. With `counts`, that is what was stored, too.
-    pub fn of(repository: &Repository, known: &KnownTenant, counts: bool) -> Result<Self> {
+    pub(crate) fn of(repository: &Repository, known: &KnownTenant, counts: bool) -> Result<Self> {
         if let Some(remembered) = Self::read(repository, known.id)
             && (remembered.account.is_some() || !counts)
             && remembered.is_newest(repository, known.id)?

@@ -29,9 +29,9 @@ use crate::{
     },
     policy::delta::SEGMENT_BYTES,
 };
-pub use deltas::Deltas;
+pub(crate) use deltas::Deltas;
 use deltas::Differences;
-pub use lookup::FoundChunk;
+pub(super) use lookup::FoundChunk;
 use lookup::Lookup;
 use neighbours::LastMet;
 use publish::Due;

@@ -44,7 +44,7 @@ impl Scope {
     /// Writes SESSION.
     ///
     /// Snapshots that it makes are all of `source`, if that is given.
-    pub fn open(tenant: &mut Tenant, why: &'static str, source: Option<&str>) -> Result<Self> {
+    pub(crate) fn open(tenant: &mut Tenant, why: &'static str, source: Option<&str>) -> Result<Self> {
         if !tenant.several_writers {
             refuse_others(tenant)?;
         }
@@ -63,14 +63,14 @@ impl Scope {
     }
 
     /// Takes the next name of a pack of the session.
-    pub fn next_pack(&mut self) -> PackId {
+    pub(crate) fn next_pack(&mut self) -> PackId {
         let ordinal = self.next_pack;
         self.next_pack += 1;
         PackId { session: self.number, nonce: self.nonce, ordinal }
     }
 
     /// Appends an entry of the session, unless somebody has ended it.
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         tenant: &mut Tenant,
         mut draft: impl FnMut(&State, &Index) -> Result<(EntryKind, Vec<u8>, Annex)>,
@@ -80,7 +80,7 @@ impl Scope {
     }
 
     /// Appends an entry of the session unless `draft` finds no need, or somebody has ended the session.
-    pub fn append_if(
+    pub(crate) fn append_if(
         &mut self,
         tenant: &mut Tenant,
         mut draft: impl FnMut(&State, &Index) -> Result<Option<(EntryKind, Vec<u8>, Annex)>>,
@@ -97,17 +97,17 @@ impl Scope {
     }
 
     /// Says why the session is about to break off.
-    pub fn breaks_off(&mut self, reason: &'static str) {
+    pub(crate) fn breaks_off(&mut self, reason: &'static str) {
         self.reason = reason;
     }
 
     /// Says that an entry of the session closed it: nothing else needs to be written.
-    pub fn was_closed(&mut self) {
+    pub(crate) fn was_closed(&mut self) {
         self.is_open = false;
     }
 
     /// Writes ABORT: packs of the session that no entry names are garbage from then on.
-    pub fn end(mut self, reason: &str) -> Result<()> {
+    pub(crate) fn end(mut self, reason: &str) -> Result<()> {
         self.abort(reason)
     }
 

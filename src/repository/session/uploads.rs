@@ -132,7 +132,7 @@ pub(in crate::repository) struct Upload {
 
 impl Upload {
     /// Takes the next name of a pack of the session.
-    pub fn new(tenant: &Tenant, scope: &mut Scope, tables: &TableSealer) -> Self {
+    pub(crate) fn new(tenant: &Tenant, scope: &mut Scope, tables: &TableSealer) -> Self {
         let environment = tenant.environment.clone();
         Self {
             id: scope.next_pack(),
@@ -146,7 +146,7 @@ impl Upload {
     }
 
     /// Finishes a pack and puts it into the store.
-    pub fn run(self, builder: PackBuilder) -> Result<FinishedPack> {
+    pub(crate) fn run(self, builder: PackBuilder) -> Result<FinishedPack> {
         let mut pack = builder.finish(self.id, &self.tables, self.nonces);
         let name = names::pack(self.owner, pack.kind, pack.fact.pack);
         let parts: Vec<Bytes> = std::mem::take(&mut pack.parts).into_iter().map(Bytes::from).collect();

@@ -11,7 +11,7 @@ mod temporary;
 
 pub use attributes::{Owner, Refused};
 pub use compare::Restored;
-pub use deletion::{Deletions, Extra};
+pub(super) use deletion::{Deletions, Extra};
 pub use temporary::Filling;
 
 use super::{names::Names, scope::Scope};
