@@ -118,8 +118,6 @@ fn traced(place: &Place, arguments: &[&str]) -> Vec<Event> {
         .arg(command.get_program())
         .args(command.get_args())
         .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
-        // A session is not renewed meanwhile: that entry is written beside packs, to which it does not refer.
-        .env("STRONGROOM_RENEW_EVERY", "1h")
         .stdin(Stdio::null())
         .output()
         .expect("strace is installed by .ci/setup");

@@ -130,10 +130,7 @@ impl Folder {
             let above = folder.clone();
             folder.push(part);
             match DirBuilder::new().mode(self.folder_mode).create(&folder) {
-                Ok(()) => {
-                    self.give(&File::open(&folder)?)?;
-                    sync(&above)?;
-                }
+                Ok(()) => self.give(&File::open(&folder)?)?,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => match std::fs::metadata(&folder) {
                     Ok(found) if found.is_dir() => {}
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -141,6 +138,8 @@ impl Folder {
                 },
                 Err(error) => return Err(error),
             }
+            // Also where it was there: whoever made it may not have come so far.
+            sync(&above)?;
         }
         Ok(())
     }
