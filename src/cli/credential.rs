@@ -110,7 +110,7 @@ pub(super) fn aws_kms(key: &str) -> Result<Box<dyn Wrapper>> {
     Ok(Box::new(super::kms::AwsKms(key.to_owned())))
 }
 #[cfg(not(feature = "aws-kms"))]
-pub fn aws_kms(_: &str) -> Result<Box<dyn Wrapper>> {
+pub(super) fn aws_kms(_: &str) -> Result<Box<dyn Wrapper>> {
     Err(usage(
         "this strongroom was built without AWS KMS: build it with `cargo build --release --features aws-kms`, or use --key-command",
     ))
